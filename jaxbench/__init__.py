@@ -1,0 +1,3 @@
+"""jaxbench: which sequence backbone should I use?"""
+
+__version__ = "0.1.0"

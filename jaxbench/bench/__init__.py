@@ -1,0 +1,1 @@
+"""Runs as experiments: one job, its environment, its result."""

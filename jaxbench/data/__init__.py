@@ -1,0 +1,1 @@
+"""Replays, simulations and samplers: numpy only, no flax, it imports nothing of jaxbench but its errors."""

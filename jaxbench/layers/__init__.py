@@ -1,0 +1,1 @@
+"""Small linen parts that several mixers and blocks share."""

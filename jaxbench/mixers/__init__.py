@@ -1,0 +1,27 @@
+"""How information moves along time: one file per family.
+
+A mixer is a linen module with two methods:
+
+    mixer(x_btd, state, reset_bt) -> (y_btd, state)
+    mixer.initial_state(batch_size) -> state
+
+One call trains (T large), continues in chunks and plays (T = 1): whole, chunks and
+single steps agree. `state=None` is the initial state, `reset_bt=None` means no resets;
+`reset_bt[b, t]` true replaces the state before t by the initial one. The state is a
+NamedTuple of arrays with a leading batch axis (`()` when there is none): recurrent
+parts float32, counters int32. Fields: `width` first, `dtype` (compute type, default
+float32) second, then the paper's hyperparameters with the paper's defaults, nothing
+else. Parameters are float32 and real; complex ones are two real leaves.
+
+Names of parameters carry their optimiser group: `ssm_*` (decays, time steps, input
+matrices of a state-space model) is trained without weight decay at its own, capped
+learning rate; everything else with the ordinary one. Buffers that are never trained
+are variables of the collection "constants".
+
+Randomness (dropout, sampled weights) is on exactly when the caller passes the rng
+stream ("dropout", "noise"); there is no train flag. Auxiliary losses are sown into
+"losses", facts worth logging into "metrics".
+
+Residuals, norms, dropout, channel mixers and depth live in `jaxbench.models`, never
+here. A mixer imports `ops` and `layers`, never another mixer.
+"""

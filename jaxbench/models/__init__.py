@@ -1,0 +1,1 @@
+"""Blocks, depth, whole models, and the zoo: the table of all backbones."""

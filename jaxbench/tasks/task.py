@@ -1,0 +1,57 @@
+"""The contract between what is learned (a task) and how it is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+Batch = dict[str, jax.Array]
+Statistics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Data on the device once, a pure way to gather batches, a loss, and floors.
+
+    Attributes:
+      name: the suite's name, e.g. "zelda".
+      protocol: "clean" or "compat".
+      encoder: linen module, `encoder(batch) -> x_btd` of the model's width.
+      head: linen module, `head(h_btd, batch) -> outputs`. It may read targets from
+        the batch (teacher forcing) and nothing else about the future.
+      readout: "last" scores the last frame of a window, "all" every frame.
+      arrays: host arrays placed on the device once; `gather` reads them there.
+      splits: split name -> int32 [N] or [N, k], one row per example.
+      gather: pure, `(arrays, examples[B, ...]) -> batch`; runs inside the jitted step.
+        `batch["reset_bt"]` is bool [B, T].
+      loss: `(outputs, batch) -> (scalar, statistics)`. `batch["weight_b"]` is 1 for
+        real examples and 0 for padding; the scalar is the weighted mean. Statistics
+        are sums, so that those of several batches add up.
+      summarize: `(summed statistics) -> metrics`, on the host. Contains `primary`.
+      primary: the metric that selects the best checkpoint.
+      maximize: whether larger is better for `primary`.
+      tokens_per_example: positions a window holds, for tokens/s.
+      floors: name -> metrics a model must beat, measured on the validation split.
+      source: what the data was: source, fingerprint, splits, counts, bytes.
+    """
+
+    name: str
+    protocol: str
+    encoder: nn.Module
+    head: nn.Module
+    readout: str
+    arrays: Mapping[str, np.ndarray]
+    splits: Mapping[str, np.ndarray]
+    gather: Callable[[Mapping[str, jax.Array], jax.Array], Batch]
+    loss: Callable[[Any, Batch], tuple[jax.Array, Statistics]]
+    summarize: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
+    primary: str
+    maximize: bool
+    tokens_per_example: int
+    floors: Mapping[str, Mapping[str, float]]
+    source: Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""From a model and a task to a trained model: state, step, loop, checkpoints."""

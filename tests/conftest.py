@@ -1,0 +1,42 @@
+"""Settings every test runs under, and where the real data is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# They bind when the backend starts, so they come before the first import of jax.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).resolve().parents[1] / ".jax_cache"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def melee_train() -> Path:
+    """The folder of real replays; tests that need it skip where it is absent."""
+    folder = SHARED / "melee" / "train"
+    if not folder.is_dir():
+        pytest.skip("no real replays: ../shared/data/melee/train is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def melee_odd() -> Path:
+    """The folder of broken and strange replays."""
+    folder = SHARED / "melee" / "odd"
+    if not folder.is_dir():
+        pytest.skip("no odd replays: ../shared/data/melee/odd is not there")
+    return folder
