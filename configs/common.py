@@ -1,0 +1,110 @@
+"""What recipes share: the text after the colon, and the defaults of every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from jaxbench.errors import InputError, nearest
+
+
+def xla_defaults() -> ConfigDict:
+    """Settings that must reach XLA before it starts; see bench/environment.py."""
+    return ConfigDict(
+        {
+            "platform": "",  # "cpu", "cuda"; "" for the best one there is
+            "allocator": "default",  # default, platform, bfc, cuda_async, vmm
+            "preallocate": False,  # take the GPU's memory at once
+            "memory_fraction": 0.0,  # of the GPU's memory; 0 for XLA's own default
+            "compilation_cache": "~/.cache/jaxbench/xla",  # "" for none
+            "flags": "",  # appended to XLA_FLAGS
+        }
+    )
+
+
+def split_argument(argument: str) -> tuple[str, dict[str, str]]:
+    """Splits the text after the colon: `backbone,key=value,...`.
+
+    The first item may be bare: it names the backbone or is a pattern of backbones.
+
+    Raises:
+      InputError: a later item without `=`, or a key given twice.
+    """
+    items = [item.strip() for item in argument.split(",") if item.strip()]
+    backbone = ""
+    if items and "=" not in items[0]:
+        backbone = items.pop(0)
+    settings: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(
+                f"{item!r} in the text after the colon must be key=value; only the "
+                "first item, the backbone, stands alone"
+            )
+        if key in settings:
+            raise InputError(f"{key!r} is given twice in {argument!r}")
+        settings[key] = value
+    return backbone, settings
+
+
+def apply_settings(config: ConfigDict, settings: dict[str, str]) -> None:
+    """Overwrites fields of `config` by key, each value read as its default's type.
+
+    A key is a dotted path (`train.epochs`) or a last part that is unique (`epochs`).
+
+    Raises:
+      InputError: unknown or ambiguous key (nearest keys named), or a value that is
+        not of the field's type.
+    """
+    paths = _leaf_paths(config)
+    for key, text in settings.items():
+        matches = [p for p in paths if p == key or p.endswith("." + key)]
+        if key in paths:
+            matches = [key]
+        if not matches:
+            raise InputError(
+                f"unknown key {key!r} in the text after the colon; nearest: "
+                f"{nearest(key, {*paths, *(p.rsplit('.', 1)[-1] for p in paths)})}"
+            )
+        if len(matches) > 1:
+            raise InputError(f"key {key!r} is ambiguous: {', '.join(matches)}")
+        path = matches[0]
+        section = config
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            section = section[parent]
+        section[leaf] = _parse(path, text, section.get_type(leaf))
+
+
+def _leaf_paths(config: ConfigDict, prefix: str = "") -> list[str]:
+    paths: list[str] = []
+    for name in config:
+        value = config[name]
+        if isinstance(value, ConfigDict):
+            paths += _leaf_paths(value, f"{prefix}{name}.")
+        else:
+            paths.append(prefix + name)
+    return paths
+
+
+def _parse(path: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() in ("true", "yes", "1", "on"):
+            return True
+        if text.lower() in ("false", "no", "0", "off"):
+            return False
+    elif kind is str:
+        return text
+    else:
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise InputError(f"{path}={text!r} is not of type {kind.__name__}")
+
+
+def optional_int() -> Any:
+    """A field that is None until someone sets an integer."""
+    return config_dict.placeholder(int)

@@ -1,0 +1,92 @@
+"""Imitate a Melee player from Slippi replays, at 60 frames per second.
+
+    python run.py --config=configs/zelda.py:s4
+    python run.py --config=configs/zelda.py:s4 \
+        --config.data.replays=FOLDER --config.data.character=falco
+    python run.py --config=configs/zelda.py:mamba*2+swa,width=128,epochs=1
+    python run.py --config=configs/zelda.py:gru,protocol=compat
+
+Without replays it trains on the built-in simulation (minutes on two CPU cores) and
+its results say `simulated`. `protocol=compat` after the colon also takes over the
+original benchmark's optimiser, window and learning rate.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """Returns the recipe; `argument` is the text after the colon."""
+    backbone, settings = common.split_argument(argument)
+    config = ConfigDict()
+    config.task = "zelda"
+    config.protocol = "clean"  # clean, compat
+    config.seed = 0
+
+    config.data = ConfigDict(
+        {
+            "replays": "",  # folder of .slp files; "" for the built-in simulation
+            "character": "zelda",  # who to imitate; "any" for every port
+            "max_files": 0,  # first files by name; 0 for all
+            "validation_fraction": 0.1,  # of the games
+            "window": 30,  # frames a decision sees
+            "stride": 1,  # frames between windows
+            "delay": 0,  # frames between seeing and acting, besides the one
+            "simulated_games": 24,  # when there are no replays
+            "workers": 0,  # parsing processes; 0 for one per core
+            "cache": "~/.cache/jaxbench/replays",  # parsed replays; "" for none
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "backbone": backbone or "s4",  # a row of the zoo, or a pattern of rows
+            "width": 256,
+            "depth": common.optional_int(),  # None: the row's own
+            "dropout": 0.1,  # on residual branches
+            "head": "independent",  # independent, autoregressive
+            "readout": "last",  # score the last frame of a window, or all of them
+            "remat": False,  # recompute activations in the backward pass
+        }
+    )
+    config.train = ConfigDict(
+        {
+            "epochs": 3,
+            "max_steps": 0,  # stop earlier; 0 for no limit
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "ssm_learning_rate": 1e-3,  # cap for decays, time steps, state matrices
+            "schedule": "cosine",  # constant, cosine, linear, cosine_restarts, ...
+            "final_fraction": 0.05,  # of the learning rate, at the end
+            "warmup_steps": 200,
+            "clip_norm": 1.0,
+            "weight_decay": 0.01,
+            "decay_vectors": False,  # decay biases, norms and SSM parameters too
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-8,
+            "label_smoothing": 0.0,
+            "focal_gamma": 0.0,
+            "button_weight": 1.0,
+            "stick_edge_weight": 1.0,
+            "dtype": "float32",  # compute type: float32, bfloat16
+            "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
+            "steps_per_dispatch": 16,
+            "evaluate_every": 0,  # steps, besides each epoch's end
+            "checkpoint_every": 1000,  # steps, besides each evaluation
+        }
+    )
+    config.xla = common.xla_defaults()
+
+    if settings.get("protocol") == "compat":
+        # The original's: constant rate after 1000 steps of warm-up, decay on all
+        # parameters, dropout never active.
+        config.model.dropout = 0.0
+        config.train.learning_rate = 1e-4
+        config.train.ssm_learning_rate = 1e-4
+        config.train.schedule = "constant"
+        config.train.warmup_steps = 1000
+        config.train.weight_decay = 1e-5
+        config.train.decay_vectors = True
+    common.apply_settings(config, settings)
+    return config

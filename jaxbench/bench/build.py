@@ -1,0 +1,194 @@
+"""From a resolved config to the parts of a run: task, model, optimiser."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from jaxbench.data import replays, simulation
+from jaxbench.errors import InputError, nearest
+from jaxbench.models.backbone import resolve
+from jaxbench.models.build import build_stack
+from jaxbench.models.model import Model
+from jaxbench.tasks.task import Task
+from jaxbench.tasks.zelda import imitation
+from jaxbench.training.optimizer import adamw, schedule
+
+Config = Mapping[str, Any]
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+CHOICES = {
+    "protocol": ("clean", "compat"),
+    "model.head": ("independent", "autoregressive"),
+    "model.readout": ("last", "all"),
+    "train.dtype": tuple(DTYPES),
+}
+POSITIVE = (
+    "data.window",
+    "data.stride",
+    "data.simulated_games",
+    "model.width",
+    "train.batch_size",
+    "train.steps_per_dispatch",
+    "train.learning_rate",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "data.max_files",
+    "data.delay",
+    "data.workers",
+    "train.epochs",
+    "train.max_steps",
+    "train.warmup_steps",
+    "train.clip_norm",
+    "train.weight_decay",
+    "train.evaluate_every",
+    "train.checkpoint_every",
+)
+FRACTIONS = (
+    "data.validation_fraction",
+    "model.dropout",
+    "train.ema_decay",
+    "train.label_smoothing",
+)
+
+
+def check_values(config: Config) -> None:
+    """Refuses values that no run could use, before any data is read.
+
+    Raises:
+      InputError: naming the key, the value and the rule.
+    """
+
+    def value(path: str) -> Any:
+        found: Any = config
+        for part in path.split("."):
+            found = found[part]
+        return found
+
+    for path, valid in CHOICES.items():
+        if value(path) not in valid:
+            raise InputError(
+                f"{path}={value(path)!r} is unknown; nearest: "
+                f"{nearest(str(value(path)), valid)}"
+            )
+    for path in POSITIVE:
+        if value(path) <= 0:
+            raise InputError(f"{path}={value(path)} must be positive")
+    for path in NOT_NEGATIVE:
+        if value(path) < 0:
+            raise InputError(f"{path}={value(path)} must not be negative")
+    for path in FRACTIONS:
+        if not 0 <= value(path) < 1:
+            raise InputError(f"{path}={value(path)} must lie in [0, 1)")
+    resolve(config["model"]["backbone"]).layers(config["model"]["depth"])
+    if not (config["train"]["epochs"] or config["train"]["max_steps"]):
+        raise InputError("train.epochs and train.max_steps are both 0; set one")
+
+
+def build_task(config: Config, say: Callable[[str], None]) -> Task:
+    """Reads or simulates the data and builds the task.
+
+    Raises:
+      InputError: an unknown task, or data that cannot be used.
+    """
+    builders = {"zelda": _zelda}
+    if config["task"] not in builders:
+        raise InputError(
+            f"task={config['task']!r} is unknown; nearest: "
+            f"{nearest(config['task'], builders)}"
+        )
+    return builders[config["task"]](config, say)
+
+
+def _zelda(config: Config, say: Callable[[str], None]) -> Task:
+    data, model, train = config["data"], config["model"], config["train"]
+    cache = Path(data["cache"]).expanduser() if data["cache"] else None
+    with tempfile.TemporaryDirectory() as scratch:
+        if data["replays"]:
+            folder = Path(data["replays"]).expanduser()
+            source: dict[str, Any] = {"source": "replays", "folder": folder.name}
+        else:
+            say("no data.replays: simulating games (results will say so)")
+            folder = (cache or Path(scratch)) / "simulated"
+            folder = simulation.simulate_replays(
+                folder,
+                games=data["simulated_games"],
+                seed=config["seed"],
+                character=data["character"],
+            )
+            source = {"source": "simulated", "games": data["simulated_games"]}
+        games, outcomes = replays.load_replays(
+            folder,
+            max_files=data["max_files"],
+            workers=data["workers"],
+            cache_dir=cache,
+        )
+    source["files"] = len(outcomes)
+    source["skipped"] = {o.name: o.reason for o in outcomes if o.status == "skipped"}
+    return imitation.build(
+        games,
+        protocol=config["protocol"],
+        character=data["character"],
+        width=model["width"],
+        window=data["window"],
+        stride=data["stride"],
+        delay=data["delay"],
+        readout=model["readout"],
+        head=model["head"],
+        validation_fraction=data["validation_fraction"],
+        seed=config["seed"],
+        dtype=DTYPES[train["dtype"]],
+        label_smoothing=train["label_smoothing"],
+        focal_gamma=train["focal_gamma"],
+        button_weight=train["button_weight"],
+        stick_edge_weight=train["stick_edge_weight"],
+        source=source,
+    )
+
+
+def build_model(config: Config, task: Task) -> Model:
+    """Wraps the configured backbone in the task's encoder and head."""
+    model = config["model"]
+    stack = build_stack(
+        model["backbone"],
+        width=model["width"],
+        depth=model["depth"],
+        dropout=model["dropout"],
+        dtype=DTYPES[config["train"]["dtype"]],
+        remat=model["remat"],
+    )
+    return Model(
+        encoder=task.encoder, stack=stack, head=task.head, readout=task.readout
+    )
+
+
+def build_optimizer(
+    config: Config, total_steps: int, warmup_steps: int
+) -> optax.GradientTransformation:
+    """Builds the optax chain for a run of `total_steps` updates."""
+    train = config["train"]
+
+    def rate(peak: float) -> optax.Schedule:
+        return schedule(
+            train["schedule"],
+            learning_rate=peak,
+            warmup_steps=warmup_steps,
+            total_steps=total_steps,
+            final_fraction=train["final_fraction"],
+        )
+
+    return adamw(
+        learning_rate=rate(train["learning_rate"]),
+        ssm_learning_rate=rate(min(train["learning_rate"], train["ssm_learning_rate"])),
+        weight_decay=train["weight_decay"],
+        decay_vectors=train["decay_vectors"],
+        b1=train["b1"],
+        b2=train["b2"],
+        eps=train["eps"],
+        clip_norm=train["clip_norm"],
+    )

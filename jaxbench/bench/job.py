@@ -1,0 +1,219 @@
+"""One run: config in, folder out. Boards read nothing but its `result.json`."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxbench.bench import build
+from jaxbench.bench.facts import Facts
+from jaxbench.bench.run_folder import (
+    check_owner,
+    config_hash,
+    read_json,
+    write_json,
+)
+from jaxbench.errors import InputError
+from jaxbench.tasks.task import Task
+from jaxbench.training import loop
+from jaxbench.training.checkpoint import (
+    Checkpoints,
+    disk_is_full,
+    full_disk_message,
+    require_space,
+)
+from jaxbench.training.order import Order
+from jaxbench.training.programs import (
+    Placement,
+    compile_programs,
+    evaluation_batches,
+    make_initializer,
+)
+from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.stop import StopSignals
+from jaxbench.training.writers import MetricWriter
+
+# Validation batches of one dispatch.
+BATCHES_PER_EVALUATION = 16
+FINISHED = ("ok", "diverged")
+
+
+def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Trains and evaluates one backbone on one task; resumes what was begun.
+
+    Args:
+      config: the resolved config as plain nested dicts (see `configs/`).
+      folder: the run folder. One that already holds this config's finished run is
+        left as it is; one with a checkpoint is gone on with.
+
+    Returns:
+      What `result.json` holds. Its `status` is "ok", "diverged", "oom",
+      "interrupted" or "crashed"; anything but "ok" has a `reason`.
+
+    Raises:
+      InputError: the config, the data, the folder or the disk cannot be used. Nothing
+        was written, or what was written is a checkpoint to go on from.
+    """
+    build.check_values(config)
+    check_owner(folder, config)
+    finished = read_json(folder / "result.json")
+    if finished is not None and finished["status"] in FINISHED:
+        _say(f"{folder} holds a finished run ({finished['status']}); nothing to do")
+        return finished
+    facts = Facts(config)
+    try:
+        result = _run(config, folder, facts)
+    except InputError:
+        raise
+    except Exception as error:
+        if disk_is_full(error):
+            raise InputError(full_disk_message(folder)) from error
+        if not folder.is_dir():
+            raise
+        status, reason = describe_failure(error, facts)
+        (folder / "error.txt").write_text(traceback.format_exc())
+        result = facts.result(status, reason)
+    write_json(folder / "result.json", result)
+    return result
+
+
+def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any]:
+    train = config["train"]
+    task = build.build_task(config, _say)
+    model = build.build_model(config, task)
+    order = Order(
+        task.splits["train"], batch_size=train["batch_size"], seed=config["seed"]
+    )
+    total_steps = train["epochs"] * order.steps_per_epoch
+    if train["max_steps"]:
+        total_steps = min(total_steps or sys.maxsize, train["max_steps"])
+    warmup_steps = _warmup_steps(train, total_steps)
+    optimizer = build.build_optimizer(config, total_steps, warmup_steps)
+
+    placement = Placement.over_all_devices(train["batch_size"])
+    initialize = make_initializer(
+        model, task, optimizer, seed=config["seed"], ema=train["ema_decay"] > 0
+    )
+    programs = compile_programs(
+        model,
+        task,
+        optimizer,
+        initialize,
+        placement,
+        batch_size=train["batch_size"],
+        steps_per_dispatch=min(train["steps_per_dispatch"], total_steps),
+        batches_per_evaluation=BATCHES_PER_EVALUATION,
+        ema_decay=train["ema_decay"],
+    )
+    facts.compiled(task, model, programs, order)
+    state_bytes = sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(programs.abstract_state)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )
+    require_space(folder, state_bytes)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", {**config, "config_hash": config_hash(config)})
+    arrays = {
+        name: jax.device_put(np.asarray(value), placement.whole)
+        for name, value in task.arrays.items()
+    }
+    checkpoints = Checkpoints(folder / "checkpoints")
+    outcome = loop.Outcome()
+    facts.outcome = outcome
+    if checkpoints.latest_step() is None:
+        start_rows = jax.device_put(
+            task.splits["train"][: train["batch_size"]], placement.whole
+        )
+        state = jax.jit(initialize, out_shardings=placement.whole)(arrays, start_rows)
+        writer = MetricWriter(folder)
+    else:
+        state, saved = checkpoints.restore(programs.abstract_state)
+        outcome = loop.Outcome(step=int(jax.device_get(state.step)), **saved)
+        facts.outcome = outcome
+        writer = MetricWriter(folder, resume_step=outcome.step)
+        _say(f"going on from step {outcome.step}")
+    facts.first_step_at(time.monotonic())
+
+    progress = TrainingProgress(
+        total_steps, start=outcome.step, label=config["model"]["backbone"]
+    )
+    with StopSignals() as signals, progress:
+        state, outcome = loop.train(
+            state,
+            arrays,
+            task=task,
+            programs=programs,
+            placement=placement,
+            order=order,
+            validation=evaluation_batches(
+                task.splits["validation"], programs, placement, train["batch_size"]
+            ),
+            total_steps=total_steps,
+            evaluate_every=train["evaluate_every"],
+            checkpoint_every=train["checkpoint_every"],
+            checkpoints=checkpoints,
+            writer=writer,
+            progress=progress,
+            outcome=outcome,
+            stop=signals.reason,
+        )
+    checkpoints.close()
+    facts.signal = signals.number
+    if outcome.status in FINISHED:
+        final = outcome.best["metrics"] if outcome.best else {}
+        writer.hyperparameters(config, final)
+    writer.close()
+    return facts.result(outcome.status, outcome.reason)
+
+
+def _warmup_steps(train: Mapping[str, Any], total_steps: int) -> int:
+    """The configured warm-up, or a tenth of a run too short for it (and says so)."""
+    warmup = train["warmup_steps"]
+    if warmup < total_steps or train["schedule"] == "constant":
+        return warmup
+    shorter = total_steps // 10
+    _say(
+        f"train.warmup_steps={warmup} does not fit {total_steps} steps; "
+        f"warming up for {shorter}"
+    )
+    return shorter
+
+
+def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:
+    """Maps an exception to a status and a reason of one line."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        predicted = facts.predicted_bytes
+        known = f"; predicted {predicted / 1e9:.2f} GB" if predicted else ""
+        return "oom", (
+            f"out of memory: {text[:200]}{known}; lower train.batch_size or "
+            "model.width, or set model.remat=true"
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    return "crashed", (
+        f"{type(error).__name__}: {text[:300]}{where}; the traceback is in error.txt"
+    )
+
+
+def describe_task(task: Task) -> str:
+    """One line: how much there is to learn from, and from where."""
+    source = task.source
+    return (
+        f"{task.name} ({task.protocol}, {source['source']}): "
+        f"{len(task.splits['train']):,} training and "
+        f"{len(task.splits['validation']):,} validation windows"
+    )
+
+
+def _say(line: str) -> None:
+    print(f"jaxbench: {line}", file=sys.stderr, flush=True)

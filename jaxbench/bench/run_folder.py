@@ -1,0 +1,95 @@
+"""A run's folder: which config owns it, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxbench.errors import InputError
+from jaxbench.training.checkpoint import disk_is_full, full_disk_message
+from jaxbench.training.writers import flatten
+
+# They change where and how fast a run goes, never what it computes.
+NOT_IDENTITY = ("xla.", "data.workers", "data.cache")
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flattened config without the keys that do not change results."""
+    return {k: v for k, v in flatten(config).items() if not k.startswith(NOT_IDENTITY)}
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """A short digest of everything in the config that changes results."""
+    text = json.dumps(identity(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def default_folder(config: Mapping[str, Any]) -> Path:
+    """`runs/<task>/<backbone>/seed<seed>-<hash>`: the same config, the same folder."""
+    backbone = "".join(
+        c if c.isalnum() or c in "_-" else "." for c in config["model"]["backbone"]
+    )
+    name = f"seed{config['seed']}-{config_hash(config)[:8]}"
+    return Path("runs") / config["task"] / backbone / name
+
+
+def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a folder that belongs to another config or to something else.
+
+    Raises:
+      InputError: naming the first keys that differ.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--workdir {folder} is a file; name a folder")
+    saved = folder / "config.json"
+    if not saved.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(
+                f"--workdir {folder} is not empty and holds no run; name another folder"
+            )
+        return
+    theirs = identity(json.loads(saved.read_text()))
+    theirs.pop("config_hash", None)
+    ours = identity(config)
+    # Through JSON and back, so that tuples and lists compare equal.
+    ours = json.loads(json.dumps(ours))
+    different = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    if different:
+        shown = ", ".join(
+            f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
+            for k in different[:3]
+        )
+        raise InputError(
+            f"--workdir {folder} belongs to another config ({shown}); "
+            "use another folder or the same settings"
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file that is either whole or not there.
+
+    Raises:
+      InputError: the disk is full; an older file is left as it was.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if disk_is_full(error):
+            raise InputError(full_disk_message(path.parent)) from error
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON file, or None where it does not exist."""
+    return json.loads(path.read_text()) if path.exists() else None

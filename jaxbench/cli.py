@@ -1,0 +1,100 @@
+"""The `jaxbench` command: what surrounds single runs (`run.py` makes those)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxbench import __version__
+from jaxbench.errors import InputError
+
+DEFAULT_CACHE = "~/.cache/jaxbench/replays"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, or 2 after one line about unusable input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except InputError as error:
+        print(f"jaxbench {options.name}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jaxbench", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    rows = commands.add_parser("list", help="print the table of backbones")
+    rows.add_argument("--json", action="store_true", help="as JSON, for programs")
+    rows.set_defaults(command=_list)
+
+    prepare = commands.add_parser(
+        "prepare", help="parse a folder of replays into the cache and say who plays"
+    )
+    prepare.add_argument("replays", type=Path, help="folder of .slp files")
+    prepare.add_argument("--cache", default=DEFAULT_CACHE, help="default: %(default)s")
+    prepare.add_argument("--max_files", type=int, default=0, help="0 for all")
+    prepare.add_argument("--workers", type=int, default=0, help="0: one per core")
+    prepare.set_defaults(command=_prepare)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    from jaxbench.models.backbone import table
+
+    rows = table()
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    shown = Table(title=f"{len(rows)} backbones", title_justify="left")
+    for column in ("name", "what", "pattern", "channel", "depth", "streams", "paper"):
+        shown.add_column(column)
+    for row in rows:
+        names = ", ".join([row["name"], *row["aliases"]])
+        shown.add_row(
+            names,
+            row["title"],
+            row["pattern"],
+            row["channel"],
+            str(row["depth"]),
+            row["streams"] if row["temporal"] else "each frame alone",
+            row["paper"],
+        )
+    console.print(shown)
+    console.print(
+        "Patterns are backbones too: mamba*2+swa, (mamba*2+@swa)*3 with @ for shared "
+        "weights.",
+        highlight=False,
+        markup=False,
+    )
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from jaxbench.data.replays import describe, load_replays
+
+    if options.max_files < 0 or options.workers < 0:
+        raise InputError("--max_files and --workers must not be negative")
+    games, _ = load_replays(
+        options.replays.expanduser(),
+        max_files=options.max_files,
+        workers=options.workers,
+        cache_dir=Path(options.cache).expanduser() if options.cache else None,
+    )
+    print(describe(games))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

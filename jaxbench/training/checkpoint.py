@@ -1,0 +1,146 @@
+"""Checkpoints of a run through orbax: the last state, and the best one."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxbench.errors import InputError
+from jaxbench.training.state import TrainState
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Checkpoints:
+    """Keeps the newest two states under `last/` and one under `best/`.
+
+    A save is complete or absent: orbax writes to a temporary folder and renames it.
+
+    Args:
+      folder: the run's `checkpoints` folder; made when missing.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()  # orbax refuses relative paths
+        self._managers = {
+            "last": self._manager(self.folder / "last", keep=2),
+            "best": self._manager(self.folder / "best", keep=1),
+        }
+
+    def save(self, which: str, state: TrainState, facts: dict[str, Any]) -> None:
+        """Writes `state` and JSON `facts` under `which` ("last" or "best").
+
+        Raises:
+          InputError: the disk is full; the checkpoint before this one is intact.
+        """
+        step = int(jax.device_get(state.step))
+        manager = self._managers[which]
+        if step in manager.all_steps():
+            return
+        try:
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    facts=ocp.args.JsonSave(facts),
+                ),
+            )
+            manager.wait_until_finished()
+        except Exception as error:
+            if disk_is_full(error):
+                raise InputError(full_disk_message(self.folder)) from error
+            raise
+
+    def latest_step(self, which: str = "last") -> int | None:
+        """The newest complete step under `which`, or None."""
+        return self._managers[which].latest_step()
+
+    def restore(
+        self, abstract: TrainState, which: str = "last"
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Reads the newest state of `which`, placed as `abstract` says.
+
+        Args:
+          abstract: a state of `jax.ShapeDtypeStruct`s with shardings.
+          which: "last" or "best".
+
+        Raises:
+          InputError: there is none, or its shapes are not those of `abstract`.
+        """
+        step = self.latest_step(which)
+        if step is None:
+            raise InputError(f"no checkpoint under {self.folder / which}")
+        try:
+            restored = self._managers[which].restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract),
+                    facts=ocp.args.JsonRestore(),
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"the checkpoint {self.folder / which}/{step} does not fit this "
+                f"configuration ({str(error).splitlines()[0][:160]}); use another "
+                "--workdir"
+            ) from error
+        return restored["state"], restored["facts"]
+
+    def close(self) -> None:
+        """Waits for and releases both managers."""
+        for manager in self._managers.values():
+            manager.close()
+
+    @staticmethod
+    def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            # A save must have happened when it returns, for a kill right after it.
+            enable_async_checkpointing=False,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        return ocp.CheckpointManager(folder, options=options)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, says that a disk is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in FULL_DISK:
+            return True
+        text = str(seen)
+        if "No space left" in text or "File too large" in text:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def full_disk_message(folder: Path) -> str:
+    """The line a user reads when a run's disk is full."""
+    return (
+        f"no space left on the disk of {folder}; free some and run the same command "
+        "again: it goes on from the last checkpoint"
+    )
+
+
+def require_space(folder: Path, state_bytes: int) -> None:
+    """Refuses to start a run whose checkpoints cannot fit.
+
+    At most four states exist at once: two under `last`, one `best`, one being written.
+
+    Raises:
+      InputError: naming the free and the needed bytes.
+    """
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    needed = 4 * state_bytes + (16 << 20)
+    if free < needed:
+        raise InputError(
+            f"the disk of {folder} has {free / 1e6:,.0f} MB free and the run needs "
+            f"about {needed / 1e6:,.0f} MB; free some or choose another --workdir"
+        )

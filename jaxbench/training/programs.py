@@ -1,0 +1,198 @@
+"""Programs compiled before a run starts, and where their arrays live."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxbench.errors import InputError
+from jaxbench.tasks.task import Task
+from jaxbench.training.state import TrainState
+from jaxbench.training.step import make_evaluate_program, make_train_program
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """How arrays lie on the visible devices: state and data whole, batches split.
+
+    Attributes:
+      whole: every device holds the array.
+      batch: axis 1 is split over the devices (axis 0 counts steps).
+    """
+
+    whole: NamedSharding
+    batch: NamedSharding
+
+    @classmethod
+    def over_all_devices(cls, batch_size: int) -> Placement:
+        """Spreads batches over every visible device.
+
+        Raises:
+          InputError: the devices do not divide the batch.
+        """
+        devices = jax.device_count()
+        if batch_size % devices:
+            raise InputError(
+                f"train.batch_size={batch_size} must be a multiple of the {devices} "
+                "visible devices"
+            )
+        # Explicit axes, the default since JAX 0.9, break linen's RNN on 0.12.
+        mesh = jax.make_mesh(
+            (devices,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,)
+        )
+        return cls(
+            whole=NamedSharding(mesh, PartitionSpec()),
+            batch=NamedSharding(mesh, PartitionSpec(None, "batch")),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The executables of one run and what compiling them told.
+
+    Attributes:
+      train, evaluate: see `jaxbench.training.step`, compiled for fixed shapes.
+      abstract_state: shapes, types and places of the train state.
+      steps_per_dispatch: K of the train program.
+      batches_per_evaluation: K of the evaluation program.
+      predicted_bytes: what the larger of the two programs needs on one device, by the
+        compiler's account: arguments + outputs + temporaries - aliased.
+      compile_seconds: tracing, lowering and compiling.
+    """
+
+    train: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    abstract_state: TrainState
+    steps_per_dispatch: int
+    batches_per_evaluation: int
+    predicted_bytes: int
+    compile_seconds: float
+
+
+def make_initializer(
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema: bool,
+) -> Callable[[Mapping[str, jax.Array], jax.Array], TrainState]:
+    """Builds `(arrays, examples_b) -> TrainState`: pure, so shapes cost nothing.
+
+    The key that initialises the parameters and the key of the run both come from
+    `seed` and from nothing else.
+    """
+
+    def initialize(arrays: Mapping[str, jax.Array], examples_b: Any) -> TrainState:
+        parameters_key, run_key = jax.random.split(jax.random.key(seed))
+        batch = dict(task.gather(arrays, examples_b))
+        batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
+        variables = model.init(parameters_key, batch)
+        return TrainState.create(variables, optimizer, run_key, ema=ema)
+
+    return initialize
+
+
+def compile_programs(
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    initialize: Callable[..., TrainState],
+    placement: Placement,
+    *,
+    batch_size: int,
+    steps_per_dispatch: int,
+    batches_per_evaluation: int,
+    ema_decay: float,
+) -> Programs:
+    """Compiles training and evaluation ahead of time, before anything is allocated."""
+    start = time.perf_counter()
+
+    def abstract(shape: tuple[int, ...], dtype: Any, place: NamedSharding) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    arrays = {
+        name: abstract(value.shape, value.dtype, placement.whole)
+        for name, value in task.arrays.items()
+    }
+    rows = task.splits["train"]
+    one = abstract((batch_size, *rows.shape[1:]), rows.dtype, placement.whole)
+    state = jax.tree.map(
+        lambda leaf: abstract(leaf.shape, leaf.dtype, placement.whole),
+        jax.eval_shape(initialize, arrays, one),
+    )
+
+    def batches(count: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        return abstract((count, batch_size, *shape), dtype, placement.batch)
+
+    train = (
+        jax.jit(
+            make_train_program(model, task, optimizer, ema_decay=ema_decay),
+            donate_argnums=0,
+        )
+        .lower(
+            state,
+            arrays,
+            batches(steps_per_dispatch, rows.shape[1:], rows.dtype),
+            abstract((), np.int32, placement.whole),
+        )
+        .compile()
+    )
+    evaluate = (
+        jax.jit(make_evaluate_program(model, task))
+        .lower(
+            state.evaluation_variables(),
+            arrays,
+            batches(batches_per_evaluation, rows.shape[1:], rows.dtype),
+            batches(batches_per_evaluation, (), np.float32),
+        )
+        .compile()
+    )
+    return Programs(
+        train=train,
+        evaluate=evaluate,
+        abstract_state=state,
+        steps_per_dispatch=steps_per_dispatch,
+        batches_per_evaluation=batches_per_evaluation,
+        predicted_bytes=max(predicted_bytes(train), predicted_bytes(evaluate)),
+        compile_seconds=time.perf_counter() - start,
+    )
+
+
+def predicted_bytes(compiled: Any) -> int:
+    """Device memory of one call, as the compiler sees it."""
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
+def evaluation_batches(
+    rows: np.ndarray, programs: Programs, placement: Placement, batch_size: int
+) -> list[tuple[jax.Array, jax.Array]]:
+    """Places a split on the devices as [K, B] groups; the tail has weight 0."""
+    group = programs.batches_per_evaluation * batch_size
+    padded = -(-len(rows) // group) * group
+    index = np.minimum(np.arange(padded), len(rows) - 1)
+    weight = (np.arange(padded) < len(rows)).astype(np.float32)
+    shape = (-1, programs.batches_per_evaluation, batch_size)
+    examples = rows[index].reshape(*shape, *rows.shape[1:])
+    return [
+        (
+            jax.device_put(example_kb, placement.batch),
+            jax.device_put(weight_kb, placement.batch),
+        )
+        for example_kb, weight_kb in zip(examples, weight.reshape(shape), strict=True)
+    ]

@@ -1,0 +1,83 @@
+"""What a person sees while a run trains."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_EVERY_SECONDS = 15.0
+
+
+class TrainingProgress:
+    """A bar with steps, rate, loss and time left; plain lines without a terminal.
+
+    Args:
+      total: steps of the whole run.
+      start: steps done before this process started.
+      label: what is being trained.
+    """
+
+    def __init__(self, total: int, *, start: int = 0, label: str = "train"):
+        self.total = total
+        self.start = start
+        self.label = label
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._began = self._printed = time.monotonic()
+
+    def __enter__(self) -> TrainingProgress:
+        self._began = self._printed = time.monotonic()
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self.label, total=self.total, completed=self.start, facts=""
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, step: int, loss: float) -> None:
+        """Shows `step` of `total` with the newest loss."""
+        now = time.monotonic()
+        rate = (step - self.start) / max(now - self._began, 1e-9)
+        facts = f"loss {loss:.4f}  {rate:.1f} steps/s"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, facts=facts)
+        elif now - self._printed >= PLAIN_EVERY_SECONDS or step >= self.total:
+            self._printed = now
+            left = (self.total - step) / max(rate, 1e-9)
+            self.say(f"step {step}/{self.total}  {facts}  {left:.0f} s left")
+
+    def say(self, line: str) -> None:
+        """Prints one line above the bar."""
+        if self._bar is not None:
+            self._console.print(f"{self.label}: {line}", highlight=False, markup=False)
+        else:
+            print(f"{self.label}: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,74 @@
+"""Everything a training run needs to go on: one pytree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+Params = Any
+
+
+class TrainState(struct.PyTreeNode):
+    """The state of optimisation after `step` updates.
+
+    Attributes:
+      step: int32 scalar, optimiser updates done.
+      key: typed PRNG key of the run; step t uses `fold_in(key, t)`, so resuming
+        needs no random state.
+      params: trained parameters, float32.
+      constants: variables that are never trained (the "constants" collection).
+      opt_state: state of the optax chain.
+      ema_params: exponential moving average of `params`, or () when it is off.
+      broken_step: int32 scalar, the step whose loss or gradient was not finite, or -1.
+        From that step on nothing is updated: the state is the last good one.
+      broken_leaf: int32 scalar, index of the first parameter leaf with a non-finite
+        gradient at `broken_step`; -1 when only the loss was not finite.
+    """
+
+    step: jax.Array
+    key: jax.Array
+    params: Params
+    constants: Params
+    opt_state: optax.OptState
+    ema_params: Params
+    broken_step: jax.Array
+    broken_leaf: jax.Array
+
+    @classmethod
+    def create(
+        cls,
+        variables: Params,
+        optimizer: optax.GradientTransformation,
+        key: jax.Array,
+        *,
+        ema: bool,
+    ) -> TrainState:
+        """Builds the state before the first update from `model.init`'s variables."""
+        params = variables["params"]
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            key=key,
+            params=params,
+            constants=variables.get("constants", {}),
+            opt_state=optimizer.init(params),
+            # A copy: donated buffers must not be shared between two leaves.
+            ema_params=jax.tree.map(jnp.copy, params) if ema else (),
+            broken_step=jnp.full((), -1, jnp.int32),
+            broken_leaf=jnp.full((), -1, jnp.int32),
+        )
+
+    def evaluation_variables(self) -> Params:
+        """Variables to score and to play with: averaged parameters where kept."""
+        params = self.params if isinstance(self.ema_params, tuple) else self.ema_params
+        return {"params": params, "constants": self.constants}
+
+
+def leaf_names(params: Params) -> list[str]:
+    """Names the leaves of a parameter tree, in flattening order, as 'a/b/c'."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return ["/".join(str(entry.key) for entry in path) for path, _ in paths]
+

@@ -1,0 +1,187 @@
+"""Pure training and evaluation programs: many steps per dispatch, no sync inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxbench.tasks.task import Statistics, Task
+from jaxbench.training.state import Params, TrainState
+
+Arrays = Mapping[str, jax.Array]
+TrainProgram = Callable[
+    [TrainState, Arrays, jax.Array, jax.Array], tuple[TrainState, Statistics]
+]
+EvaluateProgram = Callable[[Params, Arrays, jax.Array, jax.Array], Statistics]
+
+
+def apply_loss(
+    model: nn.Module,
+    task: Task,
+    variables: Params,
+    batch: Mapping[str, jax.Array],
+    key: jax.Array,
+) -> tuple[jax.Array, Statistics]:
+    """Computes the training loss of one batch, with dropout and auxiliary losses.
+
+    Returns:
+      scalar: the task's loss plus everything the model sowed into "losses".
+      statistics: the task's sums, and `auxiliary_loss` times the batch's weight.
+    """
+    dropout, noise = jax.random.split(key)
+    (outputs, _), sown = model.apply(
+        variables,
+        batch,
+        rngs={"dropout": dropout, "noise": noise},
+        mutable=["losses", "metrics"],
+    )
+    loss, statistics = task.loss(outputs, batch)
+    leaves = jax.tree.leaves(sown.get("losses", {}))
+    auxiliary = sum((leaf.astype(jnp.float32) for leaf in leaves), jnp.float32(0))
+    return loss + auxiliary, statistics | {"auxiliary_loss": auxiliary}
+
+
+def train_step(
+    state: TrainState,
+    batch: Mapping[str, jax.Array],
+    *,
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+) -> tuple[TrainState, Statistics]:
+    """Makes one update, or none if the loss or a gradient is not finite.
+
+    A non-finite step leaves parameters and optimiser state untouched and records
+    itself in `broken_step` and `broken_leaf`, so the caller holds the last good state.
+
+    Args:
+      state: the state after `state.step` updates.
+      batch: what the task's `gather` returned, with `weight_b`.
+      model, task, optimizer: static parts of the program.
+      ema_decay: decay of the averaged parameters; unused when there are none.
+    """
+
+    def loss_of(params: Params) -> tuple[jax.Array, Statistics]:
+        variables = {"params": params, "constants": state.constants}
+        key = jax.random.fold_in(state.key, state.step)
+        return apply_loss(model, task, variables, batch, key)
+
+    (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    grad_norm = optax.tree.norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = (
+        ()
+        if isinstance(state.ema_params, tuple)
+        else optax.incremental_update(params, state.ema_params, 1.0 - ema_decay)
+    )
+
+    def keep_if_good(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+    new_state = state.replace(
+        step=state.step + good.astype(jnp.int32),
+        params=keep_if_good(params, state.params),
+        opt_state=keep_if_good(opt_state, state.opt_state),
+        ema_params=keep_if_good(ema_params, state.ema_params),
+        broken_step=jnp.where(good, -1, state.step),
+        broken_leaf=jnp.where(good, -1, first_broken_leaf(grads)),
+    )
+    statistics = statistics | {
+        "steps": jnp.float32(1),
+        "gradient_norm": grad_norm,
+        "total_loss": loss,
+    }
+    # A broken step's numbers would turn the sums of its dispatch into NaN.
+    return new_state, jax.tree.map(lambda s: jnp.where(good, s, 0), statistics)
+
+
+def first_broken_leaf(grads: Params) -> jax.Array:
+    """Index of the first leaf that holds a non-finite number, or -1."""
+    broken = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
+    return jnp.where(broken.any(), jnp.argmax(broken).astype(jnp.int32), -1)
+
+
+def make_train_program(
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float = 0.0,
+) -> TrainProgram:
+    """Builds `(state, arrays, examples_kb, count) -> (state, statistics)`.
+
+    Runs up to `count` <= K updates in one dispatch: windows are gathered from the
+    arrays on the device, statistics are summed over the steps, nothing returns to the
+    host in between. Stops at the first step that is not finite (see `train_step`).
+    """
+
+    def step(state: TrainState, arrays: Arrays, examples_b: jax.Array) -> Any:
+        batch = dict(task.gather(arrays, examples_b))
+        batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
+        return train_step(
+            state,
+            batch,
+            model=model,
+            task=task,
+            optimizer=optimizer,
+            ema_decay=ema_decay,
+        )
+
+    def train(
+        state: TrainState, arrays: Arrays, examples_kb: jax.Array, count: jax.Array
+    ) -> tuple[TrainState, Statistics]:
+        shapes = jax.eval_shape(step, state, arrays, examples_kb[0])[1]
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def unfinished(carry: Any) -> jax.Array:
+            done, state, _ = carry
+            return (done < count) & (state.broken_step < 0)
+
+        def body(carry: Any) -> Any:
+            done, state, total = carry
+            examples_b = jax.lax.dynamic_index_in_dim(examples_kb, done, keepdims=False)
+            state, statistics = step(state, arrays, examples_b)
+            return done + 1, state, jax.tree.map(jnp.add, total, statistics)
+
+        start = (jnp.zeros((), jnp.int32), state, zeros)
+        _, state, statistics = jax.lax.while_loop(unfinished, body, start)
+        return state, statistics
+
+    return train
+
+
+def make_evaluate_program(model: nn.Module, task: Task) -> EvaluateProgram:
+    """Builds `(variables, arrays, examples_kb, weight_kb) -> statistics`.
+
+    No dropout, no auxiliary losses; statistics are sums over all K batches, in which
+    an example of weight 0 (padding of the last batch) counts nothing.
+    """
+
+    def evaluate(
+        variables: Params,
+        arrays: Arrays,
+        examples_kb: jax.Array,
+        weight_kb: jax.Array,
+    ) -> Statistics:
+        def step(examples_b: jax.Array, weight_b: jax.Array) -> Statistics:
+            batch = dict(task.gather(arrays, examples_b)) | {"weight_b": weight_b}
+            outputs, _ = model.apply(variables, batch)
+            return task.loss(outputs, batch)[1]
+
+        shapes = jax.eval_shape(step, examples_kb[0], weight_kb[0])
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+        def body(total: Statistics, batch: Any) -> tuple[Statistics, None]:
+            return jax.tree.map(jnp.add, total, step(*batch)), None
+
+        return jax.lax.scan(body, zeros, (examples_kb, weight_kb))[0]
+
+    return evaluate

@@ -1,0 +1,43 @@
+"""Ending a run from outside without losing it."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+
+class StopSignals:
+    """Turns SIGTERM and SIGINT into a reason to stop at the next dispatch.
+
+    Used as a context manager; a second signal kills as usual. Only the main thread
+    of a process may install signal handlers.
+    """
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self.number = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopSignals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def reason(self) -> str | None:
+        """Why to stop, or None."""
+        return self._reason
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        self.number = number
+        self._reason = f"{name} received; run the same command again to go on"
+        signal.signal(number, signal.SIG_DFL)

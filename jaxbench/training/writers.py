@@ -1,0 +1,82 @@
+"""Where metrics go: one JSON line per record, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+class MetricWriter:
+    """Appends records to `metrics.jsonl` and mirrors them as TensorBoard scalars.
+
+    Args:
+      folder: the run folder.
+      resume_step: records of later steps are dropped first: they belong to updates
+        that the restored checkpoint does not contain. None starts afresh.
+    """
+
+    def __init__(self, folder: Path, *, resume_step: int | None = None):
+        self.path = folder / "metrics.jsonl"
+        kept = [] if resume_step is None else read_metrics(self.path)
+        kept = [r for r in kept if resume_step is not None and r["step"] <= resume_step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(_line(record) for record in kept))
+        partial.replace(self.path)
+        self._file = self.path.open("a")
+        events = {} if resume_step is None else {"purge_step": resume_step + 1}
+        self._events = SummaryWriter(str(folder), **events)
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """Records `metrics` of `split` after `step` updates."""
+        self._file.write(_line({"step": step, "split": split, **metrics}))
+        self._file.flush()
+        for name, value in metrics.items():
+            self._events.add_scalar(f"{split}/{name}", value, step)
+
+    def hyperparameters(
+        self, config: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Writes the flattened config and final metrics for TensorBoard's HPARAMS."""
+        flat = {
+            name: value if isinstance(value, bool | int | float | str) else str(value)
+            for name, value in flatten(config).items()
+        }
+        final = {f"final/{k}": float(v) for k, v in metrics.items() if math.isfinite(v)}
+        self._events.add_hparams(flat, final, name="hparams")
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Reads the complete lines of a metrics file; a cut-off last line is dropped."""
+    records = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return records
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens nested mappings: {"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record) + "\n"

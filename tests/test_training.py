@@ -1,0 +1,408 @@
+"""The optimiser, the step, the loop and its checkpoints, on a toy task."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from toy import toy_model, toy_task
+
+from jaxbench.errors import InputError
+from jaxbench.training import checkpoint, loop
+from jaxbench.training.checkpoint import Checkpoints
+from jaxbench.training.optimizer import adamw, parameter_groups, schedule
+from jaxbench.training.order import Order, epoch_order
+from jaxbench.training.programs import (
+    Placement,
+    compile_programs,
+    evaluation_batches,
+    make_initializer,
+)
+from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.state import leaf_names
+from jaxbench.training.step import train_step
+from jaxbench.training.writers import MetricWriter, flatten, read_metrics
+
+BATCH = 8
+
+
+def optimizer(rate: float = 1e-2, **overrides) -> optax.GradientTransformation:
+    settings = dict(
+        learning_rate=optax.constant_schedule(rate),
+        ssm_learning_rate=optax.constant_schedule(rate),
+        weight_decay=0.0,
+        decay_vectors=False,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        clip_norm=1.0,
+    )
+    return adamw(**(settings | overrides))
+
+
+class Parts:
+    """Everything `loop.train` needs, for the toy task."""
+
+    def __init__(self, *, task=None, rate=1e-2, dropout=0.0, ema=0.0, k=4):
+        self.task = task or toy_task()
+        self.model = toy_model(self.task, dropout=dropout)
+        self.optimizer = optimizer(rate)
+        self.placement = Placement.over_all_devices(BATCH)
+        self.initialize = make_initializer(
+            self.model, self.task, self.optimizer, seed=3, ema=ema > 0
+        )
+        self.programs = compile_programs(
+            self.model,
+            self.task,
+            self.optimizer,
+            self.initialize,
+            self.placement,
+            batch_size=BATCH,
+            steps_per_dispatch=k,
+            batches_per_evaluation=2,
+            ema_decay=ema,
+        )
+        self.order = Order(self.task.splits["train"], batch_size=BATCH, seed=3)
+        self.arrays = {
+            name: jax.device_put(value, self.placement.whole)
+            for name, value in self.task.arrays.items()
+        }
+        self.validation = evaluation_batches(
+            self.task.splits["validation"], self.programs, self.placement, BATCH
+        )
+
+    def start(self):
+        rows = jnp.asarray(self.task.splits["train"][:BATCH])
+        out = self.placement.whole
+        return jax.jit(self.initialize, out_shardings=out)(self.arrays, rows)
+
+    def train(self, folder, total_steps, *, stop=lambda: None, **overrides):
+        folder.mkdir(exist_ok=True)
+        checkpoints = Checkpoints(folder / "checkpoints")
+        outcome = loop.Outcome()
+        if checkpoints.latest_step() is None:
+            state, writer = self.start(), MetricWriter(folder)
+        else:
+            state, facts = checkpoints.restore(self.programs.abstract_state)
+            outcome = loop.Outcome(step=int(state.step), **facts)
+            writer = MetricWriter(folder, resume_step=outcome.step)
+        settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
+        with TrainingProgress(total_steps) as progress:
+            result = loop.train(
+                state,
+                self.arrays,
+                task=self.task,
+                programs=self.programs,
+                placement=self.placement,
+                order=self.order,
+                validation=self.validation,
+                total_steps=total_steps,
+                checkpoints=checkpoints,
+                writer=writer,
+                progress=progress,
+                outcome=outcome,
+                stop=stop,
+                **settings,
+            )
+        checkpoints.close()
+        writer.close()
+        return result
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    return Parts(dropout=0.1, ema=0.9)
+
+
+def equal_trees(a, b) -> bool:
+    def raw(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return np.asarray(leaf)
+
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(raw(x), raw(y)) for x, y in pairs)
+
+
+# --- optimiser ---------------------------------------------------------------
+
+
+def test_groups_follow_names_and_axes():
+    params = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    params["layer"]["ssm_a_log"] = jnp.ones((2, 2))
+    groups = parameter_groups(params)["layer"]
+    assert groups == {"kernel": "matrix", "bias": "vector", "ssm_a_log": "ssm"}
+
+
+def test_only_matrices_decay_and_ssm_has_its_own_rate():
+    chain = optimizer(
+        0.1, ssm_learning_rate=optax.constant_schedule(0.01), weight_decay=0.5
+    )
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "ssm_d": jnp.ones(2)}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = chain.update(zero, chain.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(updates["bias"], 0)
+    np.testing.assert_array_equal(updates["ssm_d"], 0)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = chain.update(grads, chain.init(params), params)
+    # Adam's first step is one learning rate long, whatever the gradient's size.
+    np.testing.assert_allclose(updates["bias"], -0.1, rtol=1e-5)
+    np.testing.assert_allclose(updates["ssm_d"], -0.01, rtol=1e-5)
+
+
+def test_clip_acts_on_the_norm_of_all_groups_together():
+    # SGD-like reading of Adam's first moment: m = (1 - b1) * clipped gradient.
+    chain = optimizer(clip_norm=1.0)
+    params = {"kernel": jnp.zeros((1, 3)), "ssm_d": jnp.zeros(1)}
+    grads = {"kernel": jnp.full((1, 3), 10.0), "ssm_d": jnp.full(1, 10.0)}
+    _, state = chain.update(grads, chain.init(params), params)
+    moments = [
+        leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        if ".mu" in jax.tree_util.keystr(path)
+    ]
+    norm = np.sqrt(sum(float(jnp.sum(m**2)) for m in moments))
+    np.testing.assert_allclose(norm, 0.1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, end", [("cosine", 0.1), ("linear", 0.1), ("exponential", 0.1)]
+)
+def test_schedules_warm_up_peak_and_end(name, end):
+    rate = schedule(
+        name, learning_rate=2.0, warmup_steps=10, total_steps=110, final_fraction=end
+    )
+    assert float(rate(0)) == 0.0
+    np.testing.assert_allclose(rate(5), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(rate(10), 2.0, rtol=1e-6)
+    np.testing.assert_allclose(rate(110), 2.0 * end, rtol=1e-4)
+
+
+def test_constant_schedule_is_the_originals():
+    rate = schedule("constant", learning_rate=1e-4, warmup_steps=1000, total_steps=500)
+    np.testing.assert_allclose(rate(250), 1e-4 * 0.25, rtol=1e-6)
+
+
+def test_restarts_come_back_to_the_peak():
+    rate = schedule(
+        "cosine_restarts", learning_rate=1.0, warmup_steps=0, total_steps=150
+    )
+    np.testing.assert_allclose([rate(0), rate(10), rate(30), rate(70)], 1.0)
+    assert float(rate(9)) < 0.05
+
+
+def test_schedule_errors_name_the_nearest():
+    with pytest.raises(InputError, match=r"nearest: .*cosine"):
+        schedule("cosin", learning_rate=1.0, warmup_steps=0, total_steps=10)
+    with pytest.raises(InputError, match="warmup_steps=10 must be below"):
+        schedule("cosine", learning_rate=1.0, warmup_steps=10, total_steps=10)
+
+
+# --- order -------------------------------------------------------------------
+
+
+def test_each_epoch_is_a_full_permutation_of_its_own():
+    first, second = epoch_order(0, 0, 50), epoch_order(0, 1, 50)
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, epoch_order(0, 0, 50))
+
+
+def test_steps_do_not_depend_on_how_they_are_dispatched():
+    rows = np.arange(40, dtype=np.int32)
+    one = Order(rows, batch_size=4, seed=1)
+    other = Order(rows, batch_size=4, seed=1)
+    whole = one.steps(10, 10, 10)
+    parts = [other.steps(10 + s, 1, 3)[0] for s in range(10)]
+    np.testing.assert_array_equal(whole, np.stack(parts))
+    assert sorted(whole.reshape(-1)) == list(range(40))
+
+
+def test_fewer_examples_than_a_batch_is_an_input_error():
+    with pytest.raises(InputError, match=r"train\.batch_size=4"):
+        Order(np.arange(3, dtype=np.int32), batch_size=4, seed=0)
+
+
+# --- step and dispatch ---------------------------------------------------------
+
+
+def test_a_dispatch_equals_its_steps_one_by_one(parts):
+    state = parts.start()
+    rows_kb = jnp.asarray(parts.order.steps(0, 4, 4))
+    together, statistics = parts.programs.train(
+        parts.start(), parts.arrays, rows_kb, jnp.int32(3)
+    )
+
+    @jax.jit
+    def one(state, rows_b):
+        batch = parts.task.gather(parts.arrays, rows_b)
+        batch["weight_b"] = jnp.ones(BATCH)
+        return train_step(
+            state,
+            batch,
+            model=parts.model,
+            task=parts.task,
+            optimizer=parts.optimizer,
+            ema_decay=0.9,
+        )
+
+    total = 0.0
+    for k in range(3):
+        state, single = one(state, rows_kb[k])
+        total += float(single["error"])
+    assert int(together.step) == 3 and float(statistics["steps"]) == 3
+    np.testing.assert_allclose(statistics["error"], total, rtol=1e-5)
+    for a, b in zip(
+        jax.tree.leaves(together.params), jax.tree.leaves(state.params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_ema_follows_the_parameters(parts):
+    first = parts.start()
+    start = jax.device_get(first.params)
+    rows_kb = jnp.asarray(parts.order.steps(0, 1, 4))
+    state, _ = parts.programs.train(first, parts.arrays, rows_kb, jnp.int32(1))
+    expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, start, state.params)
+    for a, b in zip(
+        jax.tree.leaves(expected), jax.tree.leaves(state.ema_params), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_padding_of_the_last_batch_counts_nothing(parts):
+    """21 validation examples in groups of 16: compare with numpy on all 21."""
+    state = parts.start()
+    metrics = loop.score(
+        state, parts.arrays, parts.task, parts.programs, parts.validation
+    )
+    rows = jnp.asarray(parts.task.splits["validation"])
+    batch = parts.task.gather(parts.arrays, rows)
+    outputs, _ = parts.model.apply(state.evaluation_variables(), batch)
+    expected = np.mean((np.asarray(outputs) - np.asarray(batch["y_b"])) ** 2)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+
+
+# --- loop ----------------------------------------------------------------------
+
+
+def test_training_learns_and_writes_everything(parts, tmp_path):
+    state, outcome = parts.train(tmp_path / "run", 40)
+    assert outcome.status == "ok" and outcome.step == 40 == int(state.step)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    validation = [r for r in records if r["split"] == "validation"]
+    assert [r["step"] for r in validation] == [8, 16, 24, 32, 40]
+    assert validation[-1]["loss"] < 0.5 * validation[0]["loss"]
+    assert outcome.best["metrics"]["loss"] == min(r["loss"] for r in validation)
+    train = [r for r in records if r["split"] == "train"]
+    assert train[-1]["step"] == 40 and train[-1]["gradient_norm"] > 0
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    saved = Checkpoints(tmp_path / "run" / "checkpoints")
+    assert saved.latest_step("last") == 40
+    assert saved.latest_step("best") == outcome.best["step"]
+    saved.close()
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):
+    whole, expected = parts.train(tmp_path / "whole", 30)
+    asked = iter(range(100))
+
+    def stop():
+        return "SIGTERM received" if next(asked) == 4 else None
+
+    _, first = parts.train(tmp_path / "cut", 30, stop=stop)
+    assert first.status == "interrupted" and 0 < first.step < 30
+    resumed, second = parts.train(tmp_path / "cut", 30)
+    assert second.status == "ok" and second.step == 30
+    assert equal_trees(resumed, whole)
+    assert second.best == expected.best and second.last == expected.last
+    a = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    b = read_metrics(tmp_path / "cut" / "metrics.jsonl")
+    assert a == b
+
+
+def test_a_state_lost_after_the_last_checkpoint_is_trained_again(parts, tmp_path):
+    """As after kill -9: later checkpoints are gone, later metrics are there."""
+    whole, expected = parts.train(tmp_path / "run", 24)
+    before = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "last" / "24")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 24, "spl')  # a line cut short by the kill
+    again, outcome = parts.train(tmp_path / "run", 24)
+    assert equal_trees(again, whole) and outcome.best == expected.best
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl") == before
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_divergence_stops_at_the_step_and_names_it(tmp_path, poison):
+    signal = np.random.default_rng(0).normal(size=200)
+    signal[40] = poison  # in the windows of examples 36..40
+    parts = Parts(task=toy_task(signal=signal))
+    order = epoch_order(3, 0, 64)
+    expected = min(i // BATCH for i, e in enumerate(order) if 36 <= e <= 40)
+    state, outcome = parts.train(tmp_path / "run", 16)
+    assert outcome.status == "diverged"
+    assert outcome.step == expected == int(state.step)
+    assert f"step {expected}: the gradient of encoder/" in outcome.reason
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    for record in read_metrics(tmp_path / "run" / "metrics.jsonl"):
+        assert np.isfinite(list(v for k, v in record.items() if k != "split")).all()
+
+
+def test_evaluate_every_adds_validations(parts, tmp_path):
+    _, outcome = parts.train(tmp_path / "run", 8, evaluate_every=3)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    steps = [r["step"] for r in records if r["split"] == "validation"]
+    assert steps == [3, 6, 8]
+    assert outcome.last["step"] == 8
+
+
+# --- files ---------------------------------------------------------------------
+
+
+def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
+    parts.train(tmp_path / "run", 8)
+    other = Parts()
+    saved = Checkpoints(tmp_path / "run" / "checkpoints")
+    with pytest.raises(InputError, match="does not fit this configuration"):
+        saved.restore(other.programs.abstract_state)
+    saved.close()
+
+
+def test_a_full_disk_is_recognised_and_refused_up_front(tmp_path, monkeypatch):
+    cause = OSError(28, "No space left on device")
+    wrapped = ValueError("write failed")
+    wrapped.__cause__ = cause
+    assert checkpoint.disk_is_full(wrapped)
+    assert not checkpoint.disk_is_full(ValueError("another"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda p: usage)
+    with pytest.raises(InputError, match="MB free and the run needs"):
+        checkpoint.require_space(tmp_path / "new" / "run", 1000)
+
+
+def test_leaf_names_are_paths():
+    assert leaf_names({"a": {"b": jnp.ones(1)}, "c": jnp.ones(1)}) == ["a/b", "c"]
+
+
+def test_hyperparameters_reach_tensorboard(tmp_path):
+    reader = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    writer = MetricWriter(tmp_path)
+    writer.write(3, "train", {"loss": 1.5})
+    writer.hyperparameters({"train": {"rate": 0.1}}, {"loss": 1.0})
+    writer.close()
+    events = reader.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Scalars("train/loss")[0].value == 1.5
+    hparams = list((tmp_path / "hparams").glob("events.*"))
+    assert len(hparams) == 1
+    assert flatten({"train": {"rate": 0.1}}) == {"train.rate": 0.1}
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] == 1.5
