@@ -10,7 +10,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs import common, zelda
-
 from jaxbench.errors import InputError
 
 # Everything later relies on these names.

@@ -16,6 +16,7 @@ import numpy as np
 
 import jaxbench
 from jaxbench.bench.run_folder import config_hash
+from jaxbench.bench.utilization import jaxpr_flops, matmul_peak
 from jaxbench.models.build import count_parameters, state_bytes
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
@@ -71,6 +72,8 @@ class Facts:
             },
         }
         self._compile_seconds = programs.compile_seconds
+        self._step_flops = jaxpr_flops(programs.train_jaxpr)
+        self._devices = jax.device_count()
 
     def first_step_at(self, now: float) -> None:
         """Notes how long everything before the first step took."""
@@ -101,7 +104,7 @@ class Facts:
                 "steps_per_s": rate,
                 "examples_per_s": rate and rate * batch,
                 "tokens_per_s": rate and rate * batch * self._tokens,
-                "mfu": None,
+                "mfu": rate and self._mfu(rate),
             },
             "seconds": {
                 "startup": getattr(self, "_startup", None),
@@ -121,6 +124,11 @@ class Facts:
             "git": git_revision(),
             "config_hash": config_hash(config),
         }
+
+    def _mfu(self, steps_per_s: float) -> float:
+        """Matrix FLOP/s used over what the devices reach in a plain product."""
+        dtype = self.config["train"]["dtype"]
+        return self._step_flops * steps_per_s / (matmul_peak(dtype) * self._devices)
 
 
 def peak_bytes() -> int:

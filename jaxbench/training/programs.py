@@ -61,6 +61,7 @@ class Programs:
 
     Attributes:
       train, evaluate: see `jaxbench.training.step`, compiled for fixed shapes.
+      train_jaxpr: the train program as traced; its loop body is one step.
       abstract_state: shapes, types and places of the train state.
       steps_per_dispatch: K of the train program.
       batches_per_evaluation: K of the evaluation program.
@@ -71,6 +72,7 @@ class Programs:
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
+    train_jaxpr: Any
     abstract_state: TrainState
     steps_per_dispatch: int
     batches_per_evaluation: int
@@ -134,19 +136,16 @@ def compile_programs(
     def batches(count: int, shape: tuple[int, ...], dtype: Any) -> Any:
         return abstract((count, batch_size, *shape), dtype, placement.batch)
 
-    train = (
-        jax.jit(
-            make_train_program(model, task, optimizer, ema_decay=ema_decay),
-            donate_argnums=0,
-        )
-        .lower(
-            state,
-            arrays,
-            batches(steps_per_dispatch, rows.shape[1:], rows.dtype),
-            abstract((), np.int32, placement.whole),
-        )
-        .compile()
+    traced = jax.jit(
+        make_train_program(model, task, optimizer, ema_decay=ema_decay),
+        donate_argnums=0,
+    ).trace(
+        state,
+        arrays,
+        batches(steps_per_dispatch, rows.shape[1:], rows.dtype),
+        abstract((), np.int32, placement.whole),
     )
+    train = traced.lower().compile()
     evaluate = (
         jax.jit(make_evaluate_program(model, task))
         .lower(
@@ -160,6 +159,7 @@ def compile_programs(
     return Programs(
         train=train,
         evaluate=evaluate,
+        train_jaxpr=traced.jaxpr.jaxpr,
         abstract_state=state,
         steps_per_dispatch=steps_per_dispatch,
         batches_per_evaluation=batches_per_evaluation,

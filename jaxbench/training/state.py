@@ -71,4 +71,3 @@ def leaf_names(params: Params) -> list[str]:
     """Names the leaves of a parameter tree, in flattening order, as 'a/b/c'."""
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     return ["/".join(str(entry.key) for entry in path) for path, _ in paths]
-
