@@ -92,7 +92,17 @@ def _prepare(options: argparse.Namespace) -> int:
         workers=options.workers,
         cache_dir=Path(options.cache).expanduser() if options.cache else None,
     )
-    print(describe(games))
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{len(games)} games", title_justify="left")
+    table.add_column("character")
+    for column in ("games", "perspectives", "frames"):
+        table.add_column(column, justify="right")
+    for row in describe(games):
+        counts = (row.games, row.perspectives, row.frames)
+        table.add_row(row.name, *(f"{count:,}" for count in counts))
+    Console().print(table)
     return 0
 
 
