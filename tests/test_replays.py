@@ -122,7 +122,8 @@ def test_counts_and_selection(train):
         assert (counts[name].games, counts[name].frames) == numbers
     assert counts["falco"].perspectives == 47
     assert len(replays.select_players(train, "falco")) == 47
-    assert len(replays.select_players(train, "zelda")) == 8 + 1
+    assert len(replays.select_players(train, "zelda")) == 1
+    assert len(replays.select_players(train, "sheik")) == 8
     assert replays.select_players(train, "Any") == [
         (i, j) for i in range(len(train)) for j in (0, 1)
     ]

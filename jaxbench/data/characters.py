@@ -88,9 +88,6 @@ _ALIASES = {
     "shiek": "sheik",
 }
 
-# One controller drives both across a transformation, so they are one player.
-_TRANSFORMS = frozenset({"zelda", "sheik"})
-
 STAGE_NAME = MappingProxyType(
     {
         2: "fountain_of_dreams",
@@ -167,18 +164,15 @@ def stage_name(stage_id: int) -> str:
 def plays(player: Player, name: str) -> bool:
     """Whether a port is that character, at the start or on any frame.
 
-    Zelda and Sheik are one player: a port that starts as either, or turns into
-    either, is selected for both names, and all its frames belong to it.
+    Zelda and Sheik are one player across a transform: a port that turns from one into
+    the other plays both, and all its frames belong to it under either name.
 
     Raises:
       InputError: nobody has that name.
     """
     key = character_key(name)
-    wanted = _TRANSFORMS if key in _TRANSFORMS else frozenset({key})
-    if external_name(player.character) in wanted:
+    if external_name(player.character) == key:
         return True
+    internal = EXTERNAL_TO_INTERNAL[EXTERNAL_ID[key]]
     leader = player.leader
-    return any(
-        bool((leader.post["character"][leader.present_t] == internal).any())
-        for internal in (EXTERNAL_TO_INTERNAL[EXTERNAL_ID[who]] for who in wanted)
-    )
+    return bool((leader.post["character"][leader.present_t] == internal).any())

@@ -244,8 +244,8 @@ def select_players(games: Sequence[Game], character: str) -> list[tuple[int, int
 
     Args:
       games: where to look.
-      character: any spelling `character_key` knows, or "any" for all ports. Zelda
-        and Sheik select each other (see `characters.plays`).
+      character: any spelling `character_key` knows, or "any" for all ports; a
+        port that transforms plays both (see `characters.plays`).
 
     Raises:
       InputError: no such character, or no port plays it; the message lists who is
