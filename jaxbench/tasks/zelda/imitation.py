@@ -1,0 +1,208 @@
+"""Builds the imitation task: games in, `Task` out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbench.data.game import Game
+from jaxbench.errors import InputError, nearest
+from jaxbench.tasks.task import Task
+from jaxbench.tasks.zelda import floors, loss, protocols, windows
+from jaxbench.tasks.zelda.encoder import CleanEncoder, CompatEncoder
+from jaxbench.tasks.zelda.heads import HEADS
+
+# Part of the fingerprint: change it when the same games give other examples.
+SCHEMA = 1
+PROTOCOLS = {
+    "clean": (protocols.clean, CleanEncoder),
+    "compat": (protocols.original, CompatEncoder),
+}
+_CLEAN_INPUTS = (
+    *("numeric_btf", "action_state_btn", "character_btp", "stage_bt"),
+    *("item_type_bti", "previous_bta"),
+)
+
+
+def build(
+    games: Sequence[Game],
+    *,
+    protocol: str,
+    character: str,
+    width: int,
+    source: Mapping[str, Any],
+    window: int = 30,
+    stride: int = 1,
+    delay: int = 0,
+    readout: str = "last",
+    head: str = "independent",
+    drop_idle: bool = True,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    dtype: jnp.dtype = jnp.float32,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    button_weight: float = 1.0,
+    stick_edge_weight: float = 1.0,
+) -> Task:
+    """The task of predicting a player's controller from a window of frames.
+
+    Clean: the states of frames <= t and the controllers already sent predict the
+    controller of frame t + 1 + delay of every human player of `character`; two-player
+    games only. Compat: port 1 against port 2, state and controller of the same frame;
+    `character`, `seed` and `drop_idle` select nothing. See `protocols`, `windows`.
+
+    Args:
+      games: in the loader's order, without duplicates.
+      protocol: "clean" or "compat".
+      character: whom to imitate, any spelling the loader knows, or "any".
+      width: of the encoder's output.
+      source: what the games are; passed through into `Task.source`, which adds the
+        fingerprint, options, splits, counts, what was left out, and bytes held.
+      window, stride: frames a model sees; frames from one example to the next.
+      delay: frames between decision and effect; 0 offline.
+      readout: "last" scores the last frame of a window, "all" every frame (clean).
+      head: "independent" or "autoregressive".
+      drop_idle: do not score frames at which the player is dead or entering.
+      validation_fraction, seed: share of the games held out, and who draws them.
+      dtype: compute type of encoder and head.
+      label_smoothing, focal_gamma, button_weight, stick_edge_weight: `loss.make`.
+
+    Raises:
+      InputError: a value out of its range, fewer than two usable games, a split
+        without a single window, or nobody plays `character`.
+    """
+    options = protocols.Options(
+        character=character,
+        window=window,
+        stride=stride,
+        delay=delay,
+        readout=readout,
+        drop_idle=drop_idle,
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
+    _check(options, protocol, head, width)
+    score = loss.make(
+        label_smoothing=label_smoothing,
+        focal_gamma=focal_gamma,
+        button_weight=button_weight,
+        stick_edge_weight=stick_edge_weight,
+    )
+    make_data, make_encoder = PROTOCOLS[protocol]
+    data = make_data(games, options)
+    return Task(
+        name="zelda",
+        protocol=protocol,
+        encoder=make_encoder(width=width, dtype=dtype),
+        head=HEADS[head](dtype=dtype),
+        readout=readout,
+        arrays=data.arrays,
+        splits=data.splits,
+        gather=data.gather,
+        loss=score,
+        summarize=loss.summarize,
+        primary="loss",
+        maximize=False,
+        tokens_per_example=window,
+        floors=floors.measure(data.labels["train"], data.labels["validation"], score),
+        source={**source, **_describe(games, data, protocol, options)},
+    )
+
+
+def fingerprint(
+    games: Sequence[Game], protocol: str, options: protocols.Options
+) -> str:
+    """SHA-256 over the games' bytes, the protocol, the options and the schema."""
+    facts = {
+        "schema": SCHEMA,
+        "protocol": protocol,
+        "options": dataclasses.asdict(options),
+        "games": sorted(game.sha256 for game in games),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def varying_columns(
+    gather: windows.Gather,
+    arrays: Mapping[str, np.ndarray],
+    examples: np.ndarray,
+    most: int = 2048,
+) -> dict[str, int]:
+    """How many input columns differ anywhere in an even sample of windows, and of all.
+
+    A table index counts as one column, the previous controller as six.
+    """
+    sample = examples[np.linspace(0, len(examples) - 1, most).astype(np.int64)]
+    batch = jax.jit(gather)(arrays, sample)
+    names = ("frame_btf",) if "frame_btf" in batch else _CLEAN_INPUTS
+    varying = total = 0
+    for name in names:
+        values = np.asarray(batch[name], np.float32)
+        columns = values.reshape(values.shape[0] * values.shape[1], -1)
+        varying += int(np.count_nonzero(np.ptp(columns, axis=0)))
+        total += columns.shape[1]
+    return {"varying": varying, "columns": total}
+
+
+def _check(options: protocols.Options, protocol: str, head: str, width: int) -> None:
+    for name, value, valid in (
+        ("protocol", protocol, PROTOCOLS),
+        ("readout", options.readout, ("last", "all")),
+        ("head", head, HEADS),
+    ):
+        if value not in valid:
+            raise InputError(
+                f"{name}={value!r} is none of {', '.join(valid)}; "
+                f"nearest: {nearest(str(value), valid, 1)}"
+            )
+    for name, value, least in (
+        ("width", width, 1),
+        ("window", options.window, 1),
+        ("stride", options.stride, 1),
+        ("delay", options.delay, 0),
+        ("seed", options.seed, 0),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InputError(f"{name}={value!r}: must be a whole number >= {least}")
+    if not 0 < options.validation_fraction < 1:
+        raise InputError(
+            f"validation_fraction={options.validation_fraction}: must be between 0 "
+            "and 1"
+        )
+
+
+def _describe(
+    games: Sequence[Game],
+    data: protocols.Data,
+    protocol: str,
+    options: protocols.Options,
+) -> dict[str, Any]:
+    held = sum(array.nbytes for array in data.arrays.values())
+    rows = len(data.arrays["controller"])
+    examples = data.splits["train"]
+    return {
+        "fingerprint": fingerprint(games, protocol, options),
+        "protocol": protocol,
+        "options": dataclasses.asdict(options),
+        **data.facts,
+        "left_out": data.left_out,
+        "splits": {
+            name: {
+                "games": data.parts[name],
+                "examples": len(examples),
+                "frames": len(data.labels[name][2]),
+            }
+            for name, examples in data.splits.items()
+        },
+        "bytes": held,
+        "bytes_per_row": round(held / rows, 1),
+        "varying_columns": varying_columns(data.gather, data.arrays, examples),
+    }

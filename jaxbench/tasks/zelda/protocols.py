@@ -1,0 +1,185 @@
+"""Which games and players train, which validate, under either protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxbench.data.characters import plays
+from jaxbench.data.game import Game
+from jaxbench.data.replays import select_players
+from jaxbench.errors import InputError
+from jaxbench.tasks.zelda import compat, frames, windows
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides which examples there are; see `imitation.build`."""
+
+    character: str
+    window: int
+    stride: int
+    delay: int
+    readout: str
+    drop_idle: bool
+    validation_fraction: float
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What the protocols make of games.
+
+    Attributes:
+      arrays, splits, gather: as in `Task`.
+      labels: split name -> scored frames, see `windows.clean_labels`.
+      parts: split name -> names of its games.
+      left_out: {"game", "reason"} of games and players not used.
+      facts: further entries of `Task.source`.
+    """
+
+    arrays: dict[str, np.ndarray]
+    splits: dict[str, np.ndarray]
+    gather: windows.Gather
+    labels: dict[str, windows.Labels]
+    parts: dict[str, list[str]]
+    left_out: list[dict[str, str]]
+    facts: dict[str, Any]
+
+
+def clean(games: Sequence[Game], options: Options) -> Data:
+    """Every human player of the character, in two-player games, split by file.
+
+    A seeded permutation of the games gives validation its first share, at least one
+    game; all perspectives of a game are in one split.
+    """
+    selected, left_out = _select(games, options.character)
+    chosen = sorted({g for g, _ in selected})
+    if len(chosen) < 2:
+        raise _too_few(games, chosen, options.character, left_out)
+    shuffled = np.random.default_rng(options.seed).permutation(chosen)
+    share = round(options.validation_fraction * len(chosen))
+    held_out = set(shuffled[: min(max(1, share), len(chosen) - 1)].tolist())
+    arrays, perspectives = frames.store(
+        games, selected, delay=options.delay, drop_idle=options.drop_idle
+    )
+    splits, parts, labels = {}, {}, {}
+    for name in ("train", "validation"):
+        inside = [
+            p
+            for p, seen in enumerate(perspectives)
+            if (seen.game in held_out) == (name == "validation")
+        ]
+        examples = windows.clean_examples(arrays, perspectives, inside, options.stride)
+        held = sorted({perspectives[p].game for p in inside})
+        parts[name] = [games[g].name for g in held]
+        longest = max(perspectives[p].length for p in inside)
+        _require_examples(name, examples, parts[name], longest, 2 + options.delay)
+        splits[name] = examples
+        labels[name] = windows.clean_labels(
+            arrays,
+            examples,
+            window=options.window,
+            delay=options.delay,
+            readout=options.readout,
+        )
+    gather = windows.clean_gather(options.window, options.delay, options.readout)
+    facts = {"games_used": len(chosen), "perspectives": len(perspectives)}
+    return Data(arrays, splits, gather, labels, parts, left_out, facts)
+
+
+def original(games: Sequence[Game], options: Options) -> Data:
+    """Port 1 against port 2, the first trunc((1 - fraction) games) train (compat)."""
+    if options.readout != "last":
+        raise InputError(
+            f"readout={options.readout!r}: protocol=compat scores the last frame of a "
+            "window, use readout=last"
+        )
+    fraction = options.validation_fraction
+    count = int((1 - fraction) * len(games))
+    if not 0 < count < len(games):
+        raise InputError(
+            f"protocol=compat trains on the first trunc((1 - {fraction}) x "
+            f"{len(games)}) = {count} games and validates on the rest, neither may be "
+            "empty; add replays"
+        )
+    arrays, bounds = windows.compat_arrays(games, options.delay)
+    splits, labels, parts = {}, {}, {}
+    for name, part, begin, end in (
+        ("train", games[:count], 0, bounds[count]),
+        ("validation", games[count:], bounds[count], bounds[-1]),
+    ):
+        parts[name] = [game.name for game in part]
+        first = begin + options.window - 1
+        examples = np.arange(first, end, options.stride, dtype=np.int32)
+        _require_examples(name, examples, parts[name], end - begin, options.window)
+        splits[name] = examples
+        labels[name] = windows.compat_labels(arrays, examples)
+    left_out = [
+        {"game": game.name, "reason": "no player in port 1"}
+        for game in games
+        if compat.port(game, 1) is None
+    ]
+    facts = {
+        "games_used": len(games) - len(left_out),
+        "perspectives": len(games) - len(left_out),
+        "port_1_is_another_character": _others(games, options.character),
+    }
+    gather = windows.compat_gather(options.window)
+    return Data(arrays, splits, gather, labels, parts, left_out, facts)
+
+
+def _select(
+    games: Sequence[Game], character: str
+) -> tuple[list[tuple[int, int]], list[dict[str, str]]]:
+    """The human players of a character in usable games, and what is left out."""
+    selected, left_out = [], []
+    reasons = [frames.unusable(game) for game in games]
+    for g, p in select_players(games, character):
+        player = games[g].players[p]
+        reason = reasons[g]
+        if reason is None and player.kind != "human":
+            reason = f"port {player.port} is a {player.kind} player, not a human"
+        if reason is None:
+            selected.append((g, p))
+        elif {"game": games[g].name, "reason": reason} not in left_out:
+            left_out.append({"game": games[g].name, "reason": reason})
+    return selected, left_out
+
+
+def _too_few(
+    games: Sequence[Game],
+    chosen: Sequence[int],
+    character: str,
+    left_out: Sequence[Mapping[str, str]],
+) -> InputError:
+    have = f"{len(chosen)} of {len(games)}"
+    if chosen:
+        have += f" ({games[chosen[0]].name})"
+    why = f"; {left_out[0]['game']}: {left_out[0]['reason']}" if left_out else ""
+    return InputError(
+        f"imitating {character} needs at least two games, one of them to validate, "
+        f"but only {have} can be used{why}; add replays"
+    )
+
+
+def _require_examples(
+    split: str, examples: np.ndarray, names: Sequence[str], longest: int, need: int
+) -> None:
+    if len(examples) == 0:
+        raise InputError(
+            f"the {split} games ({', '.join(names[:3])}) hold no window: {longest} "
+            f"frames can be used, at least {need} in which the player can act are "
+            "needed; add longer replays"
+        )
+
+
+def _others(games: Sequence[Game], character: str) -> int:
+    """Games whose port 1, the ego of the original, does not play the character."""
+    if character.strip().lower() == "any":
+        return 0
+    egos = [compat.port(game, 1) for game in games]
+    return sum(ego is None or not plays(ego, character) for ego in egos)
