@@ -30,6 +30,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "character": "zelda",  # who to imitate; "any" for every port
             "max_files": 0,  # first files by name; 0 for all
             "validation_fraction": 0.1,  # of the games
+            "split_seed": 0,  # who is held out: the same games for every `seed`
+            "drop_idle": True,  # do not score frames of the dead and entering (clean)
             "window": 30,  # frames a decision sees
             "stride": 1,  # frames between windows
             "delay": 0,  # frames between seeing and acting, besides the one

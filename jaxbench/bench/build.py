@@ -38,6 +38,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     "seed",
+    "data.split_seed",
     "data.max_files",
     "data.delay",
     "data.workers",
@@ -118,7 +119,7 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
             folder = simulation.simulate_replays(
                 folder,
                 games=data["simulated_games"],
-                seed=config["seed"],
+                seed=data["split_seed"],
                 character=data["character"],
             )
             source = {"source": "simulated", "games": data["simulated_games"]}
@@ -141,7 +142,8 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
         readout=model["readout"],
         head=model["head"],
         validation_fraction=data["validation_fraction"],
-        seed=config["seed"],
+        seed=data["split_seed"],
+        drop_idle=data["drop_idle"],
         dtype=DTYPES[train["dtype"]],
         label_smoothing=train["label_smoothing"],
         focal_gamma=train["focal_gamma"],

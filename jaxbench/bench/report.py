@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 # Headline metrics first; tasks without them simply do not have these rows.
-HEADLINES = ("loss", "button_f1", "change/any")
+HEADLINES = ("loss", "f1/buttons_micro", "change/any")
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
