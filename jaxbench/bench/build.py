@@ -10,7 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from jaxbench.data import replays, simulation
+from jaxbench.data import replays
+from jaxbench.data.simulation.record import simulate_replays
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.build import build_stack
@@ -111,26 +112,28 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
     cache = Path(data["cache"]).expanduser() if data["cache"] else None
     with tempfile.TemporaryDirectory() as scratch:
         if data["replays"]:
-            folder = Path(data["replays"]).expanduser()
-            source: dict[str, Any] = {"source": "replays", "folder": folder.name}
+            replay_source = Path(data["replays"]).expanduser()
+            source: dict[str, Any] = {"source": "replays", "folder": replay_source.name}
         else:
             say("no data.replays: simulating games (results will say so)")
-            folder = (cache or Path(scratch)) / "simulated"
-            folder = simulation.simulate_replays(
-                folder,
+            anyone = data["character"].strip().lower() == "any"
+            replay_source = simulate_replays(
+                (cache or Path(scratch)) / "simulated",
                 games=data["simulated_games"],
                 seed=data["split_seed"],
-                character=data["character"],
+                character="zelda" if anyone else data["character"],
             )
-            source = {"source": "simulated", "games": data["simulated_games"]}
+            source = {"source": "simulated"}
         games, outcomes = replays.load_replays(
-            folder,
+            replay_source,
             max_files=data["max_files"],
             workers=data["workers"],
             cache_dir=cache,
         )
     source["files"] = len(outcomes)
-    source["skipped"] = {o.name: o.reason for o in outcomes if o.status == "skipped"}
+    source["skipped"] = {
+        Path(o.name).name: o.reason for o in outcomes if o.status == "skipped"
+    }
     return imitation.build(
         games,
         protocol=config["protocol"],
