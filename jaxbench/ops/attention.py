@@ -1,0 +1,316 @@
+"""P6: softmax attention, banded and causal with a cache, or with any mask."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+# Finite, so that a row in which every key is masked has no NaN in either pass.
+MASKED = -1e9
+
+# Blocks shorter than this are small matmuls that waste the machine.
+BLOCK = 64
+
+
+class AttentionCache(NamedTuple):
+    """The last window - 1 keys and values, oldest first.
+
+    Keys are stored as the caller passed them: rotated, where positions are rotary.
+    A slot that holds nothing of the running episode is zero and not valid.
+    """
+
+    k_bwhk: Array
+    v_bwhk: Array
+    valid_bw: Array
+    position_b: Array  # frames since the episode started, int32
+
+
+def initial_cache(
+    batch_size: int, *, window: int, heads: int, key_size: int, value_size: int
+) -> AttentionCache:
+    """An empty cache for `heads` key-value heads. Arrays are float32."""
+    slots = window - 1
+    return AttentionCache(
+        jnp.zeros((batch_size, slots, heads, key_size), jnp.float32),
+        jnp.zeros((batch_size, slots, heads, value_size), jnp.float32),
+        jnp.zeros((batch_size, slots), bool),
+        jnp.zeros((batch_size,), jnp.int32),
+    )
+
+
+def positions(
+    position_b: Array, reset_bt: Array | None, length: int
+) -> tuple[Array, Array]:
+    """Counts frames since the episode started.
+
+    Args:
+      position_b: Position of the first frame, if no reset is there; int32.
+      reset_bt: True where an episode starts (position 0); None is nowhere.
+      length: T.
+
+    Returns:
+      position_bt and the position of the frame that follows, both int32.
+    """
+    time_t = jnp.arange(length, dtype=jnp.int32)
+    position_bt = position_b[:, None] + time_t[None]
+    if reset_bt is not None:
+        start_bt = lax.cummax(jnp.where(reset_bt, time_t[None], -1), axis=1)
+        position_bt = jnp.where(start_bt < 0, position_bt, time_t[None] - start_bt)
+    return position_bt, position_bt[:, -1] + 1
+
+
+def attention(
+    q_bthk: Array,
+    k_bshk: Array,
+    v_bshv: Array,
+    mask_bts: Array | None = None,
+    *,
+    scale: float | None = None,
+) -> Array:
+    """o_t = sum_s softmax_s(scale q_t . k_s) v_s over the keys the mask allows.
+
+    Vaswani et al. 2017 (arXiv 1706.03762), equation 1.
+
+    Args:
+      q_bthk: Queries.
+      k_bshk: Keys; their heads divide those of the queries, which share them in
+        consecutive groups.
+      v_bshv: Values, heads as the keys.
+      mask_bts: True where t may see s; an axis of size 1 is repeated; None is all.
+        A query that sees nothing gets zero.
+      scale: Factor on the scores; None is key_size ** -0.5.
+
+    Returns:
+      o_bthv in the dtype of the queries; the softmax is float32. O(T S) per head.
+    """
+    weights = _weights(q_bthk, k_bshk, mask_bts, scale)
+    if mask_bts is not None:
+        weights = jnp.where(mask_bts[:, None], weights, 0)
+    return _read(weights, v_bshv, q_bthk.dtype)
+
+
+def banded_attention_reference(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    *,
+    window: int,
+    cache: AttentionCache | None = None,
+    reset_bt: Array | None = None,
+    scale: float | None = None,
+) -> tuple[Array, AttentionCache]:
+    """Causal attention to the last `window` frames, by the full score matrix.
+
+    Frame t sees the frames s with t - window < s <= t of its own episode, among them
+    those in the cache (Beltagy et al. 2020, arXiv 2004.05150, section 3.1, causal).
+    A window of at least the stream's length is ordinary causal attention; the cache
+    then holds the whole stream.
+
+    Args:
+      q_bthk: Queries.
+      k_bthk: Keys, possibly of fewer heads; see `attention`.
+      v_bthv: Values.
+      window: How many frames a frame sees, itself included; at least 1.
+      cache: What came before; None is nothing.
+      reset_bt: True where an episode starts; None is nowhere.
+      scale: Factor on the scores; None is key_size ** -0.5.
+
+    Returns:
+      o_bthv and the cache after the last frame. O(T (T + window)) per head.
+    """
+    length = q_bthk.shape[1]
+    k, v, valid, segment, slots = _with_cache(k_bthk, v_bthv, cache, reset_bt)
+    age = (jnp.arange(length)[:, None] + slots) - jnp.arange(slots + length)[None]
+    mask = ((age >= 0) & (age < window))[None]
+    if valid is not None:
+        mask = mask & valid[:, None]
+    if segment is not None:
+        mask = mask & (segment[:, slots:, None] == segment[:, None])
+    o_bthv = _read(_weights(q_bthk, k, mask, scale), v, q_bthk.dtype)
+    return o_bthv, _next_cache(k, v, valid, segment, cache, reset_bt, window, length)
+
+
+def banded_attention_blocks(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    *,
+    window: int,
+    cache: AttentionCache | None = None,
+    reset_bt: Array | None = None,
+    scale: float | None = None,
+) -> tuple[Array, AttentionCache]:
+    """`banded_attention_reference` in blocks that see themselves and the one before.
+
+    A block is as long as the band reaches back, at least `BLOCK`: O(T window) scores.
+    """
+    batch, length = q_bthk.shape[:2]
+    k, v, valid, segment, slots = _with_cache(k_bthk, v_bthv, cache, reset_bt)
+    size = _block_size(window)
+    count = -(-length // size)
+
+    def with_previous(x: Array, fill: int = 0) -> Array:
+        """[B, slots + T, ..] as [B count, 2 size, ..]."""
+        around = ((0, 0), (size - slots, count * size - length))
+        rest = ((0, 0),) * (x.ndim - 2)
+        x = jnp.pad(x, around + rest, constant_values=fill)
+        x = x.reshape(batch, count + 1, size, *x.shape[2:])
+        pairs = jnp.concatenate([x[:, :-1], x[:, 1:]], 2)
+        return pairs.reshape(batch * count, 2 * size, *x.shape[3:])
+
+    present = jnp.ones((batch, slots + length), bool) if valid is None else valid
+    age = jnp.arange(size)[:, None] + size - jnp.arange(2 * size)[None]
+    mask = ((age >= 0) & (age < window))[None] & with_previous(present)[:, None]
+    if segment is not None:
+        episode = with_previous(segment, fill=-1)
+        mask = mask & (episode[:, size:, None] == episode[:, None])
+    q = jnp.pad(q_bthk, ((0, 0), (0, count * size - length), (0, 0), (0, 0)))
+    q = q.reshape(batch * count, size, *q.shape[2:])
+    weights = _weights(q, with_previous(k), mask, scale)
+    o = _read(weights, with_previous(v), q_bthk.dtype)
+    o_bthv = o.reshape(batch, count * size, *o.shape[2:])[:, :length]
+    return o_bthv, _next_cache(k, v, valid, segment, cache, reset_bt, window, length)
+
+
+def banded_attention_step(
+    q_bhk: Array,
+    k_bhk: Array,
+    v_bhv: Array,
+    *,
+    window: int,
+    cache: AttentionCache | None = None,
+    reset_b: Array | None = None,
+    scale: float | None = None,
+) -> tuple[Array, AttentionCache]:
+    """One frame of `banded_attention_reference`: o_bhv and the cache. O(window)."""
+    o_bthv, cache = banded_attention_reference(
+        q_bhk[:, None],
+        k_bhk[:, None],
+        v_bhv[:, None],
+        window=window,
+        cache=cache,
+        reset_bt=None if reset_b is None else reset_b[:, None],
+        scale=scale,
+    )
+    return o_bthv[:, 0], cache
+
+
+def banded_attention(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    *,
+    window: int,
+    cache: AttentionCache | None = None,
+    reset_bt: Array | None = None,
+    scale: float | None = None,
+) -> tuple[Array, AttentionCache]:
+    """`banded_attention_reference`, in blocks where they hold fewer scores.
+
+    Not a matter of measurement, so not in `forms.json`: both forms are matmuls.
+    """
+    slots = 0 if cache is None else window - 1
+    blocks = 2 * _block_size(window) < q_bthk.shape[1] + slots
+    run = banded_attention_blocks if blocks else banded_attention_reference
+    return run(
+        q_bthk,
+        k_bthk,
+        v_bthv,
+        window=window,
+        cache=cache,
+        reset_bt=reset_bt,
+        scale=scale,
+    )
+
+
+def _block_size(window: int) -> int:
+    return max(window - 1, BLOCK)
+
+
+def _weights(
+    q_bthk: Array, k_bshk: Array, mask_bts: Array | None, scale: float | None
+) -> Array:
+    """Softmax of the scaled, masked scores, float32 [B, H, T, S]."""
+    batch, length, heads, size = q_bthk.shape
+    groups = k_bshk.shape[2]
+    if heads % groups:
+        raise ValueError(f"{heads} query heads cannot share {groups} key heads")
+    if heads == groups:
+        # Not a special case of the other branch: a fifth axis of 1 costs a third more.
+        scores = jnp.einsum(
+            "bthk,bshk->bhts", q_bthk, k_bshk, preferred_element_type=jnp.float32
+        )
+    else:
+        q = q_bthk.reshape(batch, length, groups, heads // groups, size)
+        scores = jnp.einsum(
+            "btgrk,bsgk->bgrts", q, k_bshk, preferred_element_type=jnp.float32
+        ).reshape(batch, heads, length, -1)
+    scores = scores * (size**-0.5 if scale is None else scale)
+    if mask_bts is not None:
+        scores = jnp.where(mask_bts[:, None], scores, MASKED)
+    return jax.nn.softmax(scores, axis=-1)
+
+
+def _read(weights_bhts: Array, v_bshv: Array, dtype: jnp.dtype) -> Array:
+    """The weighted mean of the values, [B, T, H, V] in `dtype`."""
+    batch, heads, length, _ = weights_bhts.shape
+    weights, groups = weights_bhts.astype(v_bshv.dtype), v_bshv.shape[2]
+    if heads == groups:
+        return jnp.einsum("bhts,bshv->bthv", weights, v_bshv).astype(dtype)
+    weights = weights.reshape(batch, groups, heads // groups, length, -1)
+    o = jnp.einsum("bgrts,bsgv->btgrv", weights, v_bshv)
+    return o.reshape(batch, length, heads, -1).astype(dtype)
+
+
+def _with_cache(
+    k_bthk: Array, v_bthv: Array, cache: AttentionCache | None, reset_bt: Array | None
+) -> tuple[Array, Array, Array | None, Array | None, int]:
+    """Keys, values, validity and episode number of the cached and the new frames."""
+    segment = None
+    if reset_bt is not None:
+        segment = jnp.cumsum(reset_bt.astype(jnp.int32), axis=1)
+    if cache is None:
+        return k_bthk, v_bthv, None, segment, 0
+    slots = cache.valid_bw.shape[1]
+    k = jnp.concatenate([cache.k_bwhk.astype(k_bthk.dtype), k_bthk], 1)
+    v = jnp.concatenate([cache.v_bwhk.astype(v_bthv.dtype), v_bthv], 1)
+    valid = jnp.pad(cache.valid_bw, ((0, 0), (0, k_bthk.shape[1])), constant_values=1)
+    if segment is not None:
+        segment = jnp.pad(segment, ((0, 0), (slots, 0)))
+    return k, v, valid, segment, slots
+
+
+def _next_cache(
+    k: Array,
+    v: Array,
+    valid: Array | None,
+    segment: Array | None,
+    cache: AttentionCache | None,
+    reset_bt: Array | None,
+    window: int,
+    length: int,
+) -> AttentionCache:
+    batch, total = k.shape[:2]
+    slots = window - 1
+    valid = jnp.ones((batch, total), bool) if valid is None else valid
+    if segment is not None:
+        valid = valid & (segment == segment[:, -1:])
+
+    def last(x: Array) -> Array:
+        x = x[:, max(total - slots, 0) :]
+        missing = slots - x.shape[1]
+        return jnp.pad(x, ((0, 0), (missing, 0)) + ((0, 0),) * (x.ndim - 2))
+
+    valid, k, v = last(valid), last(k), last(v)
+    keep = valid[:, :, None, None]
+    zero = jnp.zeros((batch,), jnp.int32)
+    start = zero if cache is None else cache.position_b
+    return AttentionCache(
+        jnp.where(keep, k, 0).astype(jnp.float32),
+        jnp.where(keep, v, 0).astype(jnp.float32),
+        valid,
+        positions(start, reset_bt, length)[1],
+    )

@@ -1,0 +1,269 @@
+"""P6: attention against a float64 loop over the frames each query may see."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbench.ops import attention as ops
+
+LENGTHS = [1, 2, 30, 63, 64, 65, 100]
+FORMS = {
+    "reference": ops.banded_attention_reference,
+    "blocks": ops.banded_attention_blocks,
+    "chosen": ops.banded_attention,
+}
+BATCH, HEADS, GROUPS, KEY, VALUE = 2, 4, 2, 5, 3
+
+
+def relative_error(got, want) -> float:
+    got, want = np.asarray(got), np.asarray(want)
+    assert got.shape == want.shape
+    assert np.isfinite(got).all()
+    return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) + 1))
+
+
+def loop(q, k, v, window, before=None, reset=None, scale=None):
+    """Each head of each frame on its own, over a list of visible frames."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    o = np.zeros((*q.shape[:3], v.shape[-1]))
+    for i in range(q.shape[0]):
+        seen = [] if before is None else list(zip(before[0][i], before[1][i], strict=1))
+        for t in range(q.shape[1]):
+            if reset is not None and reset[i, t]:
+                seen = []
+            seen.append((k[i, t], v[i, t]))
+            visible = seen[-window:]
+            for head in range(q.shape[2]):
+                group = head // (q.shape[2] // k.shape[2])
+                keys = np.array([s[0][group] for s in visible], np.float64)
+                values = np.array([s[1][group] for s in visible], np.float64)
+                score = scale * keys @ q[i, t, head].astype(np.float64)
+                weight = np.exp(score - score.max())
+                o[i, t, head] = weight @ values / weight.sum()
+    return o
+
+
+def sample(length, groups=GROUPS, seed=0, scale=1.0):
+    rng = np.random.default_rng([seed, length])
+    q = scale * rng.normal(size=(BATCH, length, HEADS, KEY))
+    k = rng.normal(size=(BATCH, length, groups, KEY))
+    v = rng.normal(size=(BATCH, length, groups, VALUE))
+    return [x.astype(np.float32) for x in (q, k, v)], rng.random((BATCH, length)) < 0.08
+
+
+def full_cache(window, groups=GROUPS, seed=9):
+    """A cache filled by a stream that has run for a while, and its frames."""
+    (_, k, v), _ = sample(max(window - 1, 1) + 4, groups, seed)
+    slots = window - 1
+    kept = k[:, k.shape[1] - slots :], v[:, v.shape[1] - slots :]
+    valid = np.ones((BATCH, slots), bool)
+    return ops.AttentionCache(*kept, valid, np.array([7, 40], np.int32)), kept
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("window", [1, 8, 200])
+def test_values(window, length):
+    args, reset = sample(length)
+    cache, before = full_cache(window)
+    for form in ("reference", "blocks"):
+        run = jax.jit(functools.partial(FORMS[form], window=window))
+        o, _ = run(*args, cache=cache, reset_bt=reset)
+        assert relative_error(o, loop(*args, window, before, reset)) < 2e-6
+        o, _ = run(*args)
+        assert relative_error(o, loop(*args, window)) < 2e-6
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("scale", [None, 0.0, 3.0])
+def test_shared_heads_and_scale(groups, scale):
+    args, _ = sample(20, groups)
+    for form in FORMS.values():
+        o, _ = jax.jit(functools.partial(form, window=6, scale=scale))(*args)
+        assert relative_error(o, loop(*args, 6, scale=scale)) < 2e-6
+
+
+@pytest.mark.parametrize("length", [1, 30, 200])
+def test_gradients(length):
+    args, reset = sample(length, seed=1)
+    cache, before = full_cache(5)
+    rng = np.random.default_rng(2)
+    weight = rng.normal(size=(BATCH, length, HEADS, VALUE))
+    inputs = (*args, *before)
+
+    def gradients(form):
+        def loss(q, k, v, k_before, v_before):
+            past = cache._replace(k_bwhk=k_before, v_bwhk=v_before)
+            o, after = FORMS[form](q, k, v, window=5, cache=past, reset_bt=reset)
+            return (weight * o).sum() + (after.k_bwhk**2).sum() + after.v_bwhk.sum()
+
+        return jax.jit(jax.grad(loss, tuple(range(5))))(*inputs)
+
+    def exact(q, k, v, k_before, v_before):
+        o = loop(q, k, v, 5, (k_before, v_before), reset)
+        total = (weight * o).sum()
+        for i in range(BATCH):
+            keys, values = list(k_before[i]), list(v_before[i])
+            for t in range(length):
+                keys, values = ([], []) if reset[i, t] else (keys, values)
+                keys, values = [*keys, k[i, t]], [*values, v[i, t]]
+            total += sum((x**2).sum() for x in keys[-4:])
+            total += sum(x.sum() for x in values[-4:])
+        return total
+
+    want = gradients("reference")
+    for form in ("blocks", "chosen"):
+        for x, y in zip(gradients(form), want, strict=True):
+            assert relative_error(x, y) < 5e-6
+    for i, grad in enumerate(want):
+        grad = np.asarray(grad)
+        direction = rng.normal(size=grad.shape)
+        ends = []
+        for sign in (1, -1):
+            moved = [x.astype(np.float64) for x in inputs]
+            moved[i] = moved[i] + sign * 1e-6 * direction
+            ends.append(exact(*moved))
+        size = np.abs(grad * direction).sum()
+        numeric = (ends[0] - ends[1]) / 2e-6
+        assert abs((grad * direction).sum() - numeric) <= 1e-5 * size + 1e-6
+
+
+@pytest.mark.parametrize("window", [1, 2, 9])
+def test_whole_is_chunks_is_steps_over_a_long_run(window):
+    args, reset = sample(1000, seed=3)
+    q, k, v = args
+    reset[:, ::2] = False
+    run = jax.jit(functools.partial(ops.banded_attention, window=window))
+    whole, last = run(*args, reset_bt=reset)
+    assert relative_error(whole, loop(*args, window, reset=reset)) < 2e-6
+    cache = ops.initial_cache(
+        BATCH, window=window, heads=GROUPS, key_size=KEY, value_size=VALUE
+    )
+    parts = []
+    for start, stop in ((0, 1), (1, 8), (8, 401), (401, 1000)):
+        x = slice(start, stop)
+        o, cache = run(q[:, x], k[:, x], v[:, x], cache=cache, reset_bt=reset[:, x])
+        parts.append(o)
+    assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
+    for x, y in zip(cache, last, strict=True):
+        np.testing.assert_array_equal(x, y)
+    step = jax.jit(functools.partial(ops.banded_attention_step, window=window))
+    cache = None
+    for t in range(1000):
+        o, cache = step(q[:, t], k[:, t], v[:, t], cache=cache, reset_b=reset[:, t])
+        assert relative_error(o, whole[:, t]) < 1e-6
+    for x, y in zip(cache, last, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reset_leaves_the_cache_of_a_fresh_start(form):
+    args, reset = sample(150, seed=4)
+    reset[:] = False
+    reset[:, 145] = True
+    run = jax.jit(functools.partial(FORMS[form], window=9))
+    _, cache = run(*args, reset_bt=reset)
+    _, fresh = run(*(x[:, 145:] for x in args))
+    for x, y in zip(cache, fresh, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert np.asarray(cache.valid_bw).sum(1).tolist() == [5, 5]
+    np.testing.assert_array_equal(cache.position_b, [5, 5])
+
+
+def test_positions_count_from_the_episode_start():
+    reset = np.array([[0, 0, 1, 0, 0], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]], bool)
+    start = jnp.array([7, 7, 2], jnp.int32)
+    position, following = ops.positions(start, reset, 5)
+    want = [[7, 8, 0, 1, 2], [0, 1, 2, 3, 0], [2, 3, 4, 5, 6]]
+    np.testing.assert_array_equal(position, want)
+    np.testing.assert_array_equal(following, [3, 1, 7])
+    assert position.dtype == following.dtype == jnp.int32
+    position, following = ops.positions(start, None, 2)
+    np.testing.assert_array_equal(position, [[7, 8], [7, 8], [2, 3]])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_nothing_crosses_a_reset_not_even_large_values(form):
+    (q, k, v), reset = sample(30, seed=5)
+    reset[:] = False
+    reset[:, 10] = True
+    changed = k.copy(), v.copy()
+    changed[0][:, :10] *= 1e4
+    changed[1][:, :10] += 1e6
+    run = jax.jit(functools.partial(FORMS[form], window=30))
+    got, _ = run(q, *changed, reset_bt=reset)
+    want, _ = run(q, k, v, reset_bt=reset)
+    np.testing.assert_array_equal(got[:, 10:], want[:, 10:])
+
+
+def test_cross_attention_with_a_mask():
+    rng = np.random.default_rng(6)
+    q = rng.normal(size=(2, 3, HEADS, KEY)).astype(np.float32)
+    k = rng.normal(size=(2, 7, GROUPS, KEY)).astype(np.float32)
+    v = rng.normal(size=(2, 7, GROUPS, VALUE)).astype(np.float32)
+    mask = rng.random((2, 3, 7)) < 0.5
+    mask[:, :, 0] = True
+    mask[1, 2] = False
+
+    def plain(mask):
+        o = np.zeros((2, 3, HEADS, VALUE))
+        for i, t, h in np.ndindex(2, 3, HEADS):
+            see = np.flatnonzero(mask[i, t])
+            score = k[i, see, h // 2].astype(np.float64) @ q[i, t, h] * KEY**-0.5
+            weight = np.exp(score)
+            if see.size:
+                o[i, t, h] = weight @ v[i, see, h // 2] / weight.sum()
+        return o
+
+    assert relative_error(ops.attention(q, k, v, mask), plain(mask)) < 2e-6
+    assert relative_error(ops.attention(q, k, v), plain(np.ones_like(mask))) < 2e-6
+    wide = mask[:, :1]
+    want = plain(np.repeat(wide, 3, 1))
+    assert relative_error(ops.attention(q, k, v, wide), want) < 2e-6
+    grads = jax.grad(lambda *x: (ops.attention(*x, mask) ** 2).sum(), (0, 1, 2))(
+        q, k, v
+    )
+    assert all(np.isfinite(g).all() for g in grads)
+    np.testing.assert_array_equal(grads[0][1, 2], np.zeros((HEADS, KEY)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_huge_scores_stay_finite(form):
+    args, reset = sample(70, seed=7, scale=1e4)
+    cache, _ = full_cache(5)
+
+    def loss(*x):
+        return FORMS[form](*x, window=5, cache=cache, reset_bt=reset)[0].sum()
+
+    value, grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*args)
+    assert np.isfinite(value)
+    assert all(np.isfinite(g).all() for g in grads)
+
+
+def test_low_precision_keeps_a_float32_cache():
+    args, _ = sample(6, seed=8)
+    low = [jnp.asarray(x, jnp.bfloat16) for x in args]
+    o, cache = ops.banded_attention(*low, window=4)
+    assert o.dtype == jnp.bfloat16
+    assert cache.k_bwhk.dtype == cache.v_bwhk.dtype == jnp.float32
+    want, _ = ops.banded_attention(*args, window=4)
+    assert np.abs(np.asarray(o, np.float32) - want).max() < 0.05
+
+
+def test_long_sequences_hold_scores_of_the_band_only():
+    args, _ = sample(1024)
+    run = jax.jit(functools.partial(ops.banded_attention, window=16))
+    text = run.lower(*args).as_text()
+    assert "1024x1024" not in text
+    assert "64x128xf32" in text
+
+
+def test_heads_that_do_not_divide_are_an_error():
+    (q, _, _), _ = sample(4)
+    _, k, v = sample(4, groups=3)[0]
+    with pytest.raises(ValueError, match="4 query heads"):
+        ops.attention(q, k, v)
