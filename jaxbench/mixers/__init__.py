@@ -9,9 +9,15 @@ One call trains (T large), continues in chunks and plays (T = 1): whole, chunks 
 single steps agree. `state=None` is the initial state, `reset_bt=None` means no resets;
 `reset_bt[b, t]` true replaces the state before t by the initial one. The state is a
 NamedTuple of arrays with a leading batch axis (`()` when there is none): recurrent
-parts float32, counters int32. Fields: `width` first, `dtype` (compute type, default
-float32) second, then the paper's hyperparameters with the paper's defaults, nothing
-else. Parameters are float32 and real; complex ones are two real leaves.
+parts float32 or complex64, counters int32. `initial_state` reads no parameters (mark it
+`@nn.nowrap`) unless the paper learns the initial state.
+
+Fields: `width` first, `dtype` (compute type, default float32) second, `out_scale: float
+= 1.0` third where the mixer ends in a projection (factor on that projection's initial
+kernel, which the block sets from the depth; the projection is called "out"), then the
+paper's hyperparameters with the paper's defaults, nothing else. The type of a default
+is the type of the user's option, so none is None; and none is called like a method of
+`nn.Module` ("init"). Parameters are float32 and real; complex ones are two real leaves.
 
 Names of parameters carry their optimiser group: `ssm_*` (decays, time steps, input
 matrices of a state-space model) is trained without weight decay at its own, capped

@@ -1,0 +1,64 @@
+"""Initialisers that several mixers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Initializer = Callable[..., jax.Array]
+
+
+def lecun(scale: float = 1.0) -> Initializer:
+    """Truncated normal of standard deviation `scale / sqrt(fan_in)`.
+
+    `scale` is below 1 for the last projection of a residual branch, so that the sum
+    of all branches starts at the size of one (GPT-2's rule; see `models.block`).
+    """
+    return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
+
+
+def symmetric_uniform(limit: float) -> Initializer:
+    """Uniform on [-limit, limit]."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+def log_uniform(low: float, high: float) -> Initializer:
+    """The logarithm of a log-uniform draw from [low, high]: uniform in the log."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, jnp.log(low), jnp.log(high))
+
+    return init
+
+
+def softplus_inverse_log_uniform(low: float, high: float) -> Initializer:
+    """Biases b with softplus(b) log-uniform on [low, high]: time steps at the start."""
+    logarithm = log_uniform(low, high)
+
+    def init(key, shape, dtype=jnp.float32):
+        value = jnp.exp(logarithm(key, shape, dtype))
+        return value + jnp.log(-jnp.expm1(-value))
+
+    return init
+
+
+def log_range(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+    """log(1), ..., log(n) along the last axis, the same for every channel."""
+    del key
+    row = jnp.log(jnp.arange(1, shape[-1] + 1, dtype=dtype))
+    return jnp.broadcast_to(row, tuple(shape))
+
+
+def orthogonal_gates(key: jax.Array, shape: Sequence[int], dtype=jnp.float32):
+    """Independent orthogonal [D, D] matrices side by side, one for each gate."""
+    width, columns = shape
+    keys = jax.random.split(key, columns // width)
+    init = nn.initializers.orthogonal()
+    return jnp.concatenate([init(k, (width, width), dtype) for k in keys], axis=1)

@@ -1,0 +1,43 @@
+"""Normalisation: statistics in float32, epsilon inside the square root."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+KINDS = ("rms", "layer", "none")
+
+
+def norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module | None:
+    """Returns a norm over the last axis: "rms", "layer", or None for "none".
+
+    Applied to `x_bthk` it normalises each head by itself, with one scale for all
+    heads. Statistics and parameters are float32; the result has type `dtype`.
+
+    Raises:
+      ValueError: `kind` is none of `KINDS`.
+    """
+    if kind == "rms":
+        return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
+    if kind == "layer":
+        # The fast variance E[x^2] - E[x]^2 cancels for inputs far from zero.
+        return nn.LayerNorm(
+            epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name
+        )
+    if kind == "none":
+        return None
+    raise ValueError(f"norm {kind!r} is none of {KINDS}")
+
+
+def l2_normalize(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+    """Divides by the Euclidean norm of the last axis, in float32.
+
+    x / sqrt(sum x^2 + epsilon): value and gradient are finite at x = 0, where the
+    result is 0 (padding frames), and the norm of the result is at most 1.
+    """
+    x_float = x.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(x_float), axis=-1, keepdims=True)
+    return (x_float * jax.lax.rsqrt(squares + epsilon)).astype(x.dtype)

@@ -1,0 +1,121 @@
+"""Mamba: a diagonal state-space model whose step, input and output depend on x."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.layers.inits import (
+    lecun,
+    log_range,
+    softplus_inverse_log_uniform,
+    symmetric_uniform,
+)
+from jaxbench.layers.short_convolution import ShortConvolution
+from jaxbench.ops.selective_scan import selective_scan
+
+
+class MambaState(NamedTuple):
+    """What Mamba carries.
+
+    Attributes:
+      h_ben: state of the recurrence, float32.
+      conv_bwe: last inputs of the short convolution, float32.
+    """
+
+    h_ben: jax.Array
+    conv_bwe: jax.Array
+
+
+class Mamba(nn.Module):
+    """Selective state space with a short convolution in front and a gate behind.
+
+    u, z = W x;  u = SiLU(conv(u));  [delta, B, C] = W_x u
+    dt = softplus(W_dt delta + b_dt);  A = -exp(A_log)
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = C_t . h_t + D u_t
+    output W_out (y * SiLU(z))
+
+    Source: Gu & Dao 2023, arXiv:2312.00752, algorithm 2 and section 3.6. Difference:
+    B is discretised by Euler's rule, as in the authors' code, not by zero-order hold.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; step, decay and state are float32.
+      out_scale: factor on the initial output projection.
+      state_size: N, states for each channel.
+      expansion: inner width E over model width.
+      taps: length of the short convolution.
+      rank: width of delta; 0 is ceil(D / 16).
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    state_size: int = 16
+    expansion: int = 2
+    taps: int = 4
+    rank: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: MambaState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, MambaState]:
+        """Mixes [B, T, D] along time; O(T E N) work."""
+        inner, rank = self.expansion * self.width, self.rank or -(-self.width // 16)
+        project = nn.Dense(2 * inner, use_bias=False, dtype=self.dtype, name="project")
+        select = nn.Dense(
+            rank + 2 * self.state_size, use_bias=False, dtype=self.dtype, name="select"
+        )
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        h_ben, conv_bwe = (None, None) if state is None else state
+        u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
+        conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
+        u_bte, conv_bwe = conv(u_bte, conv_bwe, reset_bt)
+        u_bte = nn.silu(u_bte)
+        delta_btr, b_btn, c_btn = jnp.split(
+            select(u_bte), [rank, rank + self.state_size], axis=-1
+        )
+        y_bte, h_ben = selective_scan(
+            u_bte,
+            self._time_step(delta_btr, inner),
+            -jnp.exp(self.param("ssm_a_log", log_range, (inner, self.state_size))),
+            b_btn,
+            c_btn,
+            self.param("ssm_d", nn.initializers.ones, (inner,)),
+            h_ben,
+            reset_bt,
+        )
+        y_btd = out(y_bte.astype(self.dtype) * nn.silu(z_bte))
+        return y_btd, MambaState(h_ben, conv_bwe)
+
+    def _time_step(self, delta_btr: jax.Array, inner: int) -> jax.Array:
+        rank = delta_btr.shape[-1]
+        kernel_re = self.param(
+            "ssm_dt_kernel", symmetric_uniform(rank**-0.5), (rank, inner)
+        )
+        bias_e = self.param(
+            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (inner,)
+        )
+        logit_bte = delta_btr.astype(jnp.float32) @ kernel_re
+        return jax.nn.softplus(logit_bte + bias_e[None, None])
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> MambaState:
+        """Returns zeros."""
+        inner = self.expansion * self.width
+        return MambaState(
+            jnp.zeros((batch_size, inner, self.state_size), jnp.float32),
+            jnp.zeros((batch_size, self.taps - 1, inner), jnp.float32),
+        )

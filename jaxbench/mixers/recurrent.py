@@ -1,0 +1,126 @@
+"""The classic gated recurrences: LSTM and GRU, as wide as the model."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.layers.inits import orthogonal_gates
+from jaxbench.ops.cell import gru_scan, lstm_scan
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM carries.
+
+    Attributes:
+      h_bd: output of the previous frame, float32.
+      c_bd: cell, float32.
+    """
+
+    h_bd: jax.Array
+    c_bd: jax.Array
+
+
+class LSTM(nn.Module):
+    """Long short-term memory with a forget gate, no peepholes, no output projection.
+
+    i, f, o = sigmoid(W x + R h + b);  g = tanh(W x + R h + b)
+    c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
+
+    Source: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000, its bias 1 at
+    the start: Jozefowicz et al. 2015. Recurrent matrices start orthogonal, one a gate.
+
+    Attributes:
+      width: model width D, also of the cell.
+      dtype: type of the matmuls; gates, cell and output of the recurrence are float32.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: LSTMState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, LSTMState]:
+        """Mixes [B, T, D] along time; O(T D^2) work, T steps one after the other."""
+        gates_bt4d = nn.Dense(
+            4 * self.width,
+            dtype=self.dtype,
+            bias_init=_forget_one,
+            name="project",
+        )(x_btd)
+        r_d4d = self.param("recurrent", orthogonal_gates, (self.width, 4 * self.width))
+        h_bd, c_bd = (None, None) if state is None else state
+        y_btd, (h_bd, c_bd) = lstm_scan(
+            gates_bt4d, r_d4d.astype(self.dtype), h_bd, c_bd, reset_bt
+        )
+        return y_btd.astype(self.dtype), LSTMState(h_bd, c_bd)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> LSTMState:
+        """Returns zeros."""
+        zero_bd = jnp.zeros((batch_size, self.width), jnp.float32)
+        return LSTMState(zero_bd, zero_bd)
+
+
+class GRUState(NamedTuple):
+    """What a GRU carries.
+
+    Attributes:
+      h_bd: output of the previous frame, float32.
+    """
+
+    h_bd: jax.Array
+
+
+class GRU(nn.Module):
+    """Gated recurrent unit, no output projection.
+
+    r, z = sigmoid(W x + R h + b);  n = tanh(W x + b + r (R h + b'))
+    h_t = (1 - z) n + z h_{t-1}
+
+    Source: Cho et al. 2014, arXiv:1406.1078. Difference: the reset gate acts after the
+    recurrent product, as in cuDNN. Recurrent matrices start orthogonal, one a gate.
+
+    Attributes:
+      width: model width D, also of the state.
+      dtype: type of the matmuls; gates and state are float32.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: GRUState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, GRUState]:
+        """Mixes [B, T, D] along time; O(T D^2) work, T steps one after the other."""
+        gates_bt3d = nn.Dense(3 * self.width, dtype=self.dtype, name="project")(x_btd)
+        r_d3d = self.param("recurrent", orthogonal_gates, (self.width, 3 * self.width))
+        bias_n_d = self.param("bias_n", nn.initializers.zeros, (self.width,))
+        h_bd = None if state is None else state.h_bd
+        y_btd, h_bd = gru_scan(
+            gates_bt3d, r_d3d.astype(self.dtype), bias_n_d, h_bd, reset_bt
+        )
+        return y_btd.astype(self.dtype), GRUState(h_bd)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> GRUState:
+        """Returns zeros."""
+        return GRUState(jnp.zeros((batch_size, self.width), jnp.float32))
+
+
+def _forget_one(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:
+    """Zeros, and ones for the forget gate, the second of i, f, g, o."""
+    del key
+    width = shape[0] // 4
+    return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)

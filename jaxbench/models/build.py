@@ -1,0 +1,102 @@
+"""From text to a stack, and the size of what was built."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxbench.errors import InputError, nearest
+from jaxbench.models.backbone import Layer, resolve
+from jaxbench.models.block import GIVEN, field_names, mixer_class
+from jaxbench.models.stack import Stack
+
+
+def build_stack(
+    backbone: str,
+    *,
+    width: int,
+    depth: int | None = None,
+    dropout: float = 0.0,
+    dtype: Any = jnp.float32,
+    remat: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Stack:
+    """Builds the stack a name or a pattern stands for.
+
+    Args:
+      backbone: a row of `models.zoo`, an alias, or a pattern such as "mamba*2+swa".
+      width: model width.
+      depth: layers; None is the row's own depth, or the pattern's length. A pattern is
+        cycled to the depth.
+      dropout: rate on the residual branches, in [0, 1).
+      dtype: compute type, float32 or bfloat16.
+      remat: recompute blocks in the backward pass.
+      options: fields of mixers to set, e.g. {"state_size": 32}. In a hybrid each goes
+        to the layers whose mixer has it.
+
+    Raises:
+      InputError: the text does not parse or names no row; width, depth or dropout is
+        out of range; an option is unknown to all mixers or has another type than its
+        default.
+    """
+    resolved = resolve(backbone)
+    layers = resolved.layers(depth)
+    if width < 1:
+        raise InputError(f"width={width} must be at least 1")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout={dropout} must be in [0, 1)")
+    layers = _with_options(resolved.name, layers, options or {})
+    return Stack(layers, width, dtype, dropout, remat)
+
+
+def count_parameters(params: Any) -> int:
+    """Counts the numbers in a tree of parameters (or of their shapes)."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def state_bytes(state: Any) -> int:
+    """Counts the bytes of a state (or of its shapes), all sequences together."""
+    leaves = jax.tree.leaves(state)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def _with_options(
+    backbone: str, layers: tuple[Layer, ...], options: Mapping[str, Any]
+) -> tuple[Layer, ...]:
+    known = {layer.mixer: _option_types(layer) for layer in layers}
+    every = sorted(set().union(*known.values()))
+    for name, value in options.items():
+        takers = [types[name] for types in known.values() if name in types]
+        if not takers:
+            hint = f"nearest: {nearest(name, every)}" if every else "it has none"
+            raise InputError(f"backbone {backbone!r} has no option {name!r}; {hint}")
+        for wanted in takers:
+            if not _fits(value, wanted):
+                raise InputError(
+                    f"option {name}={value!r} of backbone {backbone!r} must be "
+                    f"{wanted.__name__}, not {type(value).__name__}"
+                )
+    merged = []
+    for layer in layers:
+        own = {key: options[key] for key in options if key in known[layer.mixer]}
+        pairs = tuple(sorted({**dict(layer.options), **own}.items()))
+        merged.append(dataclasses.replace(layer, options=pairs))
+    return tuple(merged)
+
+
+def _option_types(layer: Layer) -> dict[str, type]:
+    """Options of a layer's mixer, each with the type of its default."""
+    mixer = mixer_class(layer)
+    names = [name for name in field_names(mixer) if name not in GIVEN]
+    return {name: type(getattr(mixer, name)) for name in names}
+
+
+def _fits(value: Any, wanted: type) -> bool:
+    if wanted is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is wanted

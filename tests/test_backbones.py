@@ -1,0 +1,419 @@
+"""What every backbone must do: one list of properties, every row of the table.
+
+A new row is tested by being in the table. What a backbone cannot do is written down in
+`WAIVERS`, with the reason, and must then really fail.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxbench.models.backbone import resolve
+from jaxbench.models.block import field_names, mixer_class
+from jaxbench.models.build import build_stack, state_bytes
+from jaxbench.models.zoo import ROWS
+
+HYBRIDS = ("mamba*2+swa", "s4+lstm")
+BACKBONES = (*ROWS, *HYBRIDS)
+
+# (backbone, property) -> why it does not hold. Properties are names of tests.
+WAIVERS: dict[tuple[str, str], str] = {
+    ("lstm", "out_scale"): "no output projection: h is the output",
+    ("gru", "out_scale"): "no output projection: h is the output",
+    ("mlp", "out_scale"): "a norm follows the projection and undoes its scale",
+    ("s4+lstm", "out_scale"): "the LSTM has no output projection",
+}
+
+# Bytes of state for one sequence and one layer, written from the papers.
+STATE_BYTES = {
+    "s4": lambda d: d * 32 * 8,
+    "s4d": lambda d: d * 32 * 8,
+    "mamba": lambda d: 4 * (2 * d * 16 + 3 * 2 * d),
+    "lstm": lambda d: 4 * 2 * d,
+    "gru": lambda d: 4 * d,
+    # Keys and values, one flag a frame, one counter.
+    "swa": lambda d: 29 * (4 * 2 * d + 1) + 4,
+    "mlp": lambda d: 0,
+    "last_frame_mlp": lambda d: 0,
+}
+
+# Compiling is nearly all this file does, and code that runs once need not be fast.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+WIDTH, BATCH = 16, 3
+# Whole windows are two chunks and one step; every backbone compiles these three only.
+LENGTH, CHUNK = 11, 5
+
+
+class Case:
+    """One backbone, its jitted forward pass and gradient, and the traces they took."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.seed = zlib.crc32(name.encode())
+        self.stack = build_stack(name, width=WIDTH)
+        x_btd = self.frames(0)
+        self.init = jit(self.stack.init)
+        self.initial_variables = jax.device_get(self.init(jax.random.key(0), x_btd))
+        self.variables = {
+            **self.initial_variables,
+            "params": jitter(self.initial_variables["params"]),
+        }
+        self.fresh = jax.device_get(
+            self.stack.apply(self.variables, BATCH, method="initial_state")
+        )
+        self.traces = 0
+
+        def apply(variables, x_btd, state, reset_bt):
+            self.traces += 1
+            return self.stack.apply(variables, x_btd, state, reset_bt)
+
+        def loss(params, x_btd, weight_btd):
+            variables = {**self.variables, "params": params}
+            y_btd, state = self.stack.apply(variables, x_btd)
+            return jnp.sum(y_btd * weight_btd), (y_btd, state)
+
+        self._apply = jit(apply)
+        self._gradient = jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+
+    def frames(self, seed: int, length: int = LENGTH) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, seed])
+        return rng.normal(size=(BATCH, length, WIDTH)).astype(np.float32)
+
+    def resets(self, seed: int, length: int = LENGTH, rate: float = 0.2) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, seed])
+        return rng.random((BATCH, length)) < rate
+
+    def run(self, x_btd, state=None, reset_bt=None):
+        state = self.fresh if state is None else state
+        if reset_bt is None:
+            reset_bt = np.zeros(x_btd.shape[:2], bool)
+        return jax.device_get(self._apply(self.variables, x_btd, state, reset_bt))
+
+    def run_in(self, lengths, x_btd, state, reset_bt):
+        outputs, start = [], 0
+        for length in lengths:
+            part = slice(start, start + length)
+            y_btd, state = self.run(x_btd[:, part], state, reset_bt[:, part])
+            outputs.append(y_btd)
+            start += length
+        return np.concatenate(outputs, axis=1), state
+
+    def used_state(self):
+        """A state that is not the initial one."""
+        return self.run(self.frames(99))[1]
+
+    def gradient(self, x_btd):
+        """Gradients of parameters and frames, and what a call without a state gives."""
+        rng = np.random.default_rng(self.seed)
+        weight = rng.normal(size=x_btd.shape).astype(np.float32)
+        return jax.device_get(self._gradient(self.variables["params"], x_btd, weight))
+
+
+@functools.cache
+def case_of(name: str) -> Case:
+    return Case(name)
+
+
+def jitter(params):
+    """Moves every parameter off its initial value, zeros above all."""
+    rng = np.random.default_rng(7)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(leaf.dtype),
+        params,
+    )
+
+
+def changed(array, where, value):
+    """A copy of `array` with `value` at `where`."""
+    copy = np.array(array)
+    copy[where] = value
+    return copy
+
+
+def shapes(tree):
+    """Shapes and types of a tree, comparable."""
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def close(actual, expected, tolerance: float = 1e-4) -> None:
+    def check(path, x, y):
+        np.testing.assert_allclose(
+            x, y, tolerance, tolerance, err_msg=jax.tree_util.keystr(path)
+        )
+
+    jax.tree_util.tree_map_with_path(check, actual, expected)
+
+
+def backbones(prop: str, where=lambda resolved: True):
+    """The backbones a property is tested on; waived ones must fail."""
+
+    def mark(name: str):
+        reason = WAIVERS.get((name, prop))
+        marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+        return pytest.param(name, marks=marks, id=name)
+
+    names = [name for name in BACKBONES if where(resolve(name))]
+    return pytest.mark.parametrize("name", [mark(name) for name in names])
+
+
+@backbones("shape")
+def test_shape_type_and_finiteness(name):
+    case = case_of(name)
+    y_btd, state = case.run(case.frames(1))
+    assert y_btd.shape == (BATCH, LENGTH, WIDTH) and y_btd.dtype == np.float32
+    for leaf in jax.tree.leaves((y_btd, state, case.variables)):
+        assert np.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(case.variables["params"]):
+        assert leaf.dtype == jnp.float32
+    assert shapes(state) == shapes(case.fresh)
+    assert all(leaf.shape[0] == BATCH for leaf in jax.tree.leaves(state))
+
+
+@backbones("eager")
+def test_eager_equals_jitted(name):
+    case = case_of(name)
+    x_btd, state = case.frames(2, 1), case.used_state()
+    reset_bt = np.zeros((BATCH, 1), bool)
+    eager = case.stack.apply(case.variables, x_btd, state, reset_bt)
+    close(eager, case.run(x_btd, state, reset_bt), 1e-5)
+
+
+@backbones("fresh")
+def test_a_call_without_state_and_resets_starts_fresh(name):
+    case = case_of(name)
+    x_btd = case.frames(2)
+    _, fresh = case.gradient(x_btd)
+    close(fresh, case.run(x_btd), 1e-5)
+
+
+@backbones("causal", lambda resolved: resolved.causal)
+def test_causal(name):
+    case = case_of(name)
+    state, reset_bt = case.used_state(), case.resets(3)
+    x_btd = case.frames(3)
+    before, _ = case.run(x_btd, state, reset_bt)
+    for t in (1, 4, LENGTH - 1):
+        x_changed = changed(x_btd, np.s_[:, t], -2 * x_btd[:, t])
+        after, _ = case.run(x_changed, state, reset_bt)
+        close(after[:, :t], before[:, :t], 1e-6)
+        assert np.abs(after[:, t] - before[:, t]).max() > 1e-3
+
+
+@backbones("chunks", lambda resolved: resolved.streams != "window")
+def test_whole_chunks_and_steps_agree(name):
+    case = case_of(name)
+    x_btd, reset_bt = case.frames(4), case.resets(4)
+    assert reset_bt[:, 1:].any() and not reset_bt.all()
+    for state in (case.fresh, case.used_state()):
+        whole = case.run(x_btd, state, reset_bt)
+        close(case.run_in([CHUNK, CHUNK, 1], x_btd, state, reset_bt), whole)
+        close(case.run_in([1, CHUNK, CHUNK], x_btd, state, reset_bt), whole)
+        close(case.run_in([1] * LENGTH, x_btd, state, reset_bt), whole)
+
+
+@backbones("reset")
+def test_reset_equals_a_separate_sequence(name):
+    case = case_of(name)
+    start = LENGTH - CHUNK
+    reset_bt = changed(np.zeros((BATCH, LENGTH), bool), np.s_[:, start], True)
+    x_btd = case.frames(5)
+    alone = case.run(x_btd[:, start:])
+    # A left-padded window: its first real frame repeated, and a reset where it starts.
+    padding = np.repeat(x_btd[:, start : start + 1], start, axis=1)
+    for past in (x_btd[:, :start], 1e3 * x_btd[:, :start], padding):
+        x_joined = np.concatenate([past, x_btd[:, start:]], axis=1)
+        y_btd, state = case.run(x_joined, case.used_state(), reset_bt)
+        close((y_btd[:, start:], state), alone)
+
+
+@backbones("rows")
+def test_rows_of_a_batch_do_not_meet(name):
+    case = case_of(name)
+    state, reset_bt = case.used_state(), case.resets(6)
+    x_btd = case.frames(6)
+    before = case.run(x_btd, state, reset_bt)
+    other = case.run(
+        changed(x_btd, 1, -5 * x_btd[1]),
+        jax.tree.map(lambda leaf: changed(leaf, 1, 0), state),
+        changed(reset_bt, 1, ~reset_bt[1]),
+    )
+    close(*jax.tree.map(lambda leaf: leaf[[0, 2]], (other, before)), 1e-6)
+    assert np.abs(other[0][1] - before[0][1]).max() > 1e-3
+
+
+@backbones("order")
+def test_temporal_backbones_know_the_order_and_the_others_do_not(name):
+    case = case_of(name)
+    x_btd = case.frames(7)
+    shuffled = np.concatenate([x_btd[:, -2::-1], x_btd[:, -1:]], axis=1)
+    difference = np.abs(case.run(shuffled)[0][:, -1] - case.run(x_btd)[0][:, -1])
+    if resolve(name).temporal:
+        assert (difference.max(axis=-1) > 1e-4).all()
+    else:
+        assert difference.max() == 0
+
+
+@backbones("gradient")
+def test_every_parameter_gets_a_gradient(name):
+    case = case_of(name)
+    (of_params, of_x), _ = case.gradient(case.frames(8))
+    for path, leaf in jax.tree_util.tree_flatten_with_path(of_params)[0]:
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+        assert np.abs(leaf).max() > 1e-7, jax.tree_util.keystr(path)
+    assert (np.abs(of_x).max(axis=(1, 2)) > 1e-7).all()
+
+
+@backbones("extremes")
+def test_gradients_are_finite_on_zeros_and_on_huge_inputs(name):
+    case = case_of(name)
+    for x_btd in (np.zeros((BATCH, LENGTH, WIDTH), np.float32), 1e3 * case.frames(9)):
+        for leaf in jax.tree.leaves(case.gradient(x_btd)):
+            assert np.isfinite(leaf).all()
+
+
+# A hybrid adds nothing to what its layers do in this type, and costs much to compile.
+@backbones("bf16", lambda resolved: resolved.name in ROWS)
+def test_bfloat16_computes_with_float32_parameters_and_states(name):
+    case = case_of(name)
+    stack = build_stack(name, width=WIDTH, dtype=jnp.bfloat16)
+    x_btd = case.frames(10, CHUNK).astype(jnp.bfloat16.dtype)
+    variables = jax.eval_shape(stack.init, jax.random.key(0), x_btd)
+    assert shapes(variables) == shapes(case.initial_variables)
+
+    @functools.partial(jax.grad, has_aux=True)
+    def gradient_of(variables):
+        y_btd, state = stack.apply(variables, x_btd)
+        return y_btd.astype(jnp.float32).sum(), (y_btd, state)
+
+    gradient, (y_btd, state) = jax.device_get(jit(gradient_of)(case.variables))
+    assert y_btd.dtype == jnp.bfloat16
+    assert shapes(state) == shapes(case.fresh)
+    exact, _ = case.run(x_btd.astype(np.float32))
+    error = np.abs(y_btd.astype(np.float32) - exact)
+    assert error.max() < 0.1 * np.abs(exact).max()
+    for leaf in jax.tree.leaves(gradient):
+        assert leaf.dtype == jnp.float32 and np.isfinite(leaf).all()
+
+
+@backbones("traces")
+def test_values_never_retrace(name):
+    case = case_of(name)
+    case.run(case.frames(11))
+    traces = case.traces
+    case.run(case.frames(12), case.used_state(), case.resets(12))
+    assert case.traces == traces
+
+
+@backbones("init")
+def test_one_key_gives_one_initialisation(name):
+    case = case_of(name)
+    first, again, other = (
+        jax.tree.leaves(
+            jax.device_get(case.init(jax.random.key(seed), case.frames(13 + seed)))
+        )
+        for seed in (0, 0, 1)
+    )
+    assert all((x == y).all() for x, y in zip(first, again, strict=True))
+    assert any((x != y).any() for x, y in zip(first, other, strict=True))
+
+
+@backbones("out_scale", lambda resolved: resolved.elements[0].residual)
+def test_residual_branches_start_smaller_in_deeper_stacks(name):
+    params = case_of(name).initial_variables["params"]
+    layers = resolve(name).layers()
+    branches = sum(1 + (layer.channel != "none") for layer in layers)
+    for index, layer in enumerate(layers):
+        assert "out_scale" in field_names(mixer_class(layer))
+        kernel = params[f"blocks_{index}"]["mixer"]["out"]["kernel"]
+        expected = (kernel.shape[0] * branches) ** -0.5
+        assert np.std(kernel) == pytest.approx(expected, rel=0.2)
+
+
+@backbones("state_bytes")
+def test_state_is_as_large_as_the_paper_says(name):
+    expected = sum(STATE_BYTES[layer.name](WIDTH) for layer in resolve(name).layers())
+    assert state_bytes(case_of(name).fresh) == BATCH * expected
+
+
+def test_waivers_name_backbones_and_properties_that_exist():
+    marked = {
+        (param.id, test.__name__)
+        for test in globals().values()
+        for mark in getattr(test, "pytestmark", ())
+        if mark.name == "parametrize"
+        for param in mark.args[1]
+        if param.marks
+    }
+    assert len(marked) == len(WAIVERS)
+
+
+@pytest.mark.slow
+@backbones("copies")
+def test_learns_in_200_steps_what_the_last_frame_does_not_show(name):
+    """Say the bit of 3 frames ago. All bits are new, so a frame alone scores 1."""
+    stack, delay, length = case_of(name).stack, 3, 12
+    code_vd = jax.random.normal(jax.random.key(5), (2, WIDTH))
+    optimizer = optax.adam(1e-2)
+
+    def loss(params, key):
+        bit_bt = jax.random.bernoulli(key, shape=(32, length)).astype(jnp.int32)
+        variables = {**case_of(name).initial_variables, "params": params}
+        y_btd, _ = stack.apply(variables, code_vd[bit_bt])
+        wanted = 2.0 * bit_bt[:, :-delay] - 1
+        return jnp.mean((y_btd[:, delay:, 0] - wanted) ** 2)
+
+    @jit
+    def train(params):
+        def step(carry, key):
+            params, state = carry
+            value, gradient = jax.value_and_grad(loss)(params, key)
+            updates, state = optimizer.update(gradient, state)
+            return (optax.apply_updates(params, updates), state), value
+
+        carry = (params, optimizer.init(params))
+        keys = jax.random.split(jax.random.key(1), 200)
+        return jax.lax.scan(step, carry, keys)[1]
+
+    values = jax.device_get(train(case_of(name).initial_variables["params"]))
+    if resolve(name).temporal:
+        assert values[-10:].mean() < 0.1
+    else:
+        assert values[-10:].mean() > 0.9
+
+
+@pytest.mark.slow
+@backbones("long", lambda resolved: resolved.streams != "window")
+def test_ten_thousand_frames_in_chunks_and_steps_agree(name):
+    case, length = case_of(name), 10_000
+    x_btd = case.frames(20, length)[:1]
+    reset_bt = case.resets(20, length, rate=0.005)[:1]
+    fresh = jax.tree.map(lambda leaf: leaf[:1], case.fresh)
+
+    @functools.partial(jit, static_argnums=3)
+    def in_parts(x_btd, reset_bt, state, part):
+        def body(state, xs):
+            y_btd, state = case.stack.apply(case.variables, xs[0], state, xs[1])
+            return state, y_btd
+
+        count = length // part
+        xs = (
+            x_btd.reshape(1, count, part, WIDTH).swapaxes(0, 1),
+            reset_bt.reshape(1, count, part).swapaxes(0, 1),
+        )
+        state, y_cbtd = jax.lax.scan(body, state, xs)
+        return y_cbtd.swapaxes(0, 1).reshape(1, length, WIDTH), state
+
+    chunks, _ = in_parts(x_btd, reset_bt, fresh, 250)
+    odd, _ = in_parts(x_btd, reset_bt, fresh, 125)
+    steps, _ = in_parts(x_btd, reset_bt, fresh, 1)
+    scale = np.abs(steps).max()
+    assert np.abs(chunks - steps).max() <= 1e-5 * scale
+    assert np.abs(odd - steps).max() <= 1e-5 * scale
