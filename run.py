@@ -50,21 +50,23 @@ def read_config(arguments: list[str]) -> dict:
     """
     try:
         rest = flags.FLAGS(arguments)[1:]
-    except InputError:
-        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        text = str(error).replace("\\n", " ").replace("\\", "").strip("'\"")
-        raise InputError(" ".join(text.split())) from error
+        raise InputError(_one_line(error)) from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; options start with --")
     if CONFIG.value is None:
         raise InputError("--config is missing, e.g. --config=configs/zelda.py:s4")
     try:
         return json.loads(CONFIG.value.to_json())
-    except InputError:
-        raise
     except (AttributeError, OSError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+        raise InputError(_one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    """What an error of the flag parser means; it wraps a recipe's own in a traceback."""
+    text = str(error).replace("\\n", " ").replace("\\", "").strip("'\"")
+    recipes_own = text.rpartition(f"{InputError.__name__}: ")[2]
+    return " ".join(recipes_own.split())
 
 
 if __name__ == "__main__":
