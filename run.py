@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from jaxbench.bench.check import check_values
 from jaxbench.bench.environment import apply_environment, xla_environment
 from jaxbench.errors import InputError
 
@@ -25,6 +27,7 @@ def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 ok, 1 the run failed, 2 unusable input."""
     try:
         config = read_config(arguments)
+        check_values(config)
         apply_environment(xla_environment(config["xla"]))
         # Only now may anything import jax: its settings bind when it loads.
         from jaxbench.bench.job import run_job
@@ -34,7 +37,11 @@ def main(arguments: list[str]) -> int:
         folder = Path(WORKDIR.value or default_folder(config))
         result = run_job(config, folder)
     except InputError as error:
-        print(f"run.py: error: {error}", file=sys.stderr)
+        print(f"run.py: error: {error}", file=sys.stderr, flush=True)
+        if error.__cause__ is not None and "jax" in sys.modules:
+            # After a failed save, orbax's threads would go on to print tracebacks of
+            # the same error while the interpreter shuts down.
+            os._exit(2)
         return 2
     print_result(result, folder)
     if result["status"] == "interrupted":
@@ -63,7 +70,7 @@ def read_config(arguments: list[str]) -> dict:
 
 
 def _one_line(error: Exception) -> str:
-    """What an error of the flag parser means; it wraps a recipe's own in a traceback."""
+    """What an error of the flag parser says; it wraps a recipe's in a traceback."""
     text = str(error).replace("\\n", " ").replace("\\", "").strip("'\"")
     recipes_own = text.rpartition(f"{InputError.__name__}: ")[2]
     return " ".join(recipes_own.split())

@@ -8,6 +8,8 @@ from pathlib import Path
 # They bind when the backend starts, so they come before the first import of jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Tests compile much and compute little: a third of the compile time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     str(Path(__file__).resolve().parents[1] / ".jax_cache"),

@@ -154,7 +154,7 @@ def simulated(home: Path, count: int, folder: Path) -> Path:
         (0, (), ["no .slp"]),
         (1, (), ["two games"]),
         (3, ("--config.data.window=100000",), ["window"]),
-        (3, ("--config.data.character=peach",), ["zelda", "games", "frames"]),
+        (3, ("--config.data.character=pichu",), ["zelda", "games", "frames"]),
         (3, ("--config.train.batch_size=10000000",), ["train.batch_size"]),
     ],
     ids=["no-replays", "one-game", "short", "nobody", "huge-batch"],
@@ -181,21 +181,23 @@ def test_unreadable_replays_are_one_line(tmp_path, home):
     assert [p.name for p in tmp_path.iterdir()] == ["replays"]
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_half_written(finished, home):
+@pytest.mark.parametrize("size", [3_000, 30_000], ids=["metrics", "checkpoint"])
+def test_a_full_disk_is_one_line_and_nothing_is_half_written(size, finished, home):
     """A limit on file sizes stands in for a full disk: writes fail part way."""
     cwd, _ = finished
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     done = subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), config(), "--workdir=full", *SMALL],
+        [sys.executable, str(ROOT / "run.py"), config(), f"--workdir=full{size}",
+         *SMALL],
         cwd=cwd, env=environment(home), capture_output=True, text=True,
         timeout=240, preexec_fn=limit,
     )  # fmt: skip
     assert_one_line_error(done, "no space left on the disk")
-    assert not (cwd / "full" / "result.json").exists()
-    whole = run_py(config(), "--workdir=full", *SMALL, cwd=cwd, cache=home)
+    assert not (cwd / f"full{size}" / "result.json").exists()
+    whole = run_py(config(), f"--workdir=full{size}", *SMALL, cwd=cwd, cache=home)
     assert whole.returncode == 0, whole.stderr
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from jaxbench.errors import InputError
-from jaxbench.ops import cell, diagonal, forms, lti, selective_scan
+from jaxbench.ops import cell, diagonal, forms, lti, lti_blocks, selective_scan
 
 # The forms each primitive knows, block lengths left out.
 KNOWN = {
@@ -79,7 +79,7 @@ def test_default_backend_is_the_running_one():
     assert forms.choose("diagonal", length=30, state_size=8) == cpu
 
 
-@pytest.mark.parametrize("module", [diagonal, selective_scan, lti, cell])
+@pytest.mark.parametrize("module", [diagonal, selective_scan, lti, lti_blocks, cell])
 def test_modules_document_what_they_export(module):
     for name, value in vars(module).items():
         if callable(value) and getattr(value, "__module__", "") == module.__name__:

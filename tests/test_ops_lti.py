@@ -122,7 +122,7 @@ def test_values_with_only_resets_or_only_a_state(layer, length):
     check_values(layer, chosen, args, state, None)
 
 
-@pytest.mark.parametrize("length", [1, 30, 65])
+@pytest.mark.parametrize("length", [1, 30, pytest.param(65, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_gradients(layer, length):
     args, state, reset = sample(layer, length, seed=1)

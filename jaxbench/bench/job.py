@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxbench.bench import build
+from jaxbench.bench.check import check_values
 from jaxbench.bench.facts import Facts
 from jaxbench.bench.run_folder import (
     check_owner,
@@ -61,7 +62,7 @@ def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
       InputError: the config, the data, the folder or the disk cannot be used. Nothing
         was written, or what was written is a checkpoint to go on from.
     """
-    build.check_values(config)
+    check_values(config)
     check_owner(folder, config)
     finished = read_json(folder / "result.json")
     if finished is not None and finished["status"] in FINISHED:

@@ -1,1 +1,4 @@
-"""Replays, simulations and samplers: numpy only, no flax, it imports nothing of jaxbench but its errors."""
+"""Replays, simulation and samplers: numpy only, no flax.
+
+Nothing here imports anything of jaxbench but its errors.
+"""

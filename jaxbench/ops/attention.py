@@ -239,7 +239,7 @@ def _weights(
     if heads % groups:
         raise ValueError(f"{heads} query heads cannot share {groups} key heads")
     if heads == groups:
-        # Not a special case of the other branch: a fifth axis of 1 costs a third more.
+        # Not a special case of the other branch: a fifth axis of 1 costs a sixth more.
         scores = jnp.einsum(
             "bthk,bshk->bhts", q_bthk, k_bshk, preferred_element_type=jnp.float32
         )

@@ -60,7 +60,7 @@ def cell_scan(
         block and rebuilds the rest. None keeps every state.
       unroll: Frames per iteration of the compiled loop (gains nothing on CPU).
     """
-    state = initial_state if state is None else state
+    start = initial_state if state is None else state
     inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (inputs_bt, reset_bt))
 
     def body(state: State, xs: tuple[Inputs, Array | None]) -> tuple[State, Outputs]:
@@ -72,10 +72,10 @@ def cell_scan(
 
     length = jax.tree.leaves(inputs)[0].shape[0]
     if block is None or block >= length:
-        state, y = run(state, inputs)
+        last, y = run(start, inputs)
     else:
-        state, y = _in_blocks(run, state, inputs, block)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), y), state
+        last, y = _in_blocks(run, start, inputs, block)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), y), last
 
 
 def _restart(state: State, initial_state: State, reset_b: Array | None) -> State:
@@ -318,7 +318,7 @@ def _lstm_gates(
     gates_b4d: Array, r_d4d: Array, h_bd: Array
 ) -> tuple[Array, Array, Array, Array]:
     i, f, g, o = jnp.split(gates_b4d + _product(h_bd, r_d4d), 4, axis=-1)
-    return (*map(jax.nn.sigmoid, (i, f)), jnp.tanh(g), jax.nn.sigmoid(o))
+    return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
 
 @jax.custom_vjp

@@ -39,8 +39,7 @@ def causal_convolution_reference(
 
     def body(y: Array, xs: tuple[Array, Array]) -> tuple[Array, None]:
         lag, k_d = xs
-        here = _same(episode, _frames(e_padded, lags - lag, length))
-        u = jnp.where(here, _frames(u_padded, lags - lag, length), 0)
+        u = _tap(u_padded, e_padded, episode, lags - lag, length)
         return y + k_d[None, None] * u, None
 
     return lax.scan(body, jnp.zeros_like(u_btd), (jnp.arange(lags), k_ld))[0]
@@ -125,7 +124,7 @@ def short_convolution_reference(
     Returns:
       y_btd in the dtype of x and the state after the last frame, float32.
     """
-    state_bwd = _taps_before(x_btd[:, 0], kernel_wd, state_bwd)
+    before = _taps_before(x_btd[:, 0], kernel_wd, state_bwd)
 
     def body(state_bwd: Array, xs: tuple) -> tuple[Array, Array]:
         y_bd, state_bwd = short_convolution_step(
@@ -134,8 +133,8 @@ def short_convolution_reference(
         return state_bwd, y_bd
 
     resets = None if reset_bt is None else reset_bt.T
-    state_bwd, y = lax.scan(body, state_bwd, (jnp.moveaxis(x_btd, 1, 0), resets))
-    return jnp.moveaxis(y, 0, 1), state_bwd
+    last, y = lax.scan(body, before, (jnp.moveaxis(x_btd, 1, 0), resets))
+    return jnp.moveaxis(y, 0, 1), last
 
 
 def short_convolution_step(
@@ -212,7 +211,8 @@ def _taps_before(x_bd: Array, kernel_wd: Array, state_bwd: Array | None) -> Arra
 def _shifted_products(
     x: Array, kernel_wd: Array, episode: Array | None, length: int
 ) -> Array:
-    taps, y = kernel_wd.shape[0], 0.0
+    taps = kernel_wd.shape[0]
+    y = jnp.zeros((x.shape[0], length, x.shape[2]), x.dtype)
     for j in range(taps):
         tap = x[:, j : j + length]
         if episode is not None and j < taps - 1:
@@ -224,7 +224,9 @@ def _shifted_products(
 
 def _same(e_bt: Array | None, e_bs: Array | None) -> Array | bool:
     """True, as [B, T, 1], where a frame and its lagged one are of one episode."""
-    return True if e_bt is None else (e_bt == e_bs)[..., None]
+    if e_bt is None or e_bs is None:
+        return True
+    return jnp.equal(e_bt, e_bs)[..., None]
 
 
 def _padded(
@@ -237,8 +239,22 @@ def _padded(
     return u_padded, jnp.pad(episode, ((0, 0), (before, 0)), constant_values=-1)
 
 
-def _frames(x: Array | None, start: Array, count: int) -> Array | None:
-    return None if x is None else lax.dynamic_slice_in_dim(x, start, count, axis=1)
+def _frames(x: Array, start: Array, count: int) -> Array:
+    return lax.dynamic_slice_in_dim(x, start, count, axis=1)
+
+
+def _tap(
+    u_padded: Array,
+    e_padded: Array | None,
+    episode: Array | None,
+    start: Array,
+    length: int,
+) -> Array:
+    """The frames from `start` on, zero where their episode is another one."""
+    u = _frames(u_padded, start, length)
+    if e_padded is None:
+        return u
+    return jnp.where(_same(episode, _frames(e_padded, start, length)), u, 0)
 
 
 def _sum_over_lags(u_btd: Array, k_ld: Array, episode: Array | None) -> Array:
@@ -253,7 +269,7 @@ def _sum_over_lags(u_btd: Array, k_ld: Array, episode: Array | None) -> Array:
         group, k_wd = xs
         start = lags - group * GROUP - (GROUP - 1)
         u = _frames(u_padded, start, length + GROUP - 1)
-        e = _frames(e_padded, start, length + GROUP - 1)
+        e = None if e_padded is None else _frames(e_padded, start, length + GROUP - 1)
         for j in range(GROUP):
             at = slice(GROUP - 1 - j, GROUP - 1 - j + length)
             here = _same(episode, None if e is None else e[:, at])
@@ -312,9 +328,8 @@ def _taps_by_lag(u_btd: Array, g_btd: Array, episode: Array | None) -> Array:
     u_padded, e_padded = _padded(u_btd, episode, length)
 
     def body(_: None, lag: Array) -> tuple[None, Array]:
-        u = _frames(u_padded, length - lag, length)
-        here = _same(episode, _frames(e_padded, length - lag, length))
-        return None, jnp.einsum("btd,btd->d", g_btd, jnp.where(here, u, 0))
+        u = _tap(u_padded, e_padded, episode, length - lag, length)
+        return None, jnp.einsum("btd,btd->d", g_btd, u)
 
     return lax.scan(body, None, jnp.arange(length))[1]
 

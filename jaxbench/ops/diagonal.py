@@ -33,15 +33,15 @@ def diagonal_reference(
     Returns:
       All states [B, T, *F] and the last one [B, *F]. Cost O(T), depth O(T).
     """
-    a, b, h = _promote(a, b, h)
+    a, b, start = _promote(a, b, h)
     resets = None if reset_bt is None else reset_bt.T
 
     def body(h: Array, xs: tuple[Array, Array, Array | None]) -> tuple[Array, Array]:
         return diagonal_step(xs[0], xs[1], h, xs[2])
 
     inputs = (jnp.moveaxis(a, 1, 0), jnp.moveaxis(b, 1, 0), resets)
-    h, h_all = lax.scan(body, h, inputs)
-    return jnp.moveaxis(h_all, 0, 1), h
+    last, h_all = lax.scan(body, start, inputs)
+    return jnp.moveaxis(h_all, 0, 1), last
 
 
 def diagonal_step(

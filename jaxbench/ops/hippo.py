@@ -44,7 +44,8 @@ def hippo_legs_nplr(
     p = np.sqrt(np.arange(size) + 0.5)
     normal = a + np.outer(p, p)
     skew = (normal - normal.T) / 2
-    frequency, v = np.linalg.eigh(-1j * skew)
+    frequency, vectors = np.linalg.eigh(-1j * skew)
     half = size // 2
-    v = v[:, half:]
-    return -0.5 + 1j * frequency[half:], v.conj().T @ p, v.conj().T @ b, v
+    v = vectors[:, half:].astype(np.complex128)
+    poles = (-0.5 + 1j * frequency[half:]).astype(np.complex128)
+    return poles, v.conj().T @ p, v.conj().T @ b, v

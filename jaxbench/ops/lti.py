@@ -175,9 +175,7 @@ def diagonal_ssm_convolution(
         decay_dn = jnp.exp(frames * z_dn)
         return lambda x_dbs: as_real(as_complex(x_dbs) * decay_dn[:, None])
 
-    return run_in_blocks(
-        block, u_btd, d_d, state_or_zero(u_btd[:, 0], a_dn, state, True), reset_bt
-    )
+    return run_in_blocks(block, a_dn, u_btd, d_d, state, reset_bt)
 
 
 def diagonal_ssm_fft(
@@ -272,10 +270,11 @@ def dplr_ssm_reference(
 ) -> tuple[Array, Array]:
     """S4 by a scan: x' = (Lambda - p p*) x + B u, y = C x + D u, bilinear.
 
-    With s = 2 / dt and D0 = 1 / (s - Lambda), a frame is
-    z = (s + Lambda) x - p R(conj(p) x) + 2 B u;
-    x = D0 z - D0 p R(conj(p) D0 z) / (1 + R(conj(p) D0 p))
-    (Gu et al. 2021, arXiv 2111.00396, equation 3 and appendix C.2, on half states).
+    With h = dt / 2 and M = 1 / (1 - h Lambda), a frame is
+    z = M ((1 + h Lambda) x - h p R(conj(p) x) + 2 h B u);
+    x = z - M h p R(conj(p) z) / (1 + R(conj(p) M h p))
+    (Gu et al. 2021, arXiv 2111.00396, equation 3 and appendix C.2, on half states and
+    multiplied by h, which float32 needs for the gradient of small dt).
 
     Args:
       u_btd: Input; every channel has a system of its own.
@@ -336,8 +335,7 @@ def dplr_ssm_convolution(
         power_dsr = _matrix_power(_dplr_matrix(system), frames)
         return lambda x_dbs: contract("dsr,dbr->dbs", power_dsr, x_dbs)
 
-    x_bdn = state_or_zero(u_btd[:, 0], lambda_dn, state, True)
-    return run_in_blocks(block, u_btd, d_d, x_bdn, reset_bt)
+    return run_in_blocks(block, lambda_dn, u_btd, d_d, state, reset_bt)
 
 
 def dplr_ssm(
@@ -363,37 +361,51 @@ def dplr_ssm(
 
 
 class _Dplr(NamedTuple):
-    plus_dn: Array  # 2 / dt + Lambda
-    inverse_dn: Array  # 1 / (2 / dt - Lambda)
-    p_dn: Array
-    inverse_p_dn: Array
-    b2_dn: Array
-    gain_d: Array  # 1 / (1 + R(conj(p) D0 p))
+    """The frame of `dplr_ssm_reference` with half steps h = dt / 2.
+
+    Written with 2 / dt the gradient of dt is a small difference of terms of 2 / dt.
+    """
+
+    plus_dn: Array  # 1 + h Lambda
+    inverse_dn: Array  # 1 / (1 - h Lambda)
+    conj_p_dn: Array
+    step_p_dn: Array  # h p
+    inverse_p_dn: Array  # h p / (1 - h Lambda)
+    step_b_dn: Array  # 2 h B
+    gain_d: Array  # 1 / (1 + R(conj(p) h p / (1 - h Lambda)))
 
 
 def _dplr_system(log_dt_d: Array, lambda_dn: Array, p_dn: Array, b_dn: Array) -> _Dplr:
-    rate_dn = 2 * jnp.exp(-log_dt_d)[:, None]
-    inverse_dn = 1 / (rate_dn - lambda_dn)
-    gain_d = 1 / (1 + pair(p_dn.conj(), inverse_dn * p_dn))
+    dt_dn = jnp.exp(log_dt_d)[:, None]
+    half_dn = dt_dn / 2
+    conj_p_dn = p_dn.conj()
+    inverse_dn = 1 / (1 - half_dn * lambda_dn)
+    inverse_p_dn = half_dn * p_dn * inverse_dn
     return _Dplr(
-        rate_dn + lambda_dn, inverse_dn, p_dn, inverse_dn * p_dn, 2 * b_dn, gain_d
+        plus_dn=1 + half_dn * lambda_dn,
+        inverse_dn=inverse_dn,
+        conj_p_dn=conj_p_dn,
+        step_p_dn=half_dn * p_dn,
+        inverse_p_dn=inverse_p_dn,
+        step_b_dn=dt_dn * b_dn,
+        gain_d=1 / (1 + pair(conj_p_dn, inverse_p_dn)),
     )
 
 
 def _dplr_advance(system: _Dplr, u_bd: Array | None, x_bdn: Array) -> Array:
-    plus, inverse, p, inverse_p, b2, gain = (x[None] for x in system)
-    z = plus * x_bdn - p * pair(p.conj(), x_bdn)[..., None]
+    plus, inverse, conj_p, step_p, inverse_p, step_b, gain = (x[None] for x in system)
+    z = plus * x_bdn - step_p * pair(conj_p, x_bdn)[..., None]
     if u_bd is not None:
-        z = z + b2 * u_bd[..., None]
+        z = z + step_b * u_bd[..., None]
     z = inverse * z
-    return z - inverse_p * (gain * pair(p.conj(), z))[..., None]
+    return z - inverse_p * (gain * pair(conj_p, z))[..., None]
 
 
 def _dplr_transpose(system: _Dplr, w_dn: Array) -> Array:
     """The row w' with R(w' x) = R(w x') for x' one frame after x, without input."""
-    plus, inverse, p, inverse_p, _, gain = system
-    z = inverse * (w_dn - p.conj() * (gain * pair(inverse_p, w_dn))[..., None])
-    return plus * z - p.conj() * pair(p, z)[..., None]
+    plus, inverse, conj_p, step_p, inverse_p, _, gain = system
+    z = inverse * (w_dn - conj_p * (gain * pair(inverse_p, w_dn))[..., None])
+    return plus * z - conj_p * pair(step_p, z)[..., None]
 
 
 def _dplr_impulse(system: _Dplr, length: int) -> Array:
@@ -402,7 +414,7 @@ def _dplr_impulse(system: _Dplr, length: int) -> Array:
     def body(x: Array, _: None) -> tuple[Array, Array]:
         return _dplr_advance(system, None, x), x
 
-    zero = jnp.zeros_like(system.b2_dn)[None]
+    zero = jnp.zeros_like(system.step_b_dn)[None]
     one = jnp.ones_like(system.gain_d)[None]
     first = _dplr_advance(system, one, zero)
     return lax.scan(body, first, None, length=length)[1][:, 0]
@@ -410,24 +422,20 @@ def _dplr_impulse(system: _Dplr, length: int) -> Array:
 
 def _dplr_matrix(system: _Dplr) -> Array:
     """One frame without input as real matrices [D, 2N, 2N]."""
-    width, size = system.p_dn.shape
-    unit = jnp.eye(size, dtype=system.p_dn.dtype)
+    width, size = system.conj_p_dn.shape
+    unit = jnp.eye(size, dtype=system.conj_p_dn.dtype)
     basis = jnp.concatenate([unit, 1j * unit])[:, None]
     columns = _dplr_advance(system, None, jnp.tile(basis, (1, width, 1)))
     return jnp.transpose(as_real(columns), (1, 2, 0))
 
 
 def _matrix_power(m_dsr: Array, exponent: int) -> Array:
-    result = None
-    while exponent:
-        if exponent % 2:
-            result = (
-                m_dsr if result is None else contract("dsr,drt->dst", result, m_dsr)
-            )
-        exponent //= 2
-        if exponent:
-            m_dsr = contract("dsr,drt->dst", m_dsr, m_dsr)
-    return result
+    """By repeated squaring; `jnp.linalg.matrix_power` sets no precision."""
+    square, odd = divmod(exponent, 2)
+    if not square:
+        return m_dsr
+    power = _matrix_power(contract("dsr,drt->dst", m_dsr, m_dsr), square)
+    return contract("dsr,drt->dst", power, m_dsr) if odd else power
 
 
 def _diagonal_frame(

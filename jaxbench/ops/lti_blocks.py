@@ -32,9 +32,10 @@ class Block(NamedTuple):
 
 def run_in_blocks(
     make: Callable[[int], Block],
+    poles_dn: Array,
     u_btd: Array,
     d_d: Array,
-    x_bdn: Array | None,
+    state: Array | None,
     reset_bt: Array | None,
 ) -> tuple[Array, Array]:
     """Convolves within blocks of at most `BLOCK` frames, carries states between."""
@@ -45,15 +46,19 @@ def run_in_blocks(
     block = make(length)
     pad = count * length - total
     u = jnp.pad(u_btd, ((0, 0), (0, pad), (0, 0))).reshape(-1, length, width)
-    reset = None
+    reset: Array | None = None
     if reset_bt is not None:
         reset = jnp.pad(reset_bt, ((0, 0), (0, pad))).reshape(-1, length)
     y = causal_convolution(u, block.kernel_ld, reset)
-    x_dbs = None if x_bdn is None else jnp.moveaxis(as_real(x_bdn), 1, 0)
+    x_dbs: Array | None = None
+    if state is not None:
+        x_bdn = state_or_zero(u_btd[:, 0], poles_dn, state)
+        x_dbs = jnp.moveaxis(as_real(x_bdn), 1, 0)
+    starts: Array | None = None
     if count > 1:
         starts = _starts(block, u, x_dbs, reset, batch)
-    else:
-        starts = None if x_dbs is None else x_dbs[:, :, None]
+    elif x_dbs is not None:
+        starts = x_dbs[:, :, None]
     if starts is not None:
         every = starts.reshape(width, batch * count, -1)
         read = contract("dls,dbs->dbl", block.read_dls, every)
@@ -127,22 +132,23 @@ def run_by_scan(
     return jnp.moveaxis(y_tbd, 0, 1), x_bdn
 
 
-def state_or_zero(
-    u_bd: Array, a_dn: Array, state: Array | None, optional: bool = False
-) -> Array | None:
+def state_or_zero(u_bd: Array, a_dn: Array, state: Array | None) -> Array:
+    """The state [B, D, N], zero if None; ValueError if it is another layer's."""
     shape = (u_bd.shape[0], *a_dn.shape)
     if state is None:
-        return None if optional else jnp.zeros(shape, a_dn.dtype)
+        return jnp.zeros(shape, a_dn.dtype)
     if state.shape != shape:
         raise ValueError(f"state has shape {state.shape}, expected {shape}")
     return state
 
 
 def zero_at_reset(x_bdn: Array, reset_b: Array | None) -> Array:
+    """The state an episode that starts here starts from."""
     return x_bdn if reset_b is None else jnp.where(reset_b[:, None, None], 0, x_bdn)
 
 
 def at_least_float32(x: Array) -> Array:
+    """float32 where x is narrower; a recurrence never runs in less."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -152,6 +158,7 @@ def pair(w: Array, x: Array) -> Array:
 
 
 def as_real(x: Array) -> Array:
+    """Complex [.., N] as the real pair [.., 2N]."""
     return jnp.concatenate([x.real, x.imag], -1)
 
 
@@ -161,9 +168,11 @@ def as_row(w: Array) -> Array:
 
 
 def as_complex(x: Array) -> Array:
+    """The inverse of `as_real`."""
     re, im = jnp.split(x, 2, axis=-1)
     return lax.complex(re, im)
 
 
 def contract(spec: str, x: Array, y: Array) -> Array:
+    """einsum in full float32: kernels and states do not bear TF32."""
     return jnp.einsum(spec, x, y, precision=lax.Precision.HIGHEST)

@@ -89,7 +89,7 @@ def selective_scan_fused(
     count = -(-length // block)
     block = -(-length // count)
     pad = count * block - length
-    h_ben = _state(u_bte[:, 0], a_en, h_ben)
+    start = _state(u_bte[:, 0], a_en, h_ben)
 
     def blocks(x_tb: Array | None) -> Array | None:
         if x_tb is None:
@@ -106,9 +106,9 @@ def selective_scan_fused(
         y_bte, h_ben = _scan(xs, a_en, d_e, h_ben)
         return h_ben, y_bte
 
-    h_ben, y_cbte = lax.scan(body, h_ben, inputs)
+    last, y_cbte = lax.scan(body, start, inputs)
     y_bte = jnp.moveaxis(y_cbte, 0, 1).reshape(batch, count * block, -1)
-    return y_bte[:, :length], h_ben
+    return y_bte[:, :length], last
 
 
 def selective_scan_associative(

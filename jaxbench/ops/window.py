@@ -59,8 +59,7 @@ def sliding_windows_reference(
       there; and the ring after the last frame. O(T window D) memory.
     """
     batch, _, width = x_btd.shape
-    if ring is None:
-        ring = initial_ring(batch, window=window, width=width)
+    start = initial_ring(batch, window=window, width=width) if ring is None else ring
 
     def body(
         ring: WindowRing, xs: tuple[Array, Array | None]
@@ -69,8 +68,8 @@ def sliding_windows_reference(
         return ring, (w, valid)
 
     resets = None if reset_bt is None else reset_bt.T
-    ring, (w, valid) = lax.scan(body, ring, (jnp.moveaxis(x_btd, 1, 0), resets))
-    return jnp.moveaxis(w, 0, 1), jnp.moveaxis(valid, 0, 1), ring
+    last, (w, valid) = lax.scan(body, start, (jnp.moveaxis(x_btd, 1, 0), resets))
+    return jnp.moveaxis(w, 0, 1), jnp.moveaxis(valid, 0, 1), last
 
 
 def sliding_windows(

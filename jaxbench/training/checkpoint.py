@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +46,15 @@ class Checkpoints:
         if step in manager.all_steps():
             return
         try:
-            manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    facts=ocp.args.JsonSave(facts),
-                ),
-            )
-            manager.wait_until_finished()
+            with _quiet_orbax():
+                manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(state),
+                        facts=ocp.args.JsonSave(facts),
+                    ),
+                )
+                manager.wait_until_finished()
         except Exception as error:
             if disk_is_full(error):
                 raise InputError(full_disk_message(self.folder)) from error
@@ -105,6 +109,18 @@ class Checkpoints:
         )
         folder.mkdir(parents=True, exist_ok=True)
         return ocp.CheckpointManager(folder, options=options)
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Keeps orbax from logging the traceback of an error that it raises anyway."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def disk_is_full(error: BaseException) -> bool:

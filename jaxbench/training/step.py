@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxbench.tasks.task import Statistics, Task
+from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.state import Params, TrainState
 
 Arrays = Mapping[str, jax.Array]
@@ -24,7 +24,7 @@ def apply_loss(
     model: nn.Module,
     task: Task,
     variables: Params,
-    batch: Mapping[str, jax.Array],
+    batch: Batch,
     key: jax.Array,
 ) -> tuple[jax.Array, Statistics]:
     """Computes the training loss of one batch, with dropout and auxiliary losses.
@@ -48,7 +48,7 @@ def apply_loss(
 
 def train_step(
     state: TrainState,
-    batch: Mapping[str, jax.Array],
+    batch: Batch,
     *,
     model: nn.Module,
     task: Task,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 
 class MetricWriter:
@@ -28,15 +31,23 @@ class MetricWriter:
         partial.write_text("".join(_line(record) for record in kept))
         partial.replace(self.path)
         self._file = self.path.open("a")
-        events = {} if resume_step is None else {"purge_step": resume_step + 1}
-        self._events = SummaryWriter(str(folder), **events)
+        # tensorboardX's SummaryWriter writes in a thread; on a full disk the thread
+        # dies and the next scalar waits for it for ever. Its events writer raises.
+        self._events = EventsWriter(str(folder / "events"))
+        self._folder = folder
+        if resume_step is not None:
+            # TensorBoard then hides what an earlier process wrote past this step.
+            start = SessionLog(status=SessionLog.START)
+            self._write_event(Event(session_log=start, step=resume_step + 1))
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Records `metrics` of `split` after `step` updates."""
         self._file.write(_line({"step": step, "split": split, **metrics}))
         self._file.flush()
         for name, value in metrics.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+            scalar = summary.scalar(f"{split}/{name}", value)
+            self._write_event(Event(summary=scalar, step=step))
+        self._events.flush()
 
     def hyperparameters(
         self, config: Mapping[str, Any], metrics: Mapping[str, float]
@@ -47,12 +58,22 @@ class MetricWriter:
             for name, value in flatten(config).items()
         }
         final = {f"final/{k}": float(v) for k, v in metrics.items() if math.isfinite(v)}
-        self._events.add_hparams(flat, final, name="hparams")
+        session = self._folder / "hparams"
+        session.mkdir(exist_ok=True)
+        events = EventsWriter(str(session / "events"))
+        scalars = [summary.scalar(name, value) for name, value in final.items()]
+        for part in (*summary.hparams(flat, final), *scalars):
+            events.write_event(Event(summary=part, wall_time=time.time()))
+        events.close()
 
     def close(self) -> None:
         """Flushes and closes both."""
         self._file.close()
         self._events.close()
+
+    def _write_event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write_event(event)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -134,13 +134,15 @@ def varying_columns(
     gather: windows.Gather,
     arrays: Mapping[str, np.ndarray],
     examples: np.ndarray,
-    most: int = 2048,
+    window: int,
 ) -> dict[str, int]:
     """How many input columns differ anywhere in an even sample of windows, and of all.
 
-    A table index counts as one column, the previous controller as six.
+    A table index counts as one column, the previous controller as six. The sample
+    holds some 60,000 frames, so it costs the same memory for any window.
     """
-    sample = examples[np.linspace(0, len(examples) - 1, most).astype(np.int64)]
+    count = max(1, 61_440 // window)
+    sample = examples[np.linspace(0, len(examples) - 1, count).astype(np.int64)]
     batch = jax.jit(gather)(arrays, sample)
     names = ("frame_btf",) if "frame_btf" in batch else _CLEAN_INPUTS
     varying = total = 0
@@ -163,15 +165,15 @@ def _check(options: protocols.Options, protocol: str, head: str, width: int) -> 
                 f"{name}={value!r} is none of {', '.join(valid)}; "
                 f"nearest: {nearest(str(value), valid, 1)}"
             )
-    for name, value, least in (
+    for name, number, least in (
         ("width", width, 1),
         ("window", options.window, 1),
         ("stride", options.stride, 1),
         ("delay", options.delay, 0),
         ("seed", options.seed, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InputError(f"{name}={value!r}: must be a whole number >= {least}")
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise InputError(f"{name}={number!r}: must be a whole number >= {least}")
     if not 0 < options.validation_fraction < 1:
         raise InputError(
             f"validation_fraction={options.validation_fraction}: must be between 0 "
@@ -204,5 +206,7 @@ def _describe(
         },
         "bytes": held,
         "bytes_per_row": round(held / rows, 1),
-        "varying_columns": varying_columns(data.gather, data.arrays, examples),
+        "varying_columns": varying_columns(
+            data.gather, data.arrays, examples, options.window
+        ),
     }

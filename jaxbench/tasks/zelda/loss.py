@@ -78,7 +78,7 @@ def make(
         )
         if not unit:
             objective = _reweighted(objective, target, button_weight, stick_edge_weight)
-        total = sum(jnp.sum(weight * term) for term in objective.values())
+        total = jnp.sum(jnp.stack([jnp.sum(weight * t) for t in objective.values()]))
         statistics = {
             "weight": jnp.sum(weight),
             "objective": total,

@@ -77,6 +77,11 @@ def clean(games: Sequence[Game], options: Options) -> Data:
         held = sorted({perspectives[p].game for p in inside})
         parts[name] = [games[g].name for g in held]
         longest = max(perspectives[p].length for p in inside)
+        if options.window > longest:
+            raise InputError(
+                f"data.window={options.window} is longer than every {name} game, the "
+                f"longest has {longest} frames; shorten it or add longer replays"
+            )
         _require_examples(name, examples, parts[name], longest, 2 + options.delay)
         splits[name] = examples
         labels[name] = windows.clean_labels(

@@ -110,11 +110,11 @@ def compat_arrays(
     labels = [np.zeros((0, 6), np.uint8)]
     for game in games:
         kept = compat.rows(game)
-        if len(kept) <= delay:
+        ego = compat.port(game, 1)
+        if ego is None or len(kept) <= delay:
             columns.append(columns[0])
             labels.append(labels[0])
             continue
-        ego = compat.port(game, 1)
         pre = {name: values[kept] for name, values in ego.leader.pre.items()}
         columns.append(compat.columns(game)[: len(kept) - delay])
         labels.append(controller.encode(pre, "compat")[delay:])
