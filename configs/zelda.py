@@ -6,9 +6,9 @@
     python run.py --config=configs/zelda.py:mamba*2+swa,width=128,epochs=1
     python run.py --config=configs/zelda.py:gru,protocol=compat
 
-Without replays it trains on the built-in simulation (minutes on two CPU cores) and
-its results say `simulated`. `protocol=compat` after the colon also takes over the
-original benchmark's optimiser, window and learning rate.
+Without replays it trains on the built-in simulation and its results say `simulated`.
+`protocol=compat` after the colon also takes over the original benchmark's learning
+rate, schedule and weight decay.
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "window": 30,  # frames a decision sees
             "stride": 1,  # frames between windows
             "delay": 0,  # frames between seeing and acting, besides the one
-            "simulated_games": 24,  # when there are no replays
+            "simulated_games": 12,  # when there are no replays
             "workers": 0,  # parsing processes; 0 for one per core
             "cache": "~/.cache/jaxbench/replays",  # parsed replays; "" for none
         }

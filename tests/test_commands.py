@@ -91,16 +91,22 @@ def test_a_folder_of_another_config_is_refused(finished, home):
     assert_one_line_error(done, "belongs to another config", "seed is 0 there")
 
 
-def test_compat_and_autoregressive_run_too(finished, home):
+@pytest.mark.parametrize(
+    "name, recipe",
+    [
+        ("compat", "gru,protocol=compat"),
+        ("options", "swa,head=autoregressive,dtype=bfloat16,ema_decay=0.9,remat=yes"),
+    ],
+)
+def test_the_other_protocol_and_options_run_too(name, recipe, finished, home):
     cwd, _ = finished
-    for recipe in ("zelda.py:gru,protocol=compat", "zelda.py:gru,head=autoregressive"):
-        folder = recipe.rsplit("=", 1)[-1]
-        done = run_py(
-            config(recipe), f"--workdir={folder}", *SMALL, cwd=cwd, cache=home
-        )
-        assert done.returncode == 0, done.stderr
-        result = json.loads((cwd / folder / "result.json").read_text())
-        assert result["status"] == "ok"
+    done = run_py(
+        config(f"zelda.py:{recipe}"), f"--workdir={name}", *SMALL, cwd=cwd, cache=home
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((cwd / name / "result.json").read_text())
+    assert result["status"] == "ok"
+    assert result["best"]["metrics"]["loss"] > 0
 
 
 def assert_one_line_error(done, *texts: str) -> None:
