@@ -17,7 +17,7 @@ from jaxbench.bench.check import check_values
 from jaxbench.bench.facts import Facts
 from jaxbench.bench.run_folder import (
     check_owner,
-    config_hash,
+    claim,
     read_json,
     write_json,
 )
@@ -76,9 +76,8 @@ def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     except Exception as error:
         if disk_is_full(error):
             raise InputError(full_disk_message(folder)) from error
-        if not folder.is_dir():
-            raise
         status, reason = describe_failure(error, facts)
+        claim(folder, config)
         (folder / "error.txt").write_text(traceback.format_exc())
         result = facts.result(status, reason)
     write_json(folder / "result.json", result)
@@ -121,8 +120,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
     )
     require_space(folder, state_bytes)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "config.json", {**config, "config_hash": config_hash(config)})
+    claim(folder, config)
     arrays = {
         name: jax.device_put(np.asarray(value), placement.whole)
         for name, value in task.arrays.items()

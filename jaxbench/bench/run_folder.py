@@ -69,6 +69,12 @@ def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
+def claim(folder: Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder and writes the resolved config, which says whose it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", {**config, "config_hash": config_hash(config)})
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a file that is either whole or not there.
 
