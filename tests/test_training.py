@@ -387,6 +387,16 @@ def test_a_full_disk_is_recognised_and_refused_up_front(tmp_path, monkeypatch):
         checkpoint.require_space(tmp_path / "new" / "run", 1000)
 
 
+def test_a_disk_that_fills_up_ends_the_run_before_a_save(parts, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    saved = Checkpoints(tmp_path / "checkpoints")
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda p: usage)
+    with pytest.raises(InputError, match="no space left on the disk"):
+        saved.save("last", parts.start(), {})
+    assert saved.latest_step() is None
+    saved.close()
+
+
 def test_leaf_names_are_paths():
     assert leaf_names({"a": {"b": jnp.ones(1)}, "c": jnp.ones(1)}) == ["a/b", "c"]
 

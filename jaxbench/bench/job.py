@@ -29,6 +29,7 @@ from jaxbench.training.checkpoint import (
     disk_is_full,
     full_disk_message,
     require_space,
+    tree_bytes,
 )
 from jaxbench.training.order import Order
 from jaxbench.training.programs import (
@@ -113,12 +114,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
         ema_decay=train["ema_decay"],
     )
     facts.compiled(task, model, programs, order)
-    state_bytes = sum(
-        leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(programs.abstract_state)
-        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    )
-    require_space(folder, state_bytes)
+    require_space(folder, tree_bytes(programs.abstract_state))
 
     claim(folder, config)
     arrays = {

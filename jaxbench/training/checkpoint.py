@@ -45,6 +45,9 @@ class Checkpoints:
         manager = self._managers[which]
         if step in manager.all_steps():
             return
+        # Looked up first: once orbax fails half way, its threads print tracebacks.
+        if shutil.disk_usage(self.folder).free < tree_bytes(state):
+            raise InputError(full_disk_message(self.folder))
         try:
             with _quiet_orbax():
                 manager.save(
@@ -141,6 +144,15 @@ def full_disk_message(folder: Path) -> str:
     return (
         f"no space left on the disk of {folder}; free some and run the same command "
         "again: it goes on from the last checkpoint"
+    )
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree, or of their shapes; PRNG keys count nothing."""
+    return sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     )
 
 
