@@ -22,7 +22,6 @@ from jaxbench.bench.run_folder import (
     write_json,
 )
 from jaxbench.errors import InputError
-from jaxbench.tasks.task import Task
 from jaxbench.training import loop
 from jaxbench.training.checkpoint import (
     Checkpoints,
@@ -197,16 +196,6 @@ def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
     return "crashed", (
         f"{type(error).__name__}: {text[:300]}{where}; the traceback is in error.txt"
-    )
-
-
-def describe_task(task: Task) -> str:
-    """One line: how much there is to learn from, and from where."""
-    source = task.source
-    return (
-        f"{task.name} ({task.protocol}, {source['source']}): "
-        f"{len(task.splits['train']):,} training and "
-        f"{len(task.splits['validation']):,} validation windows"
     )
 
 
