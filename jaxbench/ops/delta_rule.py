@@ -1,0 +1,209 @@
+"""P4: the generalised delta rule, a matrix state that is read before it is written."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxbench.ops.decay import (
+    before_frame,
+    bounded,
+    decayed_products,
+    episode_numbers,
+    from_start,
+    to_end,
+)
+from jaxbench.ops.forms import choose
+from jaxbench.ops.gated_linear import as_keys, over_chunks
+
+EXACT = lax.Precision.HIGHEST
+
+
+def delta_rule_reference(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    log_decay: Array,
+    a_bthk: Array,
+    b_bthk: Array,
+    s_bhkv: Array | None = None,
+    reset_bt: Array | None = None,
+) -> tuple[Array, Array]:
+    """S_t = Diag(e^{g_t}) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T, o_t = S_t^T q_t.
+
+    a reads the state, b writes what was read. DeltaNet (Yang et al. 2024,
+    arXiv:2406.06484, eq. 4): g = 0, a = -k, b = beta k, key beta k. Gated DeltaNet
+    (Yang et al. 2024, arXiv:2412.06464, eq. 10): g for a head, a = -e^g k. KDA (2025,
+    arXiv:2510.26692, eq. 1): g for a key. RWKV-7 (Peng et al. 2025, arXiv:2503.14456,
+    eq. 17): a = -kappa, b = kappa * eta.
+
+    Args:
+      q_bthk: Queries; scale them before.
+      k_bthk: Keys of the write.
+      v_bthv: Values.
+      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key.
+      a_bthk: What reads the state before the decay.
+      b_bthk: Where what was read is written. With -a = k / e^g, b = beta k, |k| = 1
+        and beta in [0, 2] the transition does not expand.
+      s_bhkv: State; None is zero.
+      reset_bt: True where an episode starts; None is nowhere.
+
+    Returns:
+      o_bthv and the last state, float32. O(T K V) work and memory per head.
+    """
+    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+
+    def body(s_bhkv: Array, xs: tuple) -> tuple[Array, Array]:
+        o_bhv, s_bhkv = delta_rule_step(*xs[:-1], s_bhkv, xs[-1])
+        return s_bhkv, o_bhv
+
+    inputs = tuple(
+        None if x is None else jnp.moveaxis(x, 1, 0)
+        for x in (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk, reset_bt)
+    )
+    last, o_tbhv = lax.scan(body, start, inputs)
+    return jnp.moveaxis(o_tbhv, 0, 1), last
+
+
+def delta_rule_step(
+    q_bhk: Array,
+    k_bhk: Array,
+    v_bhv: Array,
+    log_decay: Array,
+    a_bhk: Array,
+    b_bhk: Array,
+    s_bhkv: Array | None = None,
+    reset_b: Array | None = None,
+) -> tuple[Array, Array]:
+    """One frame of `delta_rule_reference`: o_bhv and the state."""
+    q, k, v, a, b = (x.astype(jnp.float32) for x in (q_bhk, k_bhk, v_bhv, a_bhk, b_bhk))
+    s_bhkv = _state(k, v, s_bhkv)
+    if reset_b is not None:
+        s_bhkv = jnp.where(reset_b[:, None, None, None], 0, s_bhkv)
+    g = bounded(log_decay)
+    decay = jnp.exp(g if g.ndim == 3 else g[..., None])
+    read_bhv = jnp.einsum("bhk,bhkv->bhv", a, s_bhkv)
+    s_bhkv = (
+        decay[..., None] * s_bhkv
+        + jnp.einsum("bhk,bhv->bhkv", b, read_bhv)
+        + jnp.einsum("bhk,bhv->bhkv", k, v)
+    )
+    return jnp.einsum("bhk,bhkv->bhv", q, s_bhkv), s_bhkv
+
+
+def delta_rule_chunks(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    log_decay: Array,
+    a_bthk: Array,
+    b_bthk: Array,
+    s_bhkv: Array | None = None,
+    reset_bt: Array | None = None,
+    *,
+    chunk: int = 32,
+    solve: bool = False,
+) -> tuple[Array, Array]:
+    """`delta_rule_reference` by matmuls over chunks of about `chunk` frames.
+
+    The UT transform (Yang et al. 2024, arXiv:2406.06484, section 3.2): all reads of a
+    chunk solve one unit lower triangular system, U = (I - A_ab)^{-1} (A_ak V + A S).
+    A_ab is nilpotent, so the inverse is the product of I + A_ab^(2^j), log2 C matmuls
+    in float32: exact, and as fast on a matrix unit as a solve is slow. O(C^2 (K + V) +
+    C^3) work per chunk; each chunk is rematerialised.
+
+    Args:
+      q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk, s_bhkv, reset_bt: as in
+        `delta_rule_reference`.
+      chunk: the most frames of a chunk.
+      solve: use a triangular solve instead. Not in a training step on a CPU: it has
+        been seen to hang with two XLA threads.
+    """
+    batch, length, _, _ = q_bthk.shape
+    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+    episode_bt = episode_numbers(reset_bt, batch, length)
+    inputs = (q_bthk, k_bthk, v_bthv, bounded(log_decay), a_bthk, b_bthk)
+    run = functools.partial(_chunk, solve)
+    return over_chunks(run, inputs, episode_bt, start, chunk)
+
+
+def delta_rule(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    log_decay: Array,
+    a_bthk: Array,
+    b_bthk: Array,
+    s_bhkv: Array | None = None,
+    reset_bt: Array | None = None,
+) -> tuple[Array, Array]:
+    """`delta_rule_reference` in the form `forms.json` names for this shape."""
+    length, heads, keys = q_bthk.shape[1:]
+    args = (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk)
+    if length == 1:
+        reset_b = None if reset_bt is None else reset_bt[:, 0]
+        o_bhv, s_bhkv = delta_rule_step(*(x[:, 0] for x in args), s_bhkv, reset_b)
+        return o_bhv[:, None], s_bhkv
+    primitive = "delta_rule" if log_decay.ndim == 3 else "delta_rule_keys"
+    size = heads * keys * v_bthv.shape[-1]
+    form = choose(primitive, length=length, state_size=size)
+    name, _, chunk = form.partition(":")
+    if name in ("chunks", "solve"):
+        return delta_rule_chunks(
+            *args, s_bhkv, reset_bt, chunk=int(chunk), solve=name == "solve"
+        )
+    if name == "scan":
+        return delta_rule_reference(*args, s_bhkv, reset_bt)
+    raise ValueError(f"unknown form of the delta rule: {form!r}")
+
+
+def solve_unit_lower(m_bhcc: Array, r_bhcv: Array) -> Array:
+    """(I - M)^{-1} R for strictly lower M, by doubling: exact after log2 C products."""
+    count = max(math.ceil(math.log2(m_bhcc.shape[-1])), 1)
+    for step in range(count):
+        r_bhcv = r_bhcv + _matmul(m_bhcc, r_bhcv)
+        if step < count - 1:
+            m_bhcc = _matmul(m_bhcc, m_bhcc)
+    return r_bhcv
+
+
+def _chunk(
+    solve: bool, s_bhkv: Array, inputs: tuple[Array, ...], episode_bc: Array
+) -> tuple[Array, Array]:
+    q, k, v, g, a, b = inputs
+    from_before = as_keys(before_frame(g, episode_bc))
+    a_ab = decayed_products(a, b, g, episode_bc, strict=True)
+    a_ak = decayed_products(a, k, g, episode_bc, strict=True)
+    read = _matmul(a_ak, v) + _matmul(a * from_before, s_bhkv)
+    if solve:
+        identity = jnp.eye(a_ab.shape[-1], dtype=a_ab.dtype)
+        u = jax.scipy.linalg.solve_triangular(
+            identity[None, None] - a_ab, read, lower=True, unit_diagonal=True
+        )
+    else:
+        u = solve_unit_lower(a_ab, read)
+    carry = from_start(g, episode_bc)
+    a_qk = decayed_products(q, k, g, episode_bc, strict=False)
+    a_qb = decayed_products(q, b, g, episode_bc, strict=False)
+    o = a_qk @ v + a_qb @ u + (q * as_keys(carry)) @ s_bhkv
+    kept = as_keys(to_end(g, episode_bc))
+    whole = jnp.swapaxes(as_keys(carry[:, :, -1:]), 2, 3)
+    s_bhkv = (
+        whole * s_bhkv
+        + jnp.swapaxes(k * kept, 2, 3) @ v
+        + jnp.swapaxes(b * kept, 2, 3) @ u
+    )
+    return s_bhkv, o
+
+
+def _matmul(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, precision=EXACT)
+
+
+def _state(k_bhk: Array, v_bhv: Array, s_bhkv: Array | None) -> Array:
+    shape = (*k_bhk.shape, v_bhv.shape[-1])
+    return jnp.zeros(shape, jnp.float32) if s_bhkv is None else s_bhkv

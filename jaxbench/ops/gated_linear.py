@@ -1,0 +1,237 @@
+"""P3: gated linear attention, a matrix state that decays and is written by k v^T."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxbench.ops.decay import (
+    before_frame,
+    bounded,
+    decayed_products,
+    episode_numbers,
+    from_start,
+    to_end,
+)
+from jaxbench.ops.forms import choose
+
+
+def gated_linear_attention_reference(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    log_decay: Array,
+    s_bhkv: Array | None = None,
+    reset_bt: Array | None = None,
+    *,
+    bonus_hk: Array | None = None,
+) -> tuple[Array, Array]:
+    """S_t = Diag(e^{g_t}) S_{t-1} + k_t v_t^T, o_t = S_t^T q_t, by a scan over time.
+
+    The recurrence of GLA (Yang et al. 2023, arXiv:2312.06635, eq. 3), RetNet, Mamba-2
+    and HGRN-2. With a bonus it is that of RWKV-6 (Peng et al. 2024, arXiv:2404.05892,
+    eq. 16): o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T q_t, read before the decay.
+
+    Args:
+      q_bthk: Queries; scale them before.
+      k_bthk: Keys.
+      v_bthv: Values.
+      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key.
+      s_bhkv: State; None is zero.
+      reset_bt: True where an episode starts; None is nowhere.
+      bonus_hk: u, weight of the frame's own write in what it reads; None reads after.
+
+    Returns:
+      o_bthv and the last state, float32. O(T K V) work and memory per head.
+    """
+    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+
+    def body(s_bhkv: Array, xs: tuple) -> tuple[Array, Array]:
+        q, k, v, g, reset_b = xs
+        o_bhv, s_bhkv = gated_linear_attention_step(
+            q, k, v, g, s_bhkv, reset_b, bonus_hk=bonus_hk
+        )
+        return s_bhkv, o_bhv
+
+    inputs = tuple(
+        None if x is None else jnp.moveaxis(x, 1, 0)
+        for x in (q_bthk, k_bthk, v_bthv, log_decay, reset_bt)
+    )
+    last, o_tbhv = lax.scan(body, start, inputs)
+    return jnp.moveaxis(o_tbhv, 0, 1), last
+
+
+def gated_linear_attention_step(
+    q_bhk: Array,
+    k_bhk: Array,
+    v_bhv: Array,
+    log_decay: Array,
+    s_bhkv: Array | None = None,
+    reset_b: Array | None = None,
+    *,
+    bonus_hk: Array | None = None,
+) -> tuple[Array, Array]:
+    """One frame of `gated_linear_attention_reference`: o_bhv and the state."""
+    q, k, v = (x.astype(jnp.float32) for x in (q_bhk, k_bhk, v_bhv))
+    s_bhkv = _state(k, v, s_bhkv)
+    if reset_b is not None:
+        s_bhkv = jnp.where(reset_b[:, None, None, None], 0, s_bhkv)
+    g = bounded(log_decay)
+    decay = jnp.exp(g if g.ndim == 3 else g[..., None])
+    write = jnp.einsum("bhk,bhv->bhkv", k, v)
+    if bonus_hk is None:
+        s_bhkv = decay[..., None] * s_bhkv + write
+        return jnp.einsum("bhk,bhkv->bhv", q, s_bhkv), s_bhkv
+    own_bh = jnp.einsum("bhk,hk,bhk->bh", q, bonus_hk.astype(jnp.float32), k)
+    o_bhv = jnp.einsum("bhk,bhkv->bhv", q, s_bhkv) + own_bh[..., None] * v
+    return o_bhv, decay[..., None] * s_bhkv + write
+
+
+def gated_linear_attention_chunks(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    log_decay: Array,
+    s_bhkv: Array | None = None,
+    reset_bt: Array | None = None,
+    *,
+    bonus_hk: Array | None = None,
+    chunk: int = 64,
+) -> tuple[Array, Array]:
+    """`gated_linear_attention_reference` by matmuls over chunks of `chunk` frames.
+
+    Inside a chunk O = (Q K^T * decays) V + (Q * decay since the start) S; the state
+    moves from chunk to chunk by a scan, each chunk rematerialised. O(T C (K + V) +
+    T K V) work; memory: C^2 numbers per head, and one state per chunk.
+    """
+    batch, length, _, _ = q_bthk.shape
+    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+    run = functools.partial(_chunk, bonus_hk)
+    episode_bt = episode_numbers(reset_bt, batch, length)
+    inputs = (q_bthk, k_bthk, v_bthv, bounded(log_decay))
+    o_bthv, last = over_chunks(run, inputs, episode_bt, start, chunk)
+    return o_bthv, last
+
+
+def gated_linear_attention(
+    q_bthk: Array,
+    k_bthk: Array,
+    v_bthv: Array,
+    log_decay: Array,
+    s_bhkv: Array | None = None,
+    reset_bt: Array | None = None,
+    *,
+    bonus_hk: Array | None = None,
+) -> tuple[Array, Array]:
+    """`gated_linear_attention_reference` in the form `forms.json` names."""
+    length, heads, keys = q_bthk.shape[1:]
+    if length == 1:
+        o_bhv, s_bhkv = gated_linear_attention_step(
+            q_bthk[:, 0],
+            k_bthk[:, 0],
+            v_bthv[:, 0],
+            log_decay[:, 0],
+            s_bhkv,
+            None if reset_bt is None else reset_bt[:, 0],
+            bonus_hk=bonus_hk,
+        )
+        return o_bhv[:, None], s_bhkv
+    args = (q_bthk, k_bthk, v_bthv, log_decay, s_bhkv, reset_bt)
+    primitive = "gated_linear" if log_decay.ndim == 3 else "gated_linear_keys"
+    size = heads * keys * v_bthv.shape[-1]
+    form = choose(primitive, length=length, state_size=size)
+    name, _, chunk = form.partition(":")
+    if name == "chunks":
+        return gated_linear_attention_chunks(*args, bonus_hk=bonus_hk, chunk=int(chunk))
+    if name == "scan":
+        return gated_linear_attention_reference(*args, bonus_hk=bonus_hk)
+    raise ValueError(f"unknown form of gated linear attention: {form!r}")
+
+
+def over_chunks(
+    run: Callable[[Array, tuple[Array, ...], Array], tuple[Array, Array]],
+    inputs: tuple[Array, ...],
+    episode_bt: Array,
+    state: Array,
+    chunk: int,
+) -> tuple[Array, Array]:
+    """Runs `run(state, inputs, episode_bc) -> (state, o_bhcv)` over chunks of frames.
+
+    Args:
+      run: one chunk; its arrays are [B, H, C, ...].
+      inputs: arrays [B, T, H, ...] for which zeros do nothing to the state.
+      episode_bt: numbers of the episodes, from 0 in the episode of `state`.
+      state: before the first frame.
+      chunk: the most frames of a chunk; chunks are as equal as they can be.
+
+    Returns:
+      o_bthv and the state after the last frame.
+    """
+    batch, length = episode_bt.shape
+    count = math.ceil(length / chunk)
+    size = math.ceil(length / count)
+    pad = count * size - length
+
+    def blocks(x: Array, mode: str = "constant") -> Array:
+        around = ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)
+        x = jnp.pad(x, around, mode=mode)
+        return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
+
+    def head_major(x_nbch: Array) -> Array:
+        return jnp.swapaxes(x_nbch, 2, 3).astype(jnp.float32)
+
+    split = tuple(head_major(blocks(x)) for x in inputs)
+    # Padding goes on with the last episode, so it keeps that episode's state.
+    episodes = blocks(episode_bt, "edge")
+    # Each chunk counts from its own start: 0 is the episode of the state it is given.
+    before = jnp.pad(episodes[:-1, :, -1:], ((1, 0), (0, 0), (0, 0)))
+    episodes = episodes - before
+    if count == 1:
+        state, o_bhcv = run(state, tuple(x[0] for x in split), episodes[0])
+        o_bchv = jnp.swapaxes(o_bhcv, 1, 2)
+        return o_bchv[:, :length], state
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def body(state: Array, xs: tuple) -> tuple[Array, Array]:
+        return run(state, *xs)
+
+    state, o_nbhcv = lax.scan(body, state, (split, episodes))
+    o_bnchv = jnp.moveaxis(o_nbhcv, 0, 1).swapaxes(2, 3)
+    o_bthv = o_bnchv.reshape(batch, count * size, *o_bnchv.shape[3:])
+    return o_bthv[:, :length], state
+
+
+def _chunk(
+    bonus_hk: Array | None,
+    s_bhkv: Array,
+    inputs: tuple[Array, ...],
+    episode_bc: Array,
+) -> tuple[Array, Array]:
+    q, k, v, g = inputs
+    strict = bonus_hk is not None
+    scores = decayed_products(q, k, g, episode_bc, strict=strict)
+    carry = (before_frame if strict else from_start)(g, episode_bc)
+    o = jnp.einsum("bhij,bhjv->bhiv", scores, v)
+    o = o + jnp.einsum("bhik,bhkv->bhiv", q * as_keys(carry), s_bhkv)
+    if bonus_hk is not None:
+        own = jnp.einsum("bhik,hk,bhik->bhi", q, bonus_hk.astype(jnp.float32), k)
+        o = o + own[..., None] * v
+    whole = as_keys(from_start(g, episode_bc)[:, :, -1:])
+    s_bhkv = jnp.swapaxes(whole, 2, 3) * s_bhkv
+    kept = k * as_keys(to_end(g, episode_bc))
+    return s_bhkv + jnp.einsum("bhjk,bhjv->bhkv", kept, v), o
+
+
+def as_keys(x: Array) -> Array:
+    """[B, H, C] or [B, H, C, K] as something that multiplies [B, H, C, K]."""
+    return x[..., None] if x.ndim == 3 else x
+
+
+def _state(k_bhk: Array, v_bhv: Array, s_bhkv: Array | None) -> Array:
+    shape = (*k_bhk.shape, v_bhv.shape[-1])
+    return jnp.zeros(shape, jnp.float32) if s_bhkv is None else s_bhkv
