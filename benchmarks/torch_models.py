@@ -76,7 +76,7 @@ class Block(nn.Module):
         if (
             layer.mixer not in MIXERS
             or layer.channel not in ("mlp", "none")
-            or (layer.norm, layer.residual, layer.shared) != ("layer", True, False)
+            or (layer.norm, layer.join, layer.shared) != ("layer", "residual", False)
         ):
             raise ValueError(f"no PyTorch form of {layer}")
         self.mixer_norm = nn.LayerNorm(width, eps=1e-6)

@@ -38,6 +38,15 @@ def log_uniform(low: float, high: float) -> Initializer:
     return init
 
 
+def log_of_uniform(low: float, high: float) -> Initializer:
+    """The logarithm of a uniform draw from [low, high]."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jnp.log(jax.random.uniform(key, shape, dtype, low, high))
+
+    return init
+
+
 def softplus_inverse_log_uniform(low: float, high: float) -> Initializer:
     """Biases b with softplus(b) log-uniform on [low, high]: time steps at the start."""
     logarithm = log_uniform(low, high)

@@ -29,6 +29,11 @@ def rotary(x_bthk: jax.Array, position_bt: jax.Array, base: float = 1e4) -> jax.
         raise ValueError(f"rotary positions need an even head width, got {width}")
     rate_k = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
     angle = position_bt.astype(jnp.float32)[..., None, None] * rate_k[None, None, None]
+    return turn(x_bthk, angle)
+
+
+def turn(x_bthk: jax.Array, angle: jax.Array) -> jax.Array:
+    """Rotates the pairs (x_i, x_{i + K/2}) by the angles [B, T, H or 1, K/2]."""
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     first, second = jnp.split(x_bthk.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate(

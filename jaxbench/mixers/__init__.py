@@ -1,4 +1,4 @@
-"""How information moves along time: one file per family.
+"""How information moves along time, or from channel to channel: one file per family.
 
 A mixer is a linen module with two methods:
 
@@ -12,12 +12,27 @@ NamedTuple of arrays with a leading batch axis (`()` when there is none): recurr
 parts float32 or complex64, counters int32. `initial_state` reads no parameters (mark it
 `@nn.nowrap`) unless the paper learns the initial state.
 
+Channel mixers (`models.row.CHANNELS`, the second half of a block) are mixers that move
+nothing along time, or as little as RWKV's one frame; any of them can be a row too.
+
+A mixer of whole windows (FNet, Perceiver) has the state `()` and maps every episode
+segment of the window it is given by itself, as if it were a shorter window. Its row
+says `streams="window"`; the stack then keeps the last frames and gives every frame its
+own window.
+
 Fields: `width` first, `dtype` (compute type, default float32) second, `out_scale: float
 = 1.0` third where the mixer ends in a projection (factor on that projection's initial
-kernel, which the block sets from the depth; the projection is called "out"), then the
-paper's hyperparameters with the paper's defaults, nothing else. The type of a default
-is the type of the user's option, so none is None; and none is called like a method of
-`nn.Module` ("init"). Parameters are float32 and real; complex ones are two real leaves.
+kernel, which the block sets from the depth; the projection is called "out"), then
+`layer: int = 0` and `layers: int = 1` where the paper's initial values depend on the
+depth (the block sets them to the place among the stack's layers of this row, and their
+number), then the paper's hyperparameters with the paper's defaults, nothing else. The
+type of a default is the type of the user's option, so none is None; and none is called
+like a method of `nn.Module` ("init"). Parameters are float32 and real; complex ones are
+two real leaves.
+
+What a paper takes from other layers goes through `lower`: a mixer whose `__call__` has
+this keyword gets a dict of what the layers below hand up for the same frames ("embedding"
+is the input of the stack) and returns `(y_btd, state, lower)`, `lower` with what it adds.
 
 Names of parameters carry their optimiser group: `ssm_*` (decays, time steps, input
 matrices of a state-space model) is trained without weight decay at its own, capped
@@ -25,8 +40,8 @@ learning rate; everything else with the ordinary one. Buffers that are never tra
 are variables of the collection "constants".
 
 Randomness (dropout, sampled weights) is on exactly when the caller passes the rng
-stream ("dropout", "noise"); there is no train flag. Auxiliary losses are sown into
-"losses", facts worth logging into "metrics".
+stream ("dropout", "noise"); there is no train flag. Auxiliary losses, scalars that are
+added to the training loss, are sown into "losses"; scalars worth logging into "metrics".
 
 Residuals, norms, dropout, channel mixers and depth live in `jaxbench.models`, never
 here. A mixer imports `ops` and `layers`, never another mixer.

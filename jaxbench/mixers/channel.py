@@ -1,61 +1,95 @@
-"""Position-wise channel mixers: what a block does between its time mixers."""
+"""Channel mixers every row may have: the position-wise second half of a block."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxbench.errors import InputError, nearest
 from jaxbench.layers.inits import lecun
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "gelu": nn.gelu,
+    "relu": nn.relu,
+    "sigmoid": nn.sigmoid,
+}
 
 
 class MLP(nn.Module):
-    """Dense to `expansion` times the width, GELU, Dense back.
+    """W_out GELU(W_in x + b_in) + b_out.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3, with GELU.
 
     Attributes:
       width: model width.
       dtype: compute type; parameters are float32.
       out_scale: factor on the initial output projection.
-      expansion: hidden width over model width; 4 as in Vaswani et al. 2017.
+      expansion: hidden width over model width.
     """
 
     width: int
     dtype: Any = jnp.float32
     out_scale: float = 1.0
-    expansion: int = 4
+    expansion: float = 4.0
 
     @nn.compact
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
-        """Maps each frame by itself, [B, T, D] to [B, T, D]."""
-        hidden = nn.Dense(self.expansion * self.width, dtype=self.dtype, name="in")
+    def __call__(
+        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
+    ) -> tuple[jax.Array, tuple[()]]:
+        """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
+        del state, reset_bt
+        hidden = nn.Dense(
+            round(self.expansion * self.width), dtype=self.dtype, name="in"
+        )
         out = nn.Dense(
             self.width, dtype=self.dtype, kernel_init=lecun(self.out_scale), name="out"
         )
-        return out(nn.gelu(hidden(x_btd)))
+        return out(nn.gelu(hidden(x_btd))), ()
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> tuple[()]:
+        """Returns the empty state."""
+        del batch_size
+        return ()
 
 
 class GLU(nn.Module):
-    """SwiGLU: W_out (SiLU(W_gate x) * W_in x), without biases.
+    """W_out (activation(W_gate x) * W_in x), without biases: SwiGLU by default.
 
-    Source: Shazeer 2020, arXiv:2002.05202, eq. 6. The hidden width is 8/3 of the model
-    width, the nearest multiple of 64 (at least 64): as many parameters as `MLP`.
+    Source: Shazeer 2020, arXiv:2002.05202, eq. 5 and 6. The hidden width is a multiple
+    of 64, at least 64; with 8/3 of the model width it has as many parameters as `MLP`.
 
     Attributes:
       width: model width.
       dtype: compute type; parameters are float32.
       out_scale: factor on the initial output projection.
+      expansion: hidden width over model width, before rounding.
+      activation: of the gate, a key of `ACTIVATIONS`; "gelu" is GeGLU.
     """
 
     width: int
     dtype: Any = jnp.float32
     out_scale: float = 1.0
+    expansion: float = 8 / 3
+    activation: str = "silu"
 
     @nn.compact
-    def __call__(self, x_btd: jax.Array) -> jax.Array:
-        """Maps each frame by itself, [B, T, D] to [B, T, D]."""
-        hidden = max(64, 64 * round(8 * self.width / 3 / 64))
+    def __call__(
+        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
+    ) -> tuple[jax.Array, tuple[()]]:
+        """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
+        del state, reset_bt
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation={self.activation!r} is unknown; nearest: "
+                f"{nearest(self.activation, ACTIVATIONS)}"
+            )
+        hidden = max(64, 64 * round(self.expansion * self.width / 64))
         gate_value = nn.Dense(2 * hidden, use_bias=False, dtype=self.dtype, name="in")
         out = nn.Dense(
             self.width,
@@ -65,4 +99,10 @@ class GLU(nn.Module):
             name="out",
         )
         gate, value = jnp.split(gate_value(x_btd), 2, axis=-1)
-        return out(nn.silu(gate) * value)
+        return out(ACTIVATIONS[self.activation](gate) * value), ()
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> tuple[()]:
+        """Returns the empty state."""
+        del batch_size
+        return ()

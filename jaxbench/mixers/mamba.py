@@ -14,6 +14,7 @@ from jaxbench.layers.inits import (
     softplus_inverse_log_uniform,
     symmetric_uniform,
 )
+from jaxbench.layers.norms import norm
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.selective_scan import selective_scan
 
@@ -49,6 +50,8 @@ class Mamba(nn.Module):
       expansion: inner width E over model width.
       taps: length of the short convolution.
       rank: width of delta; 0 is ceil(D / 16).
+      inner_norm: RMSNorm on delta, B and C, Jamba's cure for spikes of the loss (Lieber
+        et al. 2024, arXiv:2403.19887, section 6.4).
     """
 
     width: int
@@ -58,6 +61,7 @@ class Mamba(nn.Module):
     expansion: int = 2
     taps: int = 4
     rank: int = 0
+    inner_norm: bool = False
 
     @nn.compact
     def __call__(
@@ -87,6 +91,11 @@ class Mamba(nn.Module):
         delta_btr, b_btn, c_btn = jnp.split(
             select(u_bte), [rank, rank + self.state_size], axis=-1
         )
+        if self.inner_norm:
+            delta_btr, b_btn, c_btn = (
+                norm("rms", self.dtype, f"{name}_norm")(x)
+                for name, x in (("dt", delta_btr), ("b", b_btn), ("c", c_btn))
+            )
         y_bte, h_ben = selective_scan(
             u_bte,
             self._time_step(delta_btr, inner),

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from jaxbench.errors import InputError, nearest
-from jaxbench.models.zoo import DEFAULT_DEPTH, ROWS, STREAMS, Row
+from jaxbench.models.row import CHANNELS, DEFAULT_DEPTH, STREAMS, Row
+from jaxbench.models.zoo import ROWS
 
-_TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+|[+*()@])")
+_TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+|[+*()@/])")
 _MAX_DEPTH = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Element:
-    """One place of a pattern: a row's name, and whether its weights are shared."""
+    """One place of a pattern.
+
+    Attributes:
+      name: of a row, or an alias.
+      shared: whether it shares its weights with the equal places of the stack.
+      channel: the channel mixer instead of the row's; None keeps the row's.
+    """
 
     name: str
     shared: bool
+    channel: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +36,9 @@ class Layer:
 
     Attributes:
       name: the row's name.
-      mixer, channel, norm, residual, temporal: as in `zoo.Row`.
+      mixer, channel, norm, join, temporal: as in `row.Row`.
       options: (field, value) pairs for the mixer.
+      channel_options: (field, value) pairs for the channel mixer.
       shared: whether all layers of a stack that equal this one are one set of weights
         (each keeps its own state).
     """
@@ -37,9 +47,10 @@ class Layer:
     mixer: str
     channel: str
     norm: str
-    residual: bool
+    join: str
     temporal: bool
     options: tuple[tuple[str, Any], ...] = ()
+    channel_options: tuple[tuple[str, Any], ...] = ()
     shared: bool = False
 
 
@@ -51,8 +62,10 @@ class Backbone:
       name: canonical text: aliases replaced, spaces removed.
       elements: the pattern written out, at least one layer.
       default_depth: layers where no depth is asked for.
-      causal: whether every layer is.
-      streams: the weakest of the layers', see `zoo.STREAMS`.
+      causal: whether every layer is. Where one is not, the backbone still answers at
+        t from frames up to t only, because it streams over a window.
+      streams: the weakest of the layers', see `row.STREAMS`.
+      window: frames a window holds where `streams` is "window", else 0.
       temporal: whether any layer moves information along time.
     """
 
@@ -61,6 +74,7 @@ class Backbone:
     default_depth: int
     causal: bool
     streams: str
+    window: int
     temporal: bool
 
     def layers(self, depth: int | None = None) -> tuple[Layer, ...]:
@@ -75,7 +89,13 @@ class Backbone:
                 f"depth={count} for backbone {self.name!r} must be between 1 and "
                 f"{_MAX_DEPTH}"
             )
-        return tuple(self.elements[i % len(self.elements)] for i in range(count))
+        layers = tuple(self.elements[i % len(self.elements)] for i in range(count))
+        if layers[-1].join == "next":
+            raise InputError(
+                f"backbone {self.name!r} of depth {count} ends in {layers[-1].name!r}, "
+                "whose output only feeds the layer after it; end in another layer"
+            )
+        return layers
 
 
 def parse(text: str) -> tuple[Element, ...]:
@@ -83,14 +103,15 @@ def parse(text: str) -> tuple[Element, ...]:
 
     `mamba*2+swa` is two layers of Mamba, then one of attention; `(mamba*2+swa)*3` is
     that three times. `@swa` shares its weights with every other `@swa` of the stack:
-    `(mamba*2+@swa)*3` has one attention layer, used three times.
+    `(mamba*2+@swa)*3` has one attention layer, used three times. `swa/moe` has the
+    channel mixer `moe` (a key of `row.CHANNELS`, or `none`) instead of the row's.
 
     Raises:
       InputError: the text does not parse (the message shows where), or is longer than
         512 layers.
     """
     groups: list[list[tuple[Element, ...]]] = [[]]
-    want_name, position = True, 0
+    want_name, may_slash, position = True, False, 0
     while True:
         token, start, position = _next_token(text, position)
         if want_name and token == "(":
@@ -102,9 +123,17 @@ def parse(text: str) -> tuple[Element, ...]:
             if not _is_name(token):
                 raise _syntax_error(text, start, token, "a name")
             groups[-1].append((Element(token, shared),))
-            want_name = False
+            want_name, may_slash = False, True
+            continue
         elif want_name:
             raise _syntax_error(text, start, token, "a name or '('")
+        elif token == "/" and may_slash:
+            token, start, position = _next_token(text, position)
+            groups[-1][-1] = (
+                dataclasses.replace(
+                    groups[-1][-1][0], channel=_channel(text, start, token)
+                ),
+            )
         elif token == "+":
             want_name = True
         elif token == "*":
@@ -118,6 +147,7 @@ def parse(text: str) -> tuple[Element, ...]:
         else:
             wanted = "'+', '*' or " + ("the end" if len(groups) == 1 else "')'")
             raise _syntax_error(text, start, token, wanted)
+        may_slash = False
         if sum(map(len, groups[-1])) > _MAX_DEPTH:
             raise InputError(f"backbone {text!r} has more than {_MAX_DEPTH} layers")
     return _flat(groups[0])
@@ -143,13 +173,39 @@ def resolve(text: str) -> Backbone:
     if bare:
         row = ROWS[canonical(elements[0].name)]
         depth = row.depth or (DEFAULT_DEPTH if row.mixer else depth)
+    streams = max((row.streams for row in rows), key=STREAMS.index)
     return Backbone(
         name=_canonical_text(text),
         elements=tuple(layers),
         default_depth=depth,
         causal=all(row.causal for row in rows),
-        streams=max((row.streams for row in rows), key=STREAMS.index),
-        temporal=any(layer.temporal for layer in layers),
+        streams=streams,
+        window=max(row.window for row in rows) if streams == "window" else 0,
+        temporal=any(is_temporal(layer) for layer in layers),
+    )
+
+
+def is_temporal(layer: Layer) -> bool:
+    """Whether a layer moves information along time, in either of its halves."""
+    of_channel = layer.channel != "none" and CHANNELS[layer.channel].temporal
+    return layer.temporal or of_channel
+
+
+def with_options(layer: Layer, options: Mapping[str, Any]) -> Layer:
+    """Adds options, replacing; those of the channel mixer are "channel.field"."""
+    prefix = "channel."
+    own = {key: value for key, value in options.items() if not key.startswith(prefix)}
+    channel = {
+        key.removeprefix(prefix): value
+        for key, value in options.items()
+        if key.startswith(prefix)
+    }
+    return dataclasses.replace(
+        layer,
+        options=tuple(sorted({**dict(layer.options), **own}.items())),
+        channel_options=tuple(
+            sorted({**dict(layer.channel_options), **channel}.items())
+        ),
     )
 
 
@@ -207,11 +263,11 @@ def _expand(element: Element) -> list[tuple[Layer, Row]]:
             mixer=row.mixer,
             channel=row.channel or "none",
             norm=row.norm or "none",
-            residual=row.residual,
+            join=row.join,
             temporal=row.temporal,
-            options=tuple(sorted(row.options.items())),
             shared=element.shared,
         )
+        layer = _with_channel(with_options(layer, row.options), element.channel)
         return [(layer, row)]
     expanded = []
     for inner in parse(row.pattern):
@@ -222,15 +278,22 @@ def _expand(element: Element) -> list[tuple[Layer, Row]]:
                 for key, value in row.options.items()
                 if key.startswith(prefix)
             }
+            layer = _with_channel(layer, row.channel if inner.channel is None else None)
+            layer = _with_channel(with_options(layer, own), element.channel)
             layer = dataclasses.replace(
                 layer,
-                channel=row.channel or layer.channel,
                 norm=row.norm or layer.norm,
-                options=tuple(sorted({**dict(layer.options), **own}.items())),
                 shared=element.shared or layer.shared,
             )
             expanded.append((layer, inner_row))
     return expanded
+
+
+def _with_channel(layer: Layer, channel: str | None) -> Layer:
+    """Replaces the channel mixer, and with it the old one's options."""
+    if channel is None or channel == layer.channel:
+        return layer
+    return dataclasses.replace(layer, channel=channel, channel_options=())
 
 
 def _next_token(text: str, position: int) -> tuple[str, int, int]:
@@ -254,6 +317,17 @@ def _count(text: str, start: int, token: str) -> int:
     return int(token)
 
 
+def _channel(text: str, start: int, token: str) -> str:
+    if not _is_name(token):
+        raise _syntax_error(text, start, token, "a channel mixer")
+    if token not in {"none", *CHANNELS}:
+        raise InputError(
+            f"backbone {text!r}: no channel mixer is called {token!r}; nearest: "
+            f"{nearest(token, ['none', *CHANNELS])}"
+        )
+    return token
+
+
 def _flat(terms: list[tuple[Element, ...]]) -> tuple[Element, ...]:
     return tuple(element for term in terms for element in term)
 
@@ -265,7 +339,8 @@ def _canonical_text(text: str) -> str:
         token, _, position = _next_token(text, position)
         if not token:
             return "".join(tokens)
-        tokens.append(canonical(token) if _is_name(token) else token)
+        channel = bool(tokens) and tokens[-1] == "/"
+        tokens.append(canonical(token) if _is_name(token) and not channel else token)
 
 
 def _syntax_error(text: str, start: int, token: str, wanted: str) -> InputError:

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any
+import inspect
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.layers.gated_mlp import GLU, MLP
 from jaxbench.layers.norms import norm
 from jaxbench.models.backbone import Layer
-
-CHANNELS = {"mlp": MLP, "glu": GLU}
+from jaxbench.models.row import CHANNELS
 
 # Fields of a mixer that the stack fills in; the others are the user's options.
-GIVEN = frozenset({"width", "dtype", "out_scale", "parent", "name"})
+GIVEN = frozenset({"width", "dtype", "out_scale", "layer", "layers", "parent", "name"})
+
+
+class BlockState(NamedTuple):
+    """What a layer carries.
+
+    Attributes:
+      mixer: state of the mixer.
+      channel: state of the channel mixer, `()` for most.
+    """
+
+    mixer: Any
+    channel: Any
+
+
+class Handed(NamedTuple):
+    """What a layer hands to the one above it.
+
+    Attributes:
+      x_btd: the residual stream.
+      side_bte: output of a layer with `join="next"`, for the layer above; else None.
+      lower: what mixers hand up the stack by name, for the same frames.
+    """
+
+    x_btd: jax.Array
+    side_bte: jax.Array | None
+    lower: dict[str, jax.Array]
 
 
 class Block(nn.Module):
@@ -27,7 +52,7 @@ class Block(nn.Module):
     of each branch starts `1 / sqrt(branches)` times smaller than usual, so the
     variance of the residual stream does not grow with depth (Radford et al. 2019,
     section 2.3); a mixer takes part by declaring the field `out_scale`. A layer that
-    is not residual is the same without the sums.
+    replaces x is the same without the sums; one that joins the next leaves x as it is.
 
     Attributes:
       layer: what to build, from `models.backbone`.
@@ -35,6 +60,8 @@ class Block(nn.Module):
       dtype: compute type; parameters, norms' statistics and states are float32.
       dropout: rate on the branches, on exactly when the rng stream "dropout" is given.
       branches: residual branches in the whole stack.
+      index: place among the layers of the same row, from 0.
+      count: layers of the same row.
     """
 
     layer: Layer
@@ -42,60 +69,96 @@ class Block(nn.Module):
     dtype: Any = jnp.float32
     dropout: float = 0.0
     branches: int = 1
+    index: int = 0
+    count: int = 1
 
     def setup(self) -> None:
         layer = self.layer
-        scale = self.branches**-0.5 if layer.residual else 1.0
-        mixer = mixer_class(layer)
-        given = {"out_scale": scale} if "out_scale" in field_names(mixer) else {}
         self.mixer_norm = norm(layer.norm, self.dtype)
-        self.mixer = mixer(self.width, self.dtype, **given, **dict(layer.options))
+        self.mixer = self._build(mixer_class(layer.mixer), layer.options)
         self.drop = nn.Dropout(self.dropout)
+        # Has parameters only where a layer below joins this one.
+        self.side = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
         if layer.channel != "none":
             self.channel_norm = norm(layer.norm, self.dtype)
-            self.channel = CHANNELS[layer.channel](
-                self.width, self.dtype, out_scale=scale
-            )
+            channel = mixer_class(CHANNELS[layer.channel].mixer)
+            self.channel = self._build(channel, layer.channel_options)
 
     def __call__(
         self,
-        x_btd: jax.Array,
-        state: Any = None,
+        handed: Handed,
+        state: BlockState | None = None,
         reset_bt: jax.Array | None = None,
         last_only: bool = False,
-    ) -> tuple[jax.Array, Any]:
-        """Runs the layer; with `last_only` it returns the last frame, [B, 1, D].
+    ) -> tuple[Handed, BlockState]:
+        """Runs the layer; with `last_only` it hands on the last frame, [B, 1, D].
 
-        The mixer sees every frame either way; what follows it works frame by frame,
-        so the last frame and the state are the same as without `last_only`.
+        What moves information along time sees every frame either way; what follows it
+        works frame by frame, so the last frame and the state are the same as without
+        `last_only`.
         """
-        y_btd = x_btd if self.mixer_norm is None else self.mixer_norm(x_btd)
-        y_btd, state = self.mixer(y_btd, state, reset_bt)
-        if last_only:
-            x_btd, y_btd = x_btd[:, -1:], y_btd[:, -1:]
+        x_btd, side_bte, lower = handed
+        mixer_state, channel_state = (None, None) if state is None else state
+        y_btd = x_btd if side_bte is None else x_btd + self.side(side_bte)
+        y_btd = y_btd if self.mixer_norm is None else self.mixer_norm(y_btd)
+        if takes_lower(type(self.mixer)):
+            y_btd, mixer_state, lower = self.mixer(
+                y_btd, mixer_state, reset_bt, lower=lower
+            )
+        else:
+            y_btd, mixer_state = self.mixer(y_btd, mixer_state, reset_bt)
+        late = self.layer.channel != "none" and CHANNELS[self.layer.channel].temporal
+        if last_only and not late:
+            x_btd, y_btd, reset_bt = x_btd[:, -1:], y_btd[:, -1:], None
+        if self.layer.join == "next":
+            return Handed(x_btd, y_btd, lower), BlockState(mixer_state, ())
         x_btd = self._add(x_btd, y_btd)
-        if self.layer.channel != "none":
-            y_btd = x_btd if self.channel_norm is None else self.channel_norm(x_btd)
-            x_btd = self._add(x_btd, self.channel(y_btd))
-        return x_btd, state
+        if self.layer.channel == "none":
+            return Handed(x_btd, None, lower), BlockState(mixer_state, ())
+        y_btd = x_btd if self.channel_norm is None else self.channel_norm(x_btd)
+        y_btd, channel_state = self.channel(y_btd, channel_state, reset_bt)
+        x_btd = self._add(x_btd, y_btd)
+        if last_only and late:
+            x_btd = x_btd[:, -1:]
+        return Handed(x_btd, None, lower), BlockState(mixer_state, channel_state)
 
-    def initial_state(self, batch_size: int) -> Any:
-        """Returns the state an episode starts from: the mixer's."""
-        return self.mixer.initial_state(batch_size)
+    def initial_state(self, batch_size: int) -> BlockState:
+        """Returns the state an episode starts from."""
+        has_channel = self.layer.channel != "none"
+        return BlockState(
+            self.mixer.initial_state(batch_size),
+            self.channel.initial_state(batch_size) if has_channel else (),
+        )
+
+    @nn.nowrap
+    def _build(self, mixer: type[nn.Module], options: tuple) -> nn.Module:
+        names = field_names(mixer)
+        known = {
+            "out_scale": self.branches**-0.5 if self.layer.join == "residual" else 1.0,
+            "layer": self.index,
+            "layers": self.count,
+        }
+        given = {name: value for name, value in known.items() if name in names}
+        return mixer(self.width, self.dtype, **given, **dict(options))
 
     def _add(self, x_btd: jax.Array, y_btd: jax.Array) -> jax.Array:
         y_btd = self.drop(y_btd, deterministic=not self.has_rng("dropout"))
         # The stream keeps the type the encoder gave it.
         y_btd = y_btd.astype(x_btd.dtype)
-        return x_btd + y_btd if self.layer.residual else y_btd
+        return x_btd + y_btd if self.layer.join == "residual" else y_btd
 
 
-def mixer_class(layer: Layer) -> type[nn.Module]:
-    """Imports the mixer a layer names."""
-    file, name = layer.mixer.split(":")
+def mixer_class(mixer: str) -> type[nn.Module]:
+    """Imports the mixer "file:Class" names."""
+    file, name = mixer.split(":")
     return getattr(importlib.import_module(f"jaxbench.mixers.{file}"), name)
 
 
 def field_names(module: type[nn.Module]) -> list[str]:
     """Lists the dataclass fields of a linen module class."""
     return [field.name for field in dataclasses.fields(module)]
+
+
+def takes_lower(mixer: type[nn.Module]) -> bool:
+    """Whether a mixer reads or adds to what layers hand up the stack."""
+    return "lower" in inspect.signature(mixer.__call__).parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxbench.errors import InputError, nearest
-from jaxbench.models.backbone import Layer, resolve
+from jaxbench.models.backbone import Layer, resolve, with_options
 from jaxbench.models.block import GIVEN, field_names, mixer_class
+from jaxbench.models.row import CHANNELS
 from jaxbench.models.stack import Stack
 
 
@@ -36,8 +36,9 @@ def build_stack(
       dropout: rate on the residual branches, in [0, 1).
       dtype: compute type, float32 or bfloat16.
       remat: recompute blocks in the backward pass.
-      options: fields of mixers to set, e.g. {"state_size": 32}. In a hybrid each goes
-        to the layers whose mixer has it.
+      options: fields of mixers to set, e.g. {"state_size": 32}, or of channel mixers,
+        {"channel.experts": 4}. In a hybrid each goes to the layers whose mixer has it.
+        A backbone that sees windows has the option "window".
 
     Raises:
       InputError: the text does not parse or names no row; width, depth or dropout is
@@ -50,8 +51,12 @@ def build_stack(
         raise InputError(f"width={width} must be at least 1")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout={dropout} must be in [0, 1)")
-    layers = _with_options(resolved.name, layers, options or {})
-    return Stack(layers, width, dtype, dropout, remat)
+    options = dict(options or {})
+    window = resolved.window
+    if window:
+        window = _window(options.pop("window", window))
+    layers = _with_options(resolved.name, layers, options)
+    return Stack(layers, width, dtype, dropout, remat, window)
 
 
 def count_parameters(params: Any) -> int:
@@ -65,13 +70,19 @@ def state_bytes(state: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
+def _window(window: Any) -> int:
+    if type(window) is not int or window < 1:
+        raise InputError(f"window={window!r} must be an integer of at least 1")
+    return window
+
+
 def _with_options(
     backbone: str, layers: tuple[Layer, ...], options: Mapping[str, Any]
 ) -> tuple[Layer, ...]:
-    known = {layer.mixer: _option_types(layer) for layer in layers}
-    every = sorted(set().union(*known.values()))
+    known = [_option_types(layer) for layer in layers]
+    every = sorted(set().union(*known))
     for name, value in options.items():
-        takers = [types[name] for types in known.values() if name in types]
+        takers = [types[name] for types in known if name in types]
         if not takers:
             hint = f"nearest: {nearest(name, every)}" if every else "it has none"
             raise InputError(f"backbone {backbone!r} has no option {name!r}; {hint}")
@@ -82,18 +93,23 @@ def _with_options(
                     f"{wanted.__name__}, not {type(value).__name__}"
                 )
     merged = []
-    for layer in layers:
-        own = {key: options[key] for key in options if key in known[layer.mixer]}
-        pairs = tuple(sorted({**dict(layer.options), **own}.items()))
-        merged.append(dataclasses.replace(layer, options=pairs))
+    for layer, types in zip(layers, known, strict=True):
+        own = {name: value for name, value in options.items() if name in types}
+        merged.append(with_options(layer, own))
     return tuple(merged)
 
 
 def _option_types(layer: Layer) -> dict[str, type]:
-    """Options of a layer's mixer, each with the type of its default."""
-    mixer = mixer_class(layer)
-    names = [name for name in field_names(mixer) if name not in GIVEN]
-    return {name: type(getattr(mixer, name)) for name in names}
+    """Options of a layer's two mixers, each with the type of its default."""
+    mixers = {"": mixer_class(layer.mixer)}
+    if layer.channel != "none":
+        mixers["channel."] = mixer_class(CHANNELS[layer.channel].mixer)
+    return {
+        prefix + name: type(getattr(mixer, name))
+        for prefix, mixer in mixers.items()
+        for name in field_names(mixer)
+        if name not in GIVEN
+    }
 
 
 def _fits(value: Any, wanted: type) -> bool:

@@ -96,3 +96,27 @@ def sliding_windows(
         last_valid = last_valid & (before[:, length:] == episode[:, -1:])
         last_x = jnp.where(last_valid[..., None], last_x, 0)
     return w, valid_btw, WindowRing(last_x.astype(jnp.float32), last_valid)
+
+
+def last_window(
+    x_btd: Array,
+    window: int,
+    ring: WindowRing | None = None,
+    reset_bt: Array | None = None,
+) -> tuple[Array, Array, WindowRing]:
+    """The last frame's window alone: w_bwd, valid_bw and the ring. O(T + window)."""
+    batch, length, width = x_btd.shape
+    if ring is None:
+        ring = initial_ring(batch, window=window, width=width)
+    skip = max(length - window, 0)
+    before = window - 1 if skip == 0 else 0
+    x = jnp.concatenate([ring.x_bwd[:, :before].astype(x_btd.dtype), x_btd], 1)
+    present = jnp.ones((batch, length), bool)
+    valid = jnp.concatenate([ring.valid_bw[:, :before], present], 1)
+    if reset_bt is not None:
+        episode = jnp.cumsum(reset_bt.astype(jnp.int32), axis=1)
+        episode = jnp.pad(episode, ((0, 0), (before, 0)))
+        valid = valid & (episode == episode[:, -1:])
+    w, valid = x[:, -window:], valid[:, -window:]
+    w = jnp.where(valid[..., None], w, 0)
+    return w, valid, WindowRing(w[:, 1:].astype(jnp.float32), valid[:, 1:])

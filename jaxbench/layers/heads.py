@@ -1,0 +1,68 @@
+"""Splitting a width into heads, and norms that treat each head by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+
+# Width of a head where a mixer's option leaves their number open.
+HEAD = 64
+
+
+def head_count(width: int, heads: int) -> int:
+    """Returns `heads`, or for 0 one head for each 64 channels, at least one.
+
+    Raises:
+      InputError: the heads do not divide the width.
+    """
+    count = heads or max(width // HEAD, 1)
+    if count < 1 or width % count:
+        raise InputError(
+            f"heads={count} does not divide width={width}; choose a width that is a "
+            "multiple of the heads"
+        )
+    return count
+
+
+def split_heads(x_bte: jax.Array, heads: int) -> jax.Array:
+    """[B, T, H K] as [B, T, H, K]."""
+    return x_bte.reshape(*x_bte.shape[:2], heads, -1)
+
+
+def merge_heads(x_bthk: jax.Array) -> jax.Array:
+    """[B, T, H, K] as [B, T, H K]."""
+    return x_bthk.reshape(*x_bthk.shape[:2], -1)
+
+
+class GroupNorm(nn.Module):
+    """Layer norm of each head by itself, with a scale and a bias for every channel.
+
+    Statistics are float32 and of one frame: frames do not meet.
+
+    Attributes:
+      heads: H.
+      dtype: type of the result.
+      epsilon: added to the variance.
+    """
+
+    heads: int
+    dtype: Any = jnp.float32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x_btd: jax.Array) -> jax.Array:
+        """Normalises [B, T, H K]."""
+        norm = nn.GroupNorm(
+            self.heads,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            use_fast_variance=False,
+            name="norm",
+        )
+        # Flax sums over all axes but the first and the groups of the last.
+        return norm(x_btd.reshape(-1, x_btd.shape[-1])).reshape(x_btd.shape)

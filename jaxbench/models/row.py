@@ -1,0 +1,85 @@
+"""What a row of the table of backbones says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+# What a stream gives next to a window that starts where the stream does: the same
+# ("exact"), a function with a longer past than training showed ("unbounded": banded
+# attention sees depth * (window - 1) frames back), or only a recomputed window.
+STREAMS = ("exact", "unbounded", "window")
+
+# Where the output f of a layer goes: "residual" x + f; "replace" f instead of x;
+# "next" only into the layer above, through a projection of that layer, x stays.
+JOINS = ("residual", "replace", "next")
+
+# The original benchmark's depth for nearly all its backbones.
+DEFAULT_DEPTH = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """A channel mixer.
+
+    Attributes:
+      mixer: "file:Class" under `jaxbench.mixers`.
+      temporal: whether information moves along time in it after all.
+    """
+
+    mixer: str
+    temporal: bool = False
+
+
+CHANNELS: dict[str, Channel] = {
+    "mlp": Channel("channel:MLP"),
+    "glu": Channel("channel:GLU"),
+    "kan": Channel("kan:KAN"),
+    "moe": Channel("moe:MoE"),
+    "rwkv6": Channel("rwkv6:ChannelMix", temporal=True),
+    "rwkv7": Channel("rwkv7:ChannelMix", temporal=True),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One backbone.
+
+    Attributes:
+      title: name for people.
+      paper: authors, year and arXiv id or venue of what is implemented.
+      mixer: "file:Class" under `jaxbench.mixers`; empty in a pattern row.
+      pattern: names of rows along depth, see `backbone.parse`; empty in a mixer row.
+      channel: second half of the block, a key of `CHANNELS`, or "none". In a pattern
+        row None keeps what its elements say.
+      norm: kind of the norm before each branch and after the stack (`layers.norms`).
+        In a pattern row None keeps what its elements say.
+      join: one of `JOINS`. Pattern rows: as the elements say.
+      temporal: whether information moves along time. Pattern rows: if any element's.
+      depth: layers by default; None is `DEFAULT_DEPTH`, or the length of the pattern.
+      options: fields of the mixer that differ from its defaults; those of the channel
+        mixer are called "channel.field". In a pattern row all begin with the name of
+        the element they are for: {"mamba.state_size": 32}.
+      causal: whether y_t depends on x_1..x_t only, inside a window.
+      streams: one of `STREAMS`. Pattern rows: the weakest of their elements'.
+      window: frames of the window of a row with streams="window".
+      aliases: other names it answers to.
+      note: what a reader of the table should know.
+    """
+
+    title: str
+    paper: str = ""
+    mixer: str = ""
+    pattern: str = ""
+    channel: str | None = None
+    norm: str | None = None
+    join: str = "residual"
+    temporal: bool = True
+    depth: int | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    causal: bool = True
+    streams: str = "exact"
+    window: int = 0
+    aliases: tuple[str, ...] = ()
+    note: str = ""
