@@ -1,0 +1,125 @@
+"""Gated SSM: a moving average for each channel, behind two gates for each frame."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.layers.inits import lecun
+from jaxbench.layers.short_convolution import ShortConvolution
+from jaxbench.ops.diagonal import diagonal
+
+
+class GatedSSMState(NamedTuple):
+    """What a gated SSM carries.
+
+    Attributes:
+      h_be: moving averages, float32.
+      conv_bwe: last inputs of the short convolution, float32.
+    """
+
+    h_be: jax.Array
+    conv_bwe: jax.Array
+
+
+class GatedSSM(nn.Module):
+    """Mamba's shape with a fixed decay for each channel and scalar gates.
+
+    x, z = W x;  x = SiLU(conv(x));  [delta, B, C] = W_x x
+    g_t = sigmoid(mean softplus(W_g delta_t + b_g));  s_t = sigmoid(B_t . C_t)
+    u_t = g_t s_t x_t;  h_t = a h_{t-1} + (1 - a) u_t;  y_t = u_t + (1 - g_t) h_t
+    output W_out (y * SiLU(z))
+
+    Source: the layer of this name in Edifice, which no paper describes. Differences:
+    that one weighs each frame by its place in the window, so nothing moves along time
+    but a mean over four frames; here h is the moving average its text promises, its
+    decay is learned for each channel (there 0.9 for all), the convolution is a real
+    depthwise one, and the projections have no biases.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; gates, decay and state are float32.
+      out_scale: factor on the initial output projection.
+      state_size: N, length of B and C.
+      expansion: inner width E over model width.
+      taps: length of the short convolution.
+      rank: width of delta; 0 is ceil(D / 16).
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    state_size: int = 16
+    expansion: int = 2
+    taps: int = 4
+    rank: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: GatedSSMState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, GatedSSMState]:
+        """Mixes [B, T, D] along time; O(T E (D + N)) work."""
+        inner = self.expansion * self.width
+        project = nn.Dense(2 * inner, use_bias=False, dtype=self.dtype, name="project")
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        h_be, conv_bwe = (None, None) if state is None else state
+        x_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
+        conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
+        x_bte, conv_bwe = conv(x_bte, conv_bwe, reset_bt)
+        x_bte = nn.silu(x_bte)
+        open_bt1, kept_bt1, shared_bt1 = self._gates(x_bte)
+        u_bte = open_bt1 * shared_bt1 * x_bte.astype(jnp.float32)
+        logit_e = self.param("ssm_decay_logit", _decay_logit, (inner,))
+        y_bte, h_be = diagonal(
+            jnp.broadcast_to(nn.sigmoid(logit_e)[None, None], u_bte.shape),
+            nn.sigmoid(-logit_e)[None, None] * u_bte,
+            h_be,
+            reset_bt,
+        )
+        y_bte = u_bte + kept_bt1 * y_bte
+        y_btd = out(y_bte.astype(self.dtype) * nn.silu(z_bte))
+        return y_btd, GatedSSMState(h_be, conv_bwe)
+
+    def _gates(self, x_bte: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """g, 1 - g and s, float32 [B, T, 1]."""
+        inner, rank = x_bte.shape[-1], self.rank or -(-self.width // 16)
+        select = nn.Dense(
+            rank + 2 * self.state_size, use_bias=False, dtype=self.dtype, name="select"
+        )
+        selected = select(x_bte).astype(jnp.float32)
+        delta_btr, b_btn, c_btn = jnp.split(
+            selected, [rank, rank + self.state_size], axis=-1
+        )
+        kernel_re = self.param("gate_kernel", lecun(), (rank, inner))
+        bias_e = self.param("ssm_gate_bias", nn.initializers.zeros, (inner,))
+        step_bte = jax.nn.softplus(delta_btr @ kernel_re + bias_e[None, None])
+        logit_bt1 = step_bte.mean(axis=-1, keepdims=True)
+        shared_bt1 = nn.sigmoid(jnp.sum(b_btn * c_btn, axis=-1, keepdims=True))
+        return nn.sigmoid(logit_bt1), nn.sigmoid(-logit_bt1), shared_bt1
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> GatedSSMState:
+        """Returns zeros."""
+        inner = self.expansion * self.width
+        return GatedSSMState(
+            jnp.zeros((batch_size, inner), jnp.float32),
+            jnp.zeros((batch_size, self.taps - 1, inner), jnp.float32),
+        )
+
+
+def _decay_logit(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:
+    """Logits of decays uniform on [0.8, 0.99]: memories of 5 to 100 frames."""
+    decay = jax.random.uniform(key, shape, dtype, 0.8, 0.99)
+    return jnp.log(decay) - jnp.log1p(-decay)

@@ -1,0 +1,128 @@
+"""S5: one state-space model for all channels, diagonal, scanned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+from jaxbench.layers.inits import Initializer, log_uniform
+from jaxbench.ops.diagonal import diagonal
+from jaxbench.ops.hippo import hippo_legs_nplr
+
+
+class S5State(NamedTuple):
+    """What S5 carries.
+
+    Attributes:
+      x_bn: states of one conjugate half, complex64; N = P / 2.
+    """
+
+    x_bn: jax.Array
+
+
+class S5(nn.Module):
+    """A state-space model from all channels to all channels, then a gate.
+
+    x' = Lambda x + B u, discretised by zero-order hold with a time step for each state
+    y = 2 Re(C x) + D u;  output y * sigmoid(W GELU(y))
+
+    Lambda starts as `blocks` copies of the normal part of HiPPO-LegS. B and C start as
+    a Gaussian matrix in the eigenbasis V of that part: the real and imaginary parts of
+    V are sqrt(1/2) times an orthonormal basis, so the parts are drawn directly, each
+    with half the variance.
+
+    Source: Smith et al. 2022, arXiv:2208.04933, sections 3.1 to 3.3. Differences: real
+    parts of Lambda are -exp(p), so they stay negative without clipping, and time steps
+    are kept within [1e-4, 1]. There is no projection after the gate, so no `out_scale`.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the gate; the state space is float32 and complex64.
+      state_size: P; P / 2 complex states in all. A multiple of 2 * `blocks`.
+      blocks: J, copies of the HiPPO spectrum, each of P / J states.
+      dt_min: smallest initial time step.
+      dt_max: largest initial time step.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    state_size: int = 256
+    blocks: int = 8
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: S5State | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, S5State]:
+        """Mixes [B, T, D] along time; O(T D P) work."""
+        u_btd, half = x_btd.astype(jnp.float32), self._half()
+        a_n, b_scale_n = self._discretized()
+        part_init = nn.initializers.normal((2 * self.width) ** -0.5)
+        b_dn2 = self._parts("ssm_b", part_init, (self.width, half), axis=1)
+        re_btn, im_btn = jnp.split(u_btd @ b_dn2, 2, axis=-1)
+        b_btn = b_scale_n[None, None] * jax.lax.complex(re_btn, im_btn)
+        x_btn, x_bn = diagonal(
+            jnp.broadcast_to(a_n[None, None], b_btn.shape),
+            b_btn,
+            None if state is None else state.x_bn,
+            reset_bt,
+        )
+        part_init = nn.initializers.normal((2 * self.state_size) ** -0.5)
+        c_n2d = self._parts("c", part_init, (half, self.width), axis=0)
+        d_d = self.param("ssm_d", nn.initializers.normal(1.0), (self.width,))
+        # Re(C x) = Re(C) Re(x) - Im(C) Im(x)
+        x_btn2 = jnp.concatenate([x_btn.real, -x_btn.imag], axis=-1)
+        y_btd = 2 * (x_btn2 @ c_n2d) + d_d[None, None] * u_btd
+        y_btd = y_btd.astype(self.dtype)
+        gate = nn.Dense(self.width, dtype=self.dtype, name="gate")
+        return y_btd * nn.sigmoid(gate(nn.gelu(y_btd))), S5State(x_bn)
+
+    def _discretized(self) -> tuple[jax.Array, jax.Array]:
+        """exp(dt Lambda) and (exp(dt Lambda) - 1) / Lambda, complex [N]."""
+        poles, _, _, _ = hippo_legs_nplr(self.state_size // self.blocks)
+        poles_n = np.tile(poles, self.blocks)
+        log_decay_n = self.param(
+            "ssm_log_decay", lambda _: jnp.float32(np.log(-poles_n.real))
+        )
+        frequency_n = self.param("ssm_frequency", lambda _: jnp.float32(poles_n.imag))
+        lambda_n = jax.lax.complex(-jnp.exp(log_decay_n), frequency_n)
+        log_dt_n = self.param(
+            "ssm_log_dt", log_uniform(self.dt_min, self.dt_max), poles_n.shape
+        )
+        z_n = jnp.exp(jnp.clip(log_dt_n, math.log(1e-4), 0.0)) * lambda_n
+        return jnp.exp(z_n), jnp.expm1(z_n) / lambda_n
+
+    def _parts(
+        self, name: str, init: Initializer, shape: tuple[int, int], axis: int
+    ) -> jax.Array:
+        """Real and imaginary part of a complex matrix side by side along `axis`."""
+        parts = [self.param(f"{name}_{part}", init, shape) for part in ("re", "im")]
+        return jnp.concatenate(parts, axis=axis)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> S5State:
+        """Returns zeros."""
+        return S5State(jnp.zeros((batch_size, self._half()), jnp.complex64))
+
+    @nn.nowrap
+    def _half(self) -> int:
+        if (
+            self.blocks < 1
+            or self.state_size < 2
+            or self.state_size % (2 * self.blocks)
+        ):
+            raise InputError(
+                f"state_size={self.state_size} must be a positive multiple of twice "
+                f"blocks={self.blocks}: each block has an even number of states"
+            )
+        return self.state_size // 2
