@@ -1,0 +1,140 @@
+"""Test-time training: the state is a linear model that learns from the frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+from jaxbench.layers.inits import lecun
+from jaxbench.layers.norms import norm
+from jaxbench.layers.rotary import rotary
+from jaxbench.ops.fast_weights import (
+    FastWeights,
+    InnerModel,
+    initial_fast_weights,
+    mini_batch_places,
+    ttt_linear,
+)
+
+INNER_DEVIATION = 0.02
+
+
+class TTT(nn.Module):
+    """TTT-Linear: gradient descent on |k + LN(k W + c) - v|^2 / 2 along the sequence.
+
+    q, k, v = W x, q and k rotated;  eta = sigmoid(w . x + b) / K for each head
+    tau_i = max(1 / i + theta_i, 0), i = 1 .. b the place in the mini-batch
+    W_t = W - tau_i sum_j eta_j grad_j, over the mini-batch so far; c likewise
+    y_t = q_t + LN(q_t W_t + c_t);  output W_o LayerNorm(y), or W_o (GELU(W_g x)
+    LayerNorm(y)) with a gate
+
+    An episode starts with the learned W and c, and with a new mini-batch. Positions of
+    the rotation are places in the mini-batch. Source: Sun et al. 2024,
+    arXiv:2407.04620, section 2 and appendix A, with the Transformer backbone: no
+    convolutions. Difference: mini-batches of 10 frames, not 16, for windows of 30.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; rates, inner model and norms' statistics are
+        float32.
+      out_scale: factor on the initial output projection.
+      heads: H, one inner model each; D / H must be an even integer.
+      mini_batch: b, frames whose gradients are taken at the same W.
+      gate: multiply by GELU(W_g x) before the output projection.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    mini_batch: int = 10
+    gate: bool = False
+
+    def setup(self) -> None:
+        head = self._head_width()
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        small = nn.initializers.normal(INNER_DEVIATION)
+        self.qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype)
+        # Inner rates are part of the recurrence, so they are never rounded.
+        self.eta = nn.Dense(self.heads, dtype=jnp.float32, kernel_init=small)
+        self.inner_kernel = self.param("inner_kernel", small, (self.heads, head, head))
+        self.inner_bias = self.param("inner_bias", zeros, (self.width,))
+        self.inner_scale = self.param("inner_scale", ones, (self.width,))
+        self.inner_shift = self.param("inner_shift", zeros, (self.width,))
+        self.theta = self.param("theta", zeros, (self.mini_batch,))
+        self.norm = norm("layer", self.dtype)
+        if self.gate:
+            self.gate_project = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
+        self.out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+        )
+
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: FastWeights | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, FastWeights]:
+        """Mixes [B, T, D] along time; see `ops.fast_weights.ttt_linear` for the cost.
+
+        The learned W and c get a gradient from episodes that start inside the call:
+        `state` None, a reset, or a state that `initial_state` made in the same trace.
+        """
+        batch, length, _ = x_btd.shape
+        head = self._head_width()
+        shape = (batch, length, 3, self.heads, head)
+        q_bthk, k_bthk, v_bthk = jnp.moveaxis(self.qkv(x_btd).reshape(shape), 2, 0)
+        count_b = jnp.zeros((batch,), jnp.int32) if state is None else state.count_b
+        place_bt = mini_batch_places(count_b, reset_bt, length, self.mini_batch)
+        y_bthk, state = ttt_linear(
+            rotary(q_bthk, place_bt),
+            rotary(k_bthk, place_bt),
+            v_bthk,
+            nn.sigmoid(self.eta(x_btd)) / head,
+            self._inner_model(),
+            state,
+            reset_bt,
+        )
+        y_btd = self.norm(y_bthk.reshape(x_btd.shape))
+        if self.gate:
+            y_btd = nn.gelu(self.gate_project(x_btd)) * y_btd
+        return self.out(y_btd), state
+
+    def initial_state(self, batch_size: int) -> FastWeights:
+        """Returns the learned W and c of an episode's start, with nothing learned."""
+        return initial_fast_weights(self._inner_model(), batch_size)
+
+    def _inner_model(self) -> InnerModel:
+        shape = (self.heads, self._head_width())
+        place_m = jnp.arange(1, self.mini_batch + 1, dtype=jnp.float32)
+        return InnerModel(
+            self.inner_kernel,
+            self.inner_bias.reshape(shape),
+            self.inner_scale.reshape(shape),
+            self.inner_shift.reshape(shape),
+            nn.relu(1 / place_m + self.theta),
+        )
+
+    @nn.nowrap
+    def _head_width(self) -> int:
+        if self.heads < 1 or self.width % self.heads:
+            raise InputError(
+                f"heads={self.heads} does not divide width={self.width}; choose a "
+                f"width that is a multiple of the heads"
+            )
+        head = self.width // self.heads
+        if head % 2:
+            raise InputError(
+                f"width={self.width} over heads={self.heads} gives heads of {head}; "
+                f"rotary positions need an even width"
+            )
+        if self.mini_batch < 1:
+            raise InputError(f"mini_batch={self.mini_batch} must be at least 1")
+        return head
