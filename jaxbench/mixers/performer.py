@@ -1,0 +1,181 @@
+"""Performer: softmax attention to the whole past, estimated by random features."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+from jaxbench.layers.inits import lecun
+from jaxbench.layers.rotary import rotary
+from jaxbench.ops.attention import positions
+from jaxbench.ops.normalized_linear_attention import (
+    NormalizedState,
+    initial_state,
+    normalized_linear_attention,
+)
+
+# Keeps every feature, and with it every weight of the past, above 0.
+EPSILON = 1e-6
+
+
+class PerformerState(NamedTuple):
+    """What Performer carries.
+
+    Attributes:
+      s_bhkv: sum of the features of the keys times the values, over e^m, float32.
+      n_bhk: sum of the features of the keys, over e^m, float32.
+      m_bh: largest logarithm of a key's features so far, -inf at first, float32.
+      position_b: frames since the episode started, int32.
+    """
+
+    s_bhkv: jax.Array
+    n_bhk: jax.Array
+    m_bh: jax.Array
+    position_b: jax.Array
+
+
+class Performer(nn.Module):
+    """Causal attention with the kernel exp(q . k / sqrt(K)) estimated by FAVOR+.
+
+    o_t = sum_s phi(q_t) . phi(k_s) v_s / sum_s phi(q_t) . phi(k_s) over the frames
+    s <= t of the episode;  phi(x) = exp(Omega x' - |x'|^2 / 2) / sqrt(M)
+    x' = x / K^(1/4);  output W_o concat(o)
+
+    Source: Choromanski et al. 2020, arXiv:2009.14794, lemma 1 and section 2.4; the rows
+    of Omega are orthogonal in blocks, shared by the heads and never trained.
+    Differences: rotary positions instead of absolute ones, no biases; Omega is not
+    drawn anew during training; keys are scaled by their own largest feature, which the
+    recurrence takes as an input gate, not by the largest of the whole sequence.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; features, sums and their quotient are float32.
+      out_scale: factor on the initial output projection.
+      heads: H; D / H must be an even integer.
+      features: M, random features of a query or key. The error of a weight falls as
+        1 / sqrt(M) and grows as exp(|q'| |k'|).
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    features: int = 64
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: PerformerState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, PerformerState]:
+        """Mixes [B, T, D] along time; O(T (D^2 + M D)) work."""
+        batch, length, _ = x_btd.shape
+        head = self._head_width()
+        omega_mk = self.variable(
+            "constants",
+            "omega",
+            lambda: orthogonal_features(self.make_rng("params"), self.features, head),
+        ).value
+        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        shape = (batch, length, 3, self.heads, head)
+        q_bthk, k_bthk, v_bthk = jnp.moveaxis(qkv(x_btd).reshape(shape), 2, 0)
+        start_b = jnp.zeros((batch,), jnp.int32) if state is None else state.position_b
+        position_bt, position_b = positions(start_b, reset_bt, length)
+        # The scale of a query's features is that of its sum, so it cancels.
+        q_bthm, _ = positive_features(rotary(q_bthk, position_bt), omega_mk)
+        k_bthm, log_i_bth = positive_features(rotary(k_bthk, position_bt), omega_mk)
+        o_bthk, memory = normalized_linear_attention(
+            q_bthm,
+            k_bthm,
+            v_bthk,
+            jnp.zeros_like(log_i_bth),
+            log_i_bth,
+            None if state is None else NormalizedState(*state[:3]),
+            reset_bt,
+            normalizer="sum",
+        )
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        y_btd = out(o_bthk.reshape(x_btd.shape))
+        return y_btd, PerformerState(*memory, position_b)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> PerformerState:
+        """Returns the sums over no frame, at position 0."""
+        memory = initial_state(
+            batch_size,
+            heads=self.heads,
+            key_size=self.features,
+            value_size=self._head_width(),
+        )
+        return PerformerState(*memory, jnp.zeros((batch_size,), jnp.int32))
+
+    @nn.nowrap
+    def _head_width(self) -> int:
+        if self.heads < 1 or self.width % self.heads:
+            raise InputError(
+                f"heads={self.heads} does not divide width={self.width}; choose a "
+                f"width that is a multiple of the heads"
+            )
+        head = self.width // self.heads
+        if head % 2:
+            raise InputError(
+                f"width={self.width} over heads={self.heads} gives heads of {head}; "
+                f"rotary positions need an even width"
+            )
+        if self.features < 1:
+            raise InputError(f"features={self.features} must be at least 1")
+        return head
+
+
+def orthogonal_features(key: jax.Array, count: int, width: int) -> jax.Array:
+    """Draws Omega: `count` Gaussian directions, orthogonal in blocks of `width`.
+
+    Each row has the distribution of a standard normal vector: a direction from a
+    random orthogonal matrix, and the norm of an independent normal vector
+    (Choromanski et al. 2020, section 2.4). Returns float32 [count, width].
+    """
+    direction_key, norm_key = jax.random.split(key)
+    blocks = -(-count // width)
+    direction = jax.random.orthogonal(direction_key, width, (blocks,))
+    direction = direction.reshape(-1, width)[:count]
+    normal = jax.random.normal(norm_key, (count, width))
+    return direction * jnp.linalg.norm(normal, axis=-1, keepdims=True)
+
+
+def positive_features(
+    x_bthk: jax.Array, omega_mk: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """FAVOR+ features of queries or keys, their largest one split off.
+
+    With phi(x) = e^scale * features, the mean of phi(q) . phi(k) over Omega is
+    exp(q . k / sqrt(K)), but for 1e-6 that keeps every feature positive. The scale
+    carries the gradient of -|x|^2 / (2 sqrt(K)) only: what else it does, it takes back
+    from the features.
+
+    Args:
+      x_bthk: queries or keys.
+      omega_mk: from `orthogonal_features`.
+
+    Returns:
+      features_bthm, between 0 and about 1 / sqrt(M), and scale_bth, float32.
+    """
+    x_bthk = x_bthk.astype(jnp.float32) * x_bthk.shape[-1] ** -0.25
+    # An error of a logit is a relative error of the weight.
+    logit_bthm = jnp.einsum(
+        "bthk,mk->bthm", x_bthk, omega_mk, precision=jax.lax.Precision.HIGHEST
+    )
+    largest_bth = jax.lax.stop_gradient(logit_bthm.max(-1))
+    features_bthm = jnp.exp(logit_bthm - largest_bth[..., None])
+    features_bthm = features_bthm * omega_mk.shape[0] ** -0.5 + EPSILON
+    return features_bthm, largest_bth - jnp.square(x_bthk).sum(-1) / 2
