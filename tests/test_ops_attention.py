@@ -267,3 +267,158 @@ def test_heads_that_do_not_divide_are_an_error():
     _, k, v = sample(4, groups=3)[0]
     with pytest.raises(ValueError, match="4 query heads"):
         ops.attention(q, k, v)
+
+
+def forgetting_loop(q, k, v, log_decay, window, reset):
+    """Each head of each frame on its own; the decays summed frame by frame."""
+    q, k, v, log_decay = (x.astype(np.float64) for x in (q, k, v, log_decay))
+    o = np.zeros((*q.shape[:3], v.shape[-1]))
+    for i, t, head in np.ndindex(*q.shape[:3]):
+        start = max([0, t - window + 1, *np.flatnonzero(reset[i, : t + 1])])
+        group = head // (q.shape[2] // k.shape[2])
+        weights = []
+        for s in range(start, t + 1):
+            fade = log_decay[i, s + 1 : t + 1, head].sum()
+            weights.append(k[i, s, group] @ q[i, t, head] * KEY**-0.5 + fade)
+        weights = np.exp(np.array(weights) - max(weights))
+        o[i, t, head] = weights @ v[i, start : t + 1, group] / weights.sum()
+    return o
+
+
+def log_decays(length, seed=10, mean=1.0):
+    rng = np.random.default_rng([seed, length])
+    return -rng.exponential(mean, (BATCH, length, HEADS)).astype(np.float32)
+
+
+@pytest.mark.parametrize("length", [1, 30, 100])
+@pytest.mark.parametrize("window", [8, 200])
+def test_forgetting_values(window, length):
+    args, reset = sample(length + 20, seed=11)
+    decay = log_decays(length + 20)
+    want = forgetting_loop(*args, decay, window, reset)
+    for form in ("reference", "blocks"):
+        run = jax.jit(functools.partial(FORMS[form], window=window))
+        o, cache = run(
+            *(x[:, :20] for x in args),
+            reset_bt=reset[:, :20],
+            log_decay_bth=decay[:, :20],
+        )
+        assert relative_error(o, want[:, :20]) < 2e-6
+        o, _ = run(
+            *(x[:, 20:] for x in args),
+            cache=cache,
+            reset_bt=reset[:, 20:],
+            log_decay_bth=decay[:, 20:],
+        )
+        assert relative_error(o, want[:, 20:]) < 2e-6
+
+
+def test_forgetting_gradients():
+    args, reset = sample(80, seed=12)
+    inputs = (*args, log_decays(80))
+    weight = np.random.default_rng(13).normal(size=(BATCH, 80, HEADS, VALUE))
+
+    def gradients(form):
+        def loss(q, k, v, decay):
+            o, _ = FORMS[form](q, k, v, window=9, reset_bt=reset, log_decay_bth=decay)
+            return (weight * o).sum()
+
+        return jax.device_get(jax.jit(jax.grad(loss, (0, 1, 2, 3)))(*inputs))
+
+    want = gradients("reference")
+    for x, y in zip(gradients("blocks"), want, strict=True):
+        assert relative_error(x, y) < 5e-6
+    rng = np.random.default_rng(14)
+    for i, grad in enumerate(want):
+        direction = rng.normal(size=grad.shape)
+        ends = []
+        for sign in (1, -1):
+            moved = [x.astype(np.float64) for x in inputs]
+            moved[i] = moved[i] + sign * 1e-6 * direction
+            ends.append((weight * forgetting_loop(*moved, 9, reset)).sum())
+        size = np.abs(grad * direction).sum()
+        assert size > 1
+        numeric = (ends[0] - ends[1]) / 2e-6
+        assert abs((grad * direction).sum() - numeric) <= 1e-5 * size
+
+
+@pytest.mark.parametrize("window", [1, 9])
+def test_forgetting_whole_is_chunks_is_steps_and_does_not_drift(window):
+    (q, k, v), reset = sample(400, seed=15)
+    # 10,000 nats are forgotten: a running sum would keep two or three decimals.
+    decay = log_decays(400, mean=25.0)
+    reset[:, 1:] = False
+    run = jax.jit(functools.partial(ops.banded_attention, window=window))
+    whole, last = run(q, k, v, reset_bt=reset, log_decay_bth=decay)
+    want = forgetting_loop(q, k, v, decay, window, reset)
+    assert relative_error(whole, want) < 2e-6
+    cache = ops.initial_cache(
+        BATCH,
+        window=window,
+        heads=GROUPS,
+        key_size=KEY,
+        value_size=VALUE,
+        decays=HEADS,
+    )
+    parts = []
+    for start, stop in ((0, 1), (1, 8), (8, 201), (201, 400)):
+        x = slice(start, stop)
+        o, cache = run(
+            q[:, x],
+            k[:, x],
+            v[:, x],
+            cache=cache,
+            reset_bt=reset[:, x],
+            log_decay_bth=decay[:, x],
+        )
+        parts.append(o)
+    assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
+    jax.tree.map(np.testing.assert_array_equal, cache, last)
+    step = jax.jit(functools.partial(ops.banded_attention_step, window=window))
+    cache = None
+    for t in range(400):
+        o, cache = step(
+            q[:, t],
+            k[:, t],
+            v[:, t],
+            cache=cache,
+            reset_b=reset[:, t],
+            log_decay_bh=decay[:, t],
+        )
+        assert relative_error(o, whole[:, t]) < 1e-6
+    jax.tree.map(np.testing.assert_array_equal, cache, last)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forgetting_takes_no_digits_across_a_reset(form):
+    args, reset = sample(150, seed=16)
+    decay = log_decays(150)
+    reset[:] = False
+    reset[:, 70] = True
+    before = decay.copy()
+    before[:, :71] = -1e9
+    run = jax.jit(functools.partial(FORMS[form], window=20))
+    got, cache = run(*args, reset_bt=reset, log_decay_bth=before)
+    want, fresh = run(*args, reset_bt=reset, log_decay_bth=decay)
+    assert np.isfinite(got).all()
+    np.testing.assert_array_equal(got[:, 70:], want[:, 70:])
+    jax.tree.map(np.testing.assert_array_equal, cache, fresh)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forgetting_nothing_is_attention_and_all_is_the_last_frame(form):
+    args, reset = sample(90, seed=17)
+    run = jax.jit(functools.partial(FORMS[form], window=12, reset_bt=reset))
+    want, _ = run(*args)
+    nothing = np.zeros((BATCH, 90, HEADS), np.float32)
+    np.testing.assert_array_equal(run(*args, log_decay_bth=nothing)[0], want)
+    got, _ = run(*args, log_decay_bth=nothing - 1e6)
+    own = np.repeat(args[2], HEADS // GROUPS, axis=2)
+    np.testing.assert_allclose(got, own, rtol=1e-6)
+
+
+def test_a_cache_without_decays_is_an_error():
+    args, _ = sample(4)
+    cache, _ = full_cache(5)
+    with pytest.raises(ValueError, match="one of cache and call"):
+        ops.banded_attention(*args, window=5, cache=cache, log_decay_bth=log_decays(4))

@@ -1,4 +1,4 @@
-"""Softmax attention to the recent past."""
+"""Softmax attention to the past: a band of it, with an output gate, or forgetting."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import (
     AttentionCache,
@@ -18,31 +19,48 @@ from jaxbench.ops.attention import (
     positions,
 )
 
+GATES = ("elementwise", "headwise")
+
 
 class SlidingWindowAttention(nn.Module):
     """Causal multi-head attention to the last `window` frames, rotary positions.
 
     o_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s over t - window < s <= t, within the
     episode; output W_o concat(o). Source: Beltagy et al. 2020, arXiv:2004.05150,
-    section 3.1, causal; heads as in Vaswani et al. 2017. Differences: rotary positions
-    instead of absolute ones, no biases. A stack of L layers sees L * (window - 1)
-    frames back, so a stream sees further than one window of training.
+    section 3.1, causal; heads as in Vaswani et al. 2017; shared key-value heads from
+    Shazeer 2019, arXiv:1911.02150, and Ainslie et al. 2023, arXiv:2305.13245.
+    Differences: rotary positions instead of absolute ones, no biases. A stack of L
+    layers sees L * (window - 1) frames back, so a stream sees further than one window
+    of training.
+
+    Ordinary causal attention is a window at least as long as the training windows: a
+    stream needs a bounded cache, so there is no endless one.
 
     Attributes:
       width: model width D.
       dtype: type of the matmuls; scores and softmax are float32.
       out_scale: factor on the initial output projection.
-      heads: H; D / H must be an even integer.
+      heads: H query heads of K = D / H channels.
+      kv_heads: key and value heads, each shared by heads / kv_heads queries; 1 is
+        multi-query attention, 0 is as many as `heads`.
       window: frames a frame sees, itself included. 30 is the original benchmark's, and
         the length of its training windows: there it is ordinary causal attention, and
         8 to 16 make the band matter.
+      rotary: part of each head's channels that is rotated: 1 all, 0 none (no positions
+        at all), 0.5 as in Griffin (De et al. 2024, arXiv:2402.19427).
+      qk_norm: RMS-normalise each head's queries and keys before the rotation, with a
+        learned scale (Dehghani et al. 2023, arXiv:2302.05442, section 2, there with
+        LayerNorm): scores stay bounded whatever the weights.
     """
 
     width: int
     dtype: Any = jnp.float32
     out_scale: float = 1.0
     heads: int = 4
+    kv_heads: int = 0
     window: int = 30
+    rotary: float = 1.0
+    qk_norm: bool = False
 
     @nn.compact
     def __call__(
@@ -52,28 +70,89 @@ class SlidingWindowAttention(nn.Module):
         reset_bt: jax.Array | None = None,
     ) -> tuple[jax.Array, AttentionCache]:
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
-        batch, length, _ = x_btd.shape
-        head = self._head_width()
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
-        shape = (batch, length, 3, self.heads, head)
-        q_bthk, k_bthk, v_bthk = jnp.moveaxis(qkv(x_btd).reshape(shape), 2, 0)
-        start_b = jnp.zeros((batch,), jnp.int32) if state is None else state.position_b
-        position_bt, _ = positions(start_b, reset_bt, length)
+        head, shared = self._head_width(), self.kv_heads or self.heads
+        columns = (self.heads + 2 * shared) * head
+        qkv = nn.Dense(columns, use_bias=False, dtype=self.dtype, name="qkv")
+        q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), self.heads, shared)
+        if self.qk_norm:
+            q_bthk = norm("rms", self.dtype, name="q_norm")(q_bthk)
+            k_bthk = norm("rms", self.dtype, name="k_norm")(k_bthk)
+        q_bthk, k_bthk = _rotate(q_bthk, k_bthk, self.rotary, state, reset_bt)
         o_bthk, state = banded_attention(
-            rotary(q_bthk, position_bt),
-            rotary(k_bthk, position_bt),
-            v_bthk,
+            q_bthk, k_bthk, v_bthk, window=self.window, cache=state, reset_bt=reset_bt
+        )
+        out = _output(self.width, self.dtype, self.out_scale)
+        return out(o_bthk.reshape(x_btd.shape)), state
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> AttentionCache:
+        """Returns an empty cache of `window - 1` frames."""
+        head = self._head_width()
+        return initial_cache(
+            batch_size,
             window=self.window,
-            cache=state,
-            reset_bt=reset_bt,
+            heads=self.kv_heads or self.heads,
+            key_size=head,
+            value_size=head,
         )
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
+
+    @nn.nowrap
+    def _head_width(self) -> int:
+        if self.kv_heads < 0 or self.heads % (self.kv_heads or 1):
+            raise InputError(
+                f"kv_heads={self.kv_heads} does not divide heads={self.heads}; choose "
+                f"a divisor of the heads, or 0 for as many"
+            )
+        return _head_width(self.width, self.heads, self.window, self.rotary)
+
+
+class GatedAttention(nn.Module):
+    """Causal attention whose output is gated by the frame that asks.
+
+    o_t as in `SlidingWindowAttention`; output W_o (o_t * sigmoid(W_g x_t)). Source: Qiu
+    et al. 2025, arXiv:2505.06708, the gate after the attention (position G1), for each
+    head, multiplicative. A head can so return nothing, for which plain softmax needs a
+    frame to dump its attention on. Differences: no biases, and the cache is bounded.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the matmuls; scores, softmax and gates are float32.
+      out_scale: factor on the initial output projection.
+      heads: H; D / H must be an even integer.
+      window: frames a frame sees, itself included. 256 covers the training windows of
+        frames, where it is then full causal attention; a stream keeps that many.
+      gate: "elementwise", a gate for each channel of each head (the paper's best), or
+        "headwise", one for each head.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    window: int = 256
+    gate: str = "elementwise"
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: AttentionCache | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, AttentionCache]:
+        """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
+        head = self._head_width()
+        columns = self.heads * (head if self.gate == "elementwise" else 1)
+        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        gate = nn.Dense(columns, use_bias=False, dtype=self.dtype, name="gate")
+        q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), self.heads, self.heads)
+        q_bthk, k_bthk = _rotate(q_bthk, k_bthk, 1.0, state, reset_bt)
+        o_bthk, state = banded_attention(
+            q_bthk, k_bthk, v_bthk, window=self.window, cache=state, reset_bt=reset_bt
         )
+        open_btc = jax.nn.sigmoid(gate(x_btd).astype(jnp.float32))
+        open_bthk = open_btc.reshape(*o_bthk.shape[:3], -1)
+        o_bthk = (o_bthk * open_bthk).astype(self.dtype)
+        out = _output(self.width, self.dtype, self.out_scale)
         return out(o_bthk.reshape(x_btd.shape)), state
 
     @nn.nowrap
@@ -90,17 +169,133 @@ class SlidingWindowAttention(nn.Module):
 
     @nn.nowrap
     def _head_width(self) -> int:
-        if self.heads < 1 or self.width % self.heads:
-            raise InputError(
-                f"heads={self.heads} does not divide width={self.width}; choose a "
-                f"width that is a multiple of the heads"
-            )
-        head = self.width // self.heads
-        if head % 2:
-            raise InputError(
-                f"width={self.width} over heads={self.heads} gives heads of {head}; "
-                f"rotary positions need an even width"
-            )
-        if self.window < 1:
-            raise InputError(f"window={self.window} must be at least 1")
-        return head
+        if self.gate not in GATES:
+            raise InputError(f"gate={self.gate!r} is none of {', '.join(GATES)}")
+        return _head_width(self.width, self.heads, self.window, 1.0)
+
+
+class ForgettingAttention(nn.Module):
+    """Causal attention in which every frame lets what came before it fade.
+
+    f_t = sigmoid(w_f . x_t + b_f) for each head; the score of frame s at frame t is
+    q_t . k_s / sqrt(K) + sum_{s < l <= t} log f_l, that is G_t - G_s with G the running
+    sum of log f. Source: Lin et al. 2025, arXiv:2503.02130, section 3 (FoX). The decay
+    tells the order of the frames, so there are no positions by default. Differences:
+    the plain layer, without the output norm, output gate, QK-norm and shifted keys and
+    values of the paper's "Pro" block; the cache is bounded. The cache keeps log f_l of
+    each frame, and sums run back from the frame that asks, so nothing grows in a
+    stream.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the matmuls; gates, scores and softmax are float32.
+      out_scale: factor on the initial output projection.
+      heads: H; it divides D.
+      window: frames a frame sees, itself included. 256 covers the training windows of
+        frames, where it is then full causal attention; a stream keeps that many.
+      rotary: part of each head's channels that is rotated by the position.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    window: int = 256
+    rotary: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: AttentionCache | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, AttentionCache]:
+        """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
+        _head_width(self.width, self.heads, self.window, self.rotary)
+        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), self.heads, self.heads)
+        q_bthk, k_bthk = _rotate(q_bthk, k_bthk, self.rotary, state, reset_bt)
+        kernel_dh = self.param("forget_kernel", lecun(), (self.width, self.heads))
+        bias_h = self.param("ssm_forget_bias", nn.initializers.zeros, (self.heads,))
+        logit_bth = x_btd.astype(jnp.float32) @ kernel_dh + bias_h[None, None]
+        o_bthk, state = banded_attention(
+            q_bthk,
+            k_bthk,
+            v_bthk,
+            window=self.window,
+            cache=state,
+            reset_bt=reset_bt,
+            log_decay_bth=jax.nn.log_sigmoid(logit_bth),
+        )
+        out = _output(self.width, self.dtype, self.out_scale)
+        return out(o_bthk.reshape(x_btd.shape)), state
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> AttentionCache:
+        """Returns an empty cache of `window - 1` frames."""
+        head = _head_width(self.width, self.heads, self.window, self.rotary)
+        return initial_cache(
+            batch_size,
+            window=self.window,
+            heads=self.heads,
+            key_size=head,
+            value_size=head,
+            decays=self.heads,
+        )
+
+
+def _split(
+    qkv_btc: jax.Array, heads: int, kv_heads: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries, keys and values side by side to heads."""
+    qkv_bthk = qkv_btc.reshape(*qkv_btc.shape[:2], heads + 2 * kv_heads, -1)
+    q_bthk, k_bthk, v_bthk = jnp.split(qkv_bthk, [heads, heads + kv_heads], axis=2)
+    return q_bthk, k_bthk, v_bthk
+
+
+def _rotate(
+    q_bthk: jax.Array,
+    k_bthk: jax.Array,
+    part: float,
+    state: AttentionCache | None,
+    reset_bt: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Rotates the first `part` of the channels by the frames since the reset."""
+    batch, length, _, head = q_bthk.shape
+    turned = round(part * head)
+    if not turned:
+        return q_bthk, k_bthk
+    start_b = jnp.zeros((batch,), jnp.int32) if state is None else state.position_b
+    position_bt, _ = positions(start_b, reset_bt, length)
+
+    def rotate(x_bthk: jax.Array) -> jax.Array:
+        first = rotary(x_bthk[..., :turned], position_bt)
+        return jnp.concatenate([first, x_bthk[..., turned:]], axis=-1)
+
+    return rotate(q_bthk), rotate(k_bthk)
+
+
+def _output(width: int, dtype: Any, scale: float) -> nn.Dense:
+    init = lecun(scale)
+    return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name="out")
+
+
+def _head_width(width: int, heads: int, window: int, part: float) -> int:
+    """Checks the options that all attention here shares; channels of one head."""
+    if heads < 1 or width % heads:
+        raise InputError(
+            f"heads={heads} does not divide width={width}; choose a width that is a "
+            f"multiple of the heads"
+        )
+    if window < 1:
+        raise InputError(f"window={window} must be at least 1")
+    head = width // heads
+    if not 0 <= part <= 1:
+        raise InputError(f"rotary={part} must be between 0 (no channels) and 1 (all)")
+    turned = round(part * head)
+    if turned % 2 or abs(turned - part * head) > 1e-6:
+        raise InputError(
+            f"rotary={part} of heads of {head} (width={width} over heads={heads}) "
+            f"turns {part * head:g} channels; choose them so that it is an even number"
+        )
+    return head

@@ -19,25 +19,38 @@ class AttentionCache(NamedTuple):
     """The last window - 1 keys and values, oldest first.
 
     Keys are stored as the caller passed them: rotated, where positions are rotary.
-    A slot that holds nothing of the running episode is zero and not valid.
+    A slot that holds nothing of the running episode is zero and not valid. Each frame
+    keeps its own log decay, not a running sum: nothing grows in an endless stream.
     """
 
     k_bwhk: Array
     v_bwhk: Array
     valid_bw: Array
     position_b: Array  # frames since the episode started, int32
+    log_decay_bwh: Array | None = None  # where the attention forgets; query heads
 
 
 def initial_cache(
-    batch_size: int, *, window: int, heads: int, key_size: int, value_size: int
+    batch_size: int,
+    *,
+    window: int,
+    heads: int,
+    key_size: int,
+    value_size: int,
+    decays: int = 0,
 ) -> AttentionCache:
-    """An empty cache for `heads` key-value heads. Arrays are float32."""
+    """An empty cache for `heads` key-value heads. Arrays are float32.
+
+    `decays` is the number of query heads where the attention forgets, else 0.
+    """
     slots = window - 1
+    log_decay = jnp.zeros((batch_size, slots, decays), jnp.float32) if decays else None
     return AttentionCache(
         jnp.zeros((batch_size, slots, heads, key_size), jnp.float32),
         jnp.zeros((batch_size, slots, heads, value_size), jnp.float32),
         jnp.zeros((batch_size, slots), bool),
         jnp.zeros((batch_size,), jnp.int32),
+        log_decay,
     )
 
 
@@ -101,6 +114,7 @@ def banded_attention_reference(
     cache: AttentionCache | None = None,
     reset_bt: Array | None = None,
     scale: float | None = None,
+    log_decay_bth: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
     """Causal attention to the last `window` frames, by the full score matrix.
 
@@ -108,6 +122,9 @@ def banded_attention_reference(
     those in the cache (Beltagy et al. 2020, arXiv 2004.05150, section 3.1, causal).
     A window of at least the stream's length is ordinary causal attention; the cache
     then holds the whole stream.
+
+    With log decays f the score of frame s is scale q_t . k_s + sum_{s<l<=t} f_l: each
+    frame lets what came before it fade (Lin et al. 2025, arXiv 2503.02130, eq. 4-6).
 
     Args:
       q_bthk: Queries.
@@ -117,20 +134,26 @@ def banded_attention_reference(
       cache: What came before; None is nothing.
       reset_bt: True where an episode starts; None is nowhere.
       scale: Factor on the scores; None is key_size ** -0.5.
+      log_decay_bth: f <= 0 for each query head, float32; None is 0. If given, the
+        cache must be one with decays.
 
     Returns:
-      o_bthv and the cache after the last frame. O(T (T + window)) per head.
+      o_bthv and the cache after the last frame. O(T (T + window)) per head; the sums
+      of decays add a factor log(T + window) to what is not a matmul.
     """
     length = q_bthk.shape[1]
     k, v, valid, segment, slots = _with_cache(k_bthk, v_bthv, cache, reset_bt)
+    decay = _decay_with_cache(log_decay_bth, cache)
     age = (jnp.arange(length)[:, None] + slots) - jnp.arange(slots + length)[None]
     mask = ((age >= 0) & (age < window))[None]
     if valid is not None:
         mask = mask & valid[:, None]
     if segment is not None:
         mask = mask & (segment[:, slots:, None] == segment[:, None])
-    o_bthv = _read(_weights(q_bthk, k, mask, scale), v, q_bthk.dtype)
-    return o_bthv, _next_cache(k, v, valid, segment, cache, reset_bt, window, length)
+    bias = None if decay is None else _decay_between(decay, length)
+    o_bthv = _read(_weights(q_bthk, k, mask, scale, bias), v, q_bthk.dtype)
+    after = _next_cache(k, v, decay, valid, segment, cache, reset_bt, window, length)
+    return o_bthv, after
 
 
 def banded_attention_blocks(
@@ -142,6 +165,7 @@ def banded_attention_blocks(
     cache: AttentionCache | None = None,
     reset_bt: Array | None = None,
     scale: float | None = None,
+    log_decay_bth: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
     """`banded_attention_reference` in blocks that see themselves and the one before.
 
@@ -149,6 +173,7 @@ def banded_attention_blocks(
     """
     batch, length = q_bthk.shape[:2]
     k, v, valid, segment, slots = _with_cache(k_bthk, v_bthv, cache, reset_bt)
+    decay = _decay_with_cache(log_decay_bth, cache)
     size = _block_size(window)
     count = -(-length // size)
 
@@ -169,10 +194,12 @@ def banded_attention_blocks(
         mask = mask & (episode[:, size:, None] == episode[:, None])
     q = jnp.pad(q_bthk, ((0, 0), (0, count * size - length), (0, 0), (0, 0)))
     q = q.reshape(batch * count, size, *q.shape[2:])
-    weights = _weights(q, with_previous(k), mask, scale)
+    bias = None if decay is None else _decay_between(with_previous(decay), size)
+    weights = _weights(q, with_previous(k), mask, scale, bias)
     o = _read(weights, with_previous(v), q_bthk.dtype)
     o_bthv = o.reshape(batch, count * size, *o.shape[2:])[:, :length]
-    return o_bthv, _next_cache(k, v, valid, segment, cache, reset_bt, window, length)
+    after = _next_cache(k, v, decay, valid, segment, cache, reset_bt, window, length)
+    return o_bthv, after
 
 
 def banded_attention_step(
@@ -184,6 +211,7 @@ def banded_attention_step(
     cache: AttentionCache | None = None,
     reset_b: Array | None = None,
     scale: float | None = None,
+    log_decay_bh: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
     """One frame of `banded_attention_reference`: o_bhv and the cache. O(window)."""
     o_bthv, cache = banded_attention_reference(
@@ -194,6 +222,7 @@ def banded_attention_step(
         cache=cache,
         reset_bt=None if reset_b is None else reset_b[:, None],
         scale=scale,
+        log_decay_bth=None if log_decay_bh is None else log_decay_bh[:, None],
     )
     return o_bthv[:, 0], cache
 
@@ -207,6 +236,7 @@ def banded_attention(
     cache: AttentionCache | None = None,
     reset_bt: Array | None = None,
     scale: float | None = None,
+    log_decay_bth: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
     """`banded_attention_reference`, in blocks where they hold fewer scores.
 
@@ -223,6 +253,7 @@ def banded_attention(
         cache=cache,
         reset_bt=reset_bt,
         scale=scale,
+        log_decay_bth=log_decay_bth,
     )
 
 
@@ -231,9 +262,13 @@ def _block_size(window: int) -> int:
 
 
 def _weights(
-    q_bthk: Array, k_bshk: Array, mask_bts: Array | None, scale: float | None
+    q_bthk: Array,
+    k_bshk: Array,
+    mask_bts: Array | None,
+    scale: float | None,
+    bias_bhts: Array | None = None,
 ) -> Array:
-    """Softmax of the scaled, masked scores, float32 [B, H, T, S]."""
+    """Softmax of the scaled, biased, masked scores, float32 [B, H, T, S]."""
     batch, length, heads, size = q_bthk.shape
     groups = k_bshk.shape[2]
     if heads % groups:
@@ -249,6 +284,8 @@ def _weights(
             "btgrk,bsgk->bgrts", q, k_bshk, preferred_element_type=jnp.float32
         ).reshape(batch, heads, length, -1)
     scores = scores * (size**-0.5 if scale is None else scale)
+    if bias_bhts is not None:
+        scores = scores + bias_bhts
     if mask_bts is not None:
         scores = jnp.where(mask_bts[:, None], scores, MASKED)
     return jax.nn.softmax(scores, axis=-1)
@@ -283,9 +320,40 @@ def _with_cache(
     return k, v, valid, segment, slots
 
 
+def _decay_with_cache(
+    log_decay_bth: Array | None, cache: AttentionCache | None
+) -> Array | None:
+    """Log decays of the cached and the new frames."""
+    if cache is not None and (cache.log_decay_bwh is None) != (log_decay_bth is None):
+        raise ValueError("log decays are in one of cache and call, not in both")
+    if log_decay_bth is None:
+        return None
+    log_decay_bth = log_decay_bth.astype(jnp.float32)
+    if cache is None or cache.log_decay_bwh is None:
+        return log_decay_bth
+    return jnp.concatenate([cache.log_decay_bwh, log_decay_bth], 1)
+
+
+def _decay_between(log_decay_bsh: Array, length: int) -> Array:
+    """sum_{s<l<=t} f_l for the last `length` frames t and all frames s, [B, H, T, S].
+
+    Summed from t backwards for each t, not as a difference of two running sums: the
+    near frames, which matter, have short sums, and what lies before a reset or out
+    of the band cannot take digits from what does not.
+    """
+    total = log_decay_bsh.shape[1]
+    next_bsh = jnp.pad(log_decay_bsh[:, 1:], ((0, 0), (0, 1), (0, 0)))
+    age = jnp.arange(total - length, total)[:, None] - jnp.arange(total)[None]
+    steps_bhts = jnp.where(
+        (age > 0)[None, None], jnp.moveaxis(next_bsh, 2, 1)[:, :, None], 0
+    )
+    return lax.cumsum(steps_bhts, axis=3, reverse=True)
+
+
 def _next_cache(
     k: Array,
     v: Array,
+    decay: Array | None,
     valid: Array | None,
     segment: Array | None,
     cache: AttentionCache | None,
@@ -313,4 +381,5 @@ def _next_cache(
         jnp.where(keep, v, 0).astype(jnp.float32),
         valid,
         positions(start, reset_bt, length)[1],
+        None if decay is None else jnp.where(valid[:, :, None], last(decay), 0),
     )
