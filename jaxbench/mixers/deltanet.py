@@ -1,0 +1,257 @@
+"""The delta rule: DeltaNet, Gated DeltaNet and Kimi Delta Attention."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.norms import l2_normalize, norm
+from jaxbench.layers.short_convolution import ShortConvolution
+from jaxbench.ops.delta_rule import delta_rule
+
+
+class DeltaState(NamedTuple):
+    """What the delta-rule mixers carry.
+
+    Attributes:
+      s_bhkv: matrix state of each head, float32.
+      conv_q_bwe, conv_k_bwe, conv_v_bwe: last inputs of the convolutions, float32.
+    """
+
+    s_bhkv: jax.Array
+    conv_q_bwe: jax.Array
+    conv_k_bwe: jax.Array
+    conv_v_bwe: jax.Array
+
+
+class DeltaNet(nn.Module):
+    """S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T;  o_t = S_t^T q_t.
+
+    q, k, v = SiLU(conv(W x)), q and k of length 1, q / sqrt(K); beta = sigmoid(W x) for
+    each head; output W_out RMSNorm_head(o). Source: Yang et al. 2024, arXiv:2406.06484,
+    eq. 4 and section 4; Schlag et al. 2021, arXiv:2102.11174.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; gates and state are float32.
+      out_scale: factor on the initial output projection.
+      heads: H.
+      taps: length of the short convolutions.
+      negative: beta in (0, 2) instead of (0, 1): eigenvalues down to -1, which a state
+        that must swap or count needs (Grazzi et al. 2024, arXiv:2411.12537).
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    taps: int = 4
+    negative: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: DeltaState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, DeltaState]:
+        """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        head_count(self.width, self.heads)
+        inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
+        q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
+        beta_bth1 = _rate(x_btd, self.heads, self.dtype, self.negative)
+        o, s_bhkv = delta_rule(
+            q, beta_bth1 * k, v, jnp.zeros(k.shape[:3]), -k, beta_bth1 * k, s_bhkv,
+            reset_bt,
+        )  # fmt: skip
+        o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
+        out = _out(self.width, self.dtype, self.out_scale)
+        return out(o_btd), DeltaState(s_bhkv, *conv)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> DeltaState:
+        """Returns zeros."""
+        return _initial_state(batch_size, self.width, self.width, self.heads, self.taps)
+
+
+class GatedDeltaNet(nn.Module):
+    """S_t = e^{g_t} (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T; o_t = S_t^T q_t.
+
+    g = -exp(A_log) softplus(W_a x + dt_bias) for each head, the rest as in `DeltaNet`;
+    output W_out (RMSNorm_head(o) * SiLU(W_gate x)). Source: Yang et al. 2024,
+    arXiv:2412.06464, eq. 10 and section 3.4.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; gates and state are float32.
+      out_scale: factor on the initial output projection.
+      heads: H.
+      taps: length of the short convolutions.
+      value_expansion: value width over model width; keys are as wide as the model.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    taps: int = 4
+    value_expansion: int = 2
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: DeltaState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, DeltaState]:
+        """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        head_count(self.width, self.heads)
+        values = self.value_expansion * self.width
+        inputs = _Inputs(self.width, values, self.heads, self.dtype, self.taps)
+        q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
+        beta_bth1 = _rate(x_btd, self.heads, self.dtype)
+        dt = nn.Dense(self.heads, use_bias=False, dtype=self.dtype, name="decay")(x_btd)
+        bias_h = self.param(
+            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (self.heads,)
+        )
+        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (self.heads,))
+        dt = jax.nn.softplus(dt.astype(jnp.float32) + bias_h[None, None])
+        g = -jnp.exp(a_log_h)[None, None] * dt
+        read = -jnp.exp(g)[..., None] * k
+        o, s_bhkv = delta_rule(
+            q, beta_bth1 * k, v, g, read, beta_bth1 * k, s_bhkv, reset_bt
+        )
+        gate = nn.Dense(values, use_bias=False, dtype=self.dtype, name="gate")(x_btd)
+        o_bte = merge_heads(norm("rms", self.dtype, "head_norm")(o))
+        out = _out(self.width, self.dtype, self.out_scale)
+        return out(o_bte * nn.silu(gate)), DeltaState(s_bhkv, *conv)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> DeltaState:
+        """Returns zeros."""
+        values = self.value_expansion * self.width
+        return _initial_state(batch_size, self.width, values, self.heads, self.taps)
+
+
+class KimiDeltaAttention(nn.Module):
+    """S_t = (I - beta_t k_t k_t^T) Diag(e^{g_t}) S_{t-1} + beta_t k_t v_t^T.
+
+    As `GatedDeltaNet`, but with a decay for every key channel, g = -exp(A_log)
+    softplus(W_2 W_1 x + dt_bias), and the output gate sigmoid(W_2 W_1 x), both of the
+    rank of a head. Source: Kimi Team 2025, arXiv:2510.26692, eq. 1 and section 4.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; gates and state are float32.
+      out_scale: factor on the initial output projection.
+      heads: H.
+      taps: length of the short convolutions.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    taps: int = 4
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: DeltaState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, DeltaState]:
+        """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        head = self.width // head_count(self.width, self.heads)
+        inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
+        q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
+        beta_bth1 = _rate(x_btd, self.heads, self.dtype)
+
+        def low_rank(name: str, use_bias: bool) -> jax.Array:
+            down = nn.Dense(head, use_bias=False, dtype=self.dtype, name=f"{name}_down")
+            up = nn.Dense(
+                self.width, use_bias=use_bias, dtype=self.dtype, name=f"{name}_up"
+            )
+            return up(down(x_btd))
+
+        bias_d = self.param(
+            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (self.width,)
+        )
+        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (self.heads,))
+        dt = low_rank("decay", False).astype(jnp.float32) + bias_d[None, None]
+        dt = split_heads(jax.nn.softplus(dt), self.heads)
+        g = -jnp.exp(a_log_h)[None, None, :, None] * dt
+        o, s_bhkv = delta_rule(
+            q, beta_bth1 * k, v, g, -jnp.exp(g) * k, beta_bth1 * k, s_bhkv, reset_bt
+        )
+        o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
+        out = _out(self.width, self.dtype, self.out_scale)
+        y_btd = out(o_btd * nn.sigmoid(low_rank("gate", True)))
+        return y_btd, DeltaState(s_bhkv, *conv)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> DeltaState:
+        """Returns zeros."""
+        return _initial_state(batch_size, self.width, self.width, self.heads, self.taps)
+
+
+class _Inputs(nn.Module):
+    """Queries, keys and values: projected, convolved, SiLU; q and k of length 1."""
+
+    keys: int
+    values: int
+    heads: int
+    dtype: Any
+    taps: int
+
+    @nn.compact
+    def __call__(
+        self, x_btd: jax.Array, state: DeltaState | None, reset_bt: jax.Array | None
+    ) -> tuple:
+        s_bhkv, *before = (None,) * 4 if state is None else state
+        sizes = {"query": self.keys, "key": self.keys, "value": self.values}
+        made, after = [], []
+        for (name, size), conv_bwe in zip(sizes.items(), before, strict=True):
+            dense = nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
+            conv = ShortConvolution(size, self.dtype, self.taps, name=f"{name}_conv")
+            x_bte, conv_bwe = conv(dense(x_btd), conv_bwe, reset_bt)
+            x_bthk = split_heads(nn.silu(x_bte), self.heads).astype(jnp.float32)
+            made.append(x_bthk)
+            after.append(conv_bwe)
+        q, k, v = made
+        q = l2_normalize(q) * q.shape[-1] ** -0.5
+        return q, l2_normalize(k), v, s_bhkv, tuple(after)
+
+
+def _rate(
+    x_btd: jax.Array, heads: int, dtype: Any, negative: bool = False
+) -> jax.Array:
+    """beta, float32 [B, T, H, 1]: how much of what a key holds is replaced."""
+    logit = nn.Dense(heads, use_bias=False, dtype=dtype, name="beta")(x_btd)
+    beta_bth = nn.sigmoid(logit.astype(jnp.float32))
+    return (2 * beta_bth if negative else beta_bth)[..., None]
+
+
+def _out(width: int, dtype: Any, scale: float) -> nn.Dense:
+    return nn.Dense(
+        width, use_bias=False, dtype=dtype, kernel_init=lecun(scale), name="out"
+    )
+
+
+def _initial_state(
+    batch_size: int, keys: int, values: int, heads: int, taps: int
+) -> DeltaState:
+    head_count(keys, heads)
+
+    def conv(size: int) -> jax.Array:
+        return jnp.zeros((batch_size, taps - 1, size), jnp.float32)
+
+    shape = (batch_size, heads, keys // heads, values // heads)
+    return DeltaState(
+        jnp.zeros(shape, jnp.float32), conv(keys), conv(keys), conv(values)
+    )

@@ -1,0 +1,105 @@
+"""Gated linear attention: a matrix state with a learned decay for every key channel."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.inits import lecun
+from jaxbench.layers.norms import norm
+from jaxbench.ops.gated_linear import gated_linear_attention
+
+# Xavier with gain 2^-2.5, as the authors' code.
+SMALL = nn.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
+
+
+class GLAState(NamedTuple):
+    """What gated linear attention carries.
+
+    Attributes:
+      s_bhkv: matrix state of each head, float32.
+    """
+
+    s_bhkv: jax.Array
+
+
+class GLA(nn.Module):
+    """S_t = Diag(alpha_t) S_{t-1} + k_t v_t^T;  o_t = S_t^T q_t / sqrt(K).
+
+    alpha = sigmoid(W_2 W_1 x + b)^(1/16) for every key channel; output
+    W_out (RMSNorm_head(o) * SiLU(W_gate x)). Source: Yang et al. 2023,
+    arXiv:2312.06635, eq. 3 and section 4.4. No feature map and no normaliser.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; decays and state are float32.
+      out_scale: factor on the initial output projection.
+      heads: H; divides the key width.
+      key_expansion: key width over model width; values are as wide as the model.
+      gate_rank: rank of the decay's projection.
+      temperature: the decay's sigmoid is raised to 1 / temperature.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    key_expansion: float = 0.5
+    gate_rank: int = 16
+    temperature: float = 16.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: GLAState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, GLAState]:
+        """Mixes [B, T, D] along time; O(T D K / H) work."""
+        keys, heads = self._key_width(), self.heads
+
+        def project(size: int, name: str) -> jax.Array:
+            dense = nn.Dense(
+                size,
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=SMALL,
+                name=name,
+            )
+            return dense(x_btd)
+
+        q = split_heads(project(keys, "query"), heads)
+        k = split_heads(project(keys, "key"), heads)
+        v = split_heads(project(self.width, "value"), heads)
+        rank = project(self.gate_rank, "decay_down").astype(jnp.float32)
+        logit = nn.Dense(keys, kernel_init=SMALL, name="decay_up")(rank)
+        log_decay = split_heads(jax.nn.log_sigmoid(logit) / self.temperature, heads)
+        s_bhkv = None if state is None else state.s_bhkv
+        q = q.astype(jnp.float32) * q.shape[-1] ** -0.5
+        o, s_bhkv = gated_linear_attention(q, k, v, log_decay, s_bhkv, reset_bt)
+        o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        return out(o_btd * nn.silu(project(self.width, "gate"))), GLAState(s_bhkv)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> GLAState:
+        """Returns zeros."""
+        shape = (self._key_width() // self.heads, self.width // self.heads)
+        return GLAState(jnp.zeros((batch_size, self.heads, *shape), jnp.float32))
+
+    @nn.nowrap
+    def _key_width(self) -> int:
+        keys = round(self.key_expansion * self.width)
+        head_count(self.width, self.heads)
+        head_count(keys, self.heads)
+        return keys

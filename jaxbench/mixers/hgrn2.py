@@ -1,0 +1,113 @@
+"""HGRN-2: a gated recurrence whose state is expanded to a matrix."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.inits import lecun
+from jaxbench.layers.norms import norm
+from jaxbench.ops.gated_linear import gated_linear_attention
+
+# Under this name the lowest layer hands up the lower bounds of all of them.
+BOUNDS = "hgrn2_lower_bounds"
+
+
+class HGRN2State(NamedTuple):
+    """What HGRN-2 carries.
+
+    Attributes:
+      s_bhkv: matrix state of each head, float32.
+    """
+
+    s_bhkv: jax.Array
+
+
+class HGRN2(nn.Module):
+    """S_t = Diag(f_t) S_{t-1} + (1 - f_t) v_t^T;  o_t = S_t^T SiLU(W_q x_t).
+
+    f = lb_l + (1 - lb_l) sigmoid(W_f x): layer l never forgets faster than its lower
+    bound lb_l = sum_{1 <= j <= l} softmax(Gamma)_j, so upper layers remember longer;
+    output W_out RMSNorm(o). Source: Qin et al. 2024, arXiv:2404.07904, eq. 4 to 6;
+    bounds: Qin et al. 2023, arXiv:2311.04823, section 3.2. Gamma, [layers, D], is one
+    parameter of the backbone: the lowest of its HGRN-2 layers holds it.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; decays and state are float32.
+      out_scale: factor on the initial output projection.
+      layer: place among the HGRN-2 layers of the stack.
+      layers: how many there are.
+      heads: H; D / H is the expansion of the state. 0 is one head for 64 channels.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    layer: int = 0
+    layers: int = 1
+    heads: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: HGRN2State | None = None,
+        reset_bt: jax.Array | None = None,
+        *,
+        lower: dict[str, jax.Array],
+    ) -> tuple[jax.Array, HGRN2State, dict[str, jax.Array]]:
+        """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        heads = head_count(self.width, self.heads)
+
+        def project(name: str) -> jax.Array:
+            dense = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name=name)
+            return dense(x_btd)
+
+        logit = project("forget").astype(jnp.float32)
+        if self.layer == 0:
+            # The lowest layer's own bound is 0.
+            log_forget, key = jax.nn.log_sigmoid(logit), jax.nn.sigmoid(-logit)
+            if self.layers > 1:
+                lower = {**lower, BOUNDS: self._bounds()}
+        else:
+            bound = lower[BOUNDS][self.layer][None, None]
+            log_forget = jnp.logaddexp(
+                jnp.log(bound), jnp.log1p(-bound) + jax.nn.log_sigmoid(logit)
+            )
+            key = (1 - bound) * jax.nn.sigmoid(-logit)
+        s_bhkv = None if state is None else state.s_bhkv
+        o, s_bhkv = gated_linear_attention(
+            split_heads(nn.silu(project("query")), heads),
+            split_heads(key, heads),
+            split_heads(project("value"), heads),
+            split_heads(log_forget, heads),
+            s_bhkv,
+            reset_bt,
+        )
+        o_btd = norm("rms", self.dtype, "output_norm")(merge_heads(o))
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        return out(o_btd), HGRN2State(s_bhkv), lower
+
+    def _bounds(self) -> jax.Array:
+        shape = (self.layers, self.width)
+        gamma_ld = self.param("ssm_gamma", nn.initializers.ones, shape)
+        share_ld = jax.nn.softmax(gamma_ld, axis=0)
+        return jnp.cumsum(share_ld, axis=0) - share_ld[:1]
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> HGRN2State:
+        """Returns zeros."""
+        heads = head_count(self.width, self.heads)
+        head = self.width // heads
+        return HGRN2State(jnp.zeros((batch_size, heads, head, head), jnp.float32))

@@ -1,0 +1,180 @@
+"""Mamba-3: trapezoidal inputs and data-dependent rotations in a scalar-decay state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.norms import norm
+from jaxbench.layers.rotary import turn
+from jaxbench.ops.diagonal import diagonal
+from jaxbench.ops.gated_linear import gated_linear_attention
+
+FULL_TURN = 6.283185307179586
+
+
+class Mamba3State(NamedTuple):
+    """What Mamba-3 carries; float32.
+
+    Attributes:
+      s_bhnp: what the frames before the last one wrote, decayed.
+      k_bhn: rotated input vector of the last frame.
+      u_bhp: input of the last frame times its share gamma.
+      v_bhp: input of the last frame.
+      angle_bhn: rotation since the episode started, in [0, 2 pi).
+    """
+
+    s_bhnp: jax.Array
+    k_bhn: jax.Array
+    u_bhp: jax.Array
+    v_bhp: jax.Array
+    angle_bhn: jax.Array
+
+
+class Mamba3(nn.Module):
+    """S_t = a_t (S_{t-1} + (1 - l_t) dt_t k_{t-1} v_{t-1}^T) + l_t dt_t k_t v_t^T.
+
+    a = exp(-exp(A_log) dt), dt = softplus(W x + bias), l = sigmoid(W x); k, q are
+    RMSNorm(B) + b, RMSNorm(C) + b rotated by the running sum of dt theta(x): a complex
+    state, written twice (the trapezoidal rule). y = S^T q + D v, output W_out (y *
+    SiLU(z)), no convolution. Source: Lahoti et al. 2026, arXiv:2603.15569, the
+    single-input form. Difference: A does not depend on the input, as in Mamba-2.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; step, decay, angles and state are float32.
+      out_scale: factor on the initial output projection.
+      state_size: N, even.
+      expansion: inner width E over model width.
+      heads: H; 0 is one head for 64 inner channels.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    state_size: int = 64
+    expansion: int = 2
+    heads: int = 0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: Mamba3State | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, Mamba3State]:
+        """Mixes [B, T, D] along time; O(T E N) work."""
+        inner, size = self.expansion * self.width, self._state_size()
+        heads = head_count(inner, self.heads)
+        sizes = (inner, inner, size, size, heads, heads, size // 2)
+        dense = nn.Dense(sum(sizes), use_bias=False, dtype=self.dtype, name="project")
+        cuts = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+        z_bte, v, b, c, dt, mix, theta = jnp.split(dense(x_btd), cuts, axis=-1)
+        if state is None:
+            state = self.initial_state(x_btd.shape[0])
+        v_bthp = split_heads(v, heads).astype(jnp.float32)
+        dt_bth, log_decay = self._step_and_decay(dt, heads)
+        gamma_bth = nn.sigmoid(mix.astype(jnp.float32)) * dt_bth
+        angle, last_angle = _running_angle(dt_bth, theta, state.angle_bhn, reset_bt)
+        k = turn(self._biased(b, "input", heads), angle)
+        q = turn(self._biased(c, "read", heads), angle)
+        own_bth = gamma_bth * jnp.einsum("bthn,bthn->bth", q, k)
+
+        # The state before a frame's own write is P3 of the frame before: its write is
+        # complete once this frame's half of the trapezoid is known.
+        k_before = _before(k, state.k_bhn, reset_bt)
+        v_before = _before(v_bthp, state.v_bhp, reset_bt)
+        u_before = _before(gamma_bth[..., None] * v_bthp, state.u_bhp, reset_bt)
+        write = u_before + (dt_bth - gamma_bth)[..., None] * v_before
+        o, s_bhnp = gated_linear_attention(
+            q,
+            k_before,
+            jnp.exp(log_decay)[..., None] * write,
+            log_decay,
+            state.s_bhnp,
+            reset_bt,
+        )
+        d_h = self.param("ssm_d", nn.initializers.ones, (heads,))
+        y_bthp = o + (own_bth + d_h[None, None])[..., None] * v_bthp
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        y_btd = out(merge_heads(y_bthp).astype(self.dtype) * nn.silu(z_bte))
+        u_bhp = gamma_bth[:, -1, :, None] * v_bthp[:, -1]
+        return y_btd, Mamba3State(s_bhnp, k[:, -1], u_bhp, v_bthp[:, -1], last_angle)
+
+    def _step_and_decay(
+        self, dt_bth: jax.Array, heads: int
+    ) -> tuple[jax.Array, jax.Array]:
+        bias_h = self.param(
+            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (heads,)
+        )
+        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (heads,))
+        dt_bth = jax.nn.softplus(dt_bth.astype(jnp.float32) + bias_h[None, None])
+        return dt_bth, -jnp.exp(a_log_h)[None, None] * dt_bth
+
+    def _biased(self, x_btn: jax.Array, name: str, heads: int) -> jax.Array:
+        """RMSNorm(x) plus a bias of each head, float32 [B, T, H, N]."""
+        x_btn = norm("rms", jnp.float32, f"{name}_norm")(x_btn)
+        shape = (heads, self.state_size)
+        bias_hn = self.param(f"{name}_bias", nn.initializers.ones, shape)
+        return x_btn[:, :, None] + bias_hn[None, None]
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> Mamba3State:
+        """Returns zeros."""
+        inner, size = self.expansion * self.width, self._state_size()
+        heads = head_count(inner, self.heads)
+        shapes = {
+            "s_bhnp": (size, inner // heads),
+            "k_bhn": (size,),
+            "u_bhp": (inner // heads,),
+            "v_bhp": (inner // heads,),
+            "angle_bhn": (size // 2,),
+        }
+        return Mamba3State(
+            **{
+                name: jnp.zeros((batch_size, heads, *shape), jnp.float32)
+                for name, shape in shapes.items()
+            }
+        )
+
+    @nn.nowrap
+    def _state_size(self) -> int:
+        if self.state_size < 2 or self.state_size % 2:
+            raise InputError(
+                f"state_size={self.state_size} must be even: it is rotated in pairs"
+            )
+        return self.state_size
+
+
+def _running_angle(
+    dt_bth: jax.Array,
+    theta_btn: jax.Array,
+    start_bhn: jax.Array,
+    reset_bt: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """phi_t = phi_{t-1} + dt_t theta_t, 0 before an episode; the last one in a turn."""
+    step = dt_bth[..., None] * theta_btn.astype(jnp.float32)[:, :, None]
+    angle, last = diagonal(jnp.ones_like(step), step, start_bhn, reset_bt)
+    return angle, jnp.mod(last, FULL_TURN)
+
+
+def _before(
+    x_bthn: jax.Array, first_bhn: jax.Array, reset_bt: jax.Array | None
+) -> jax.Array:
+    """x_{t-1}; zero where an episode starts."""
+    shifted = jnp.concatenate([first_bhn[:, None], x_bthn[:, :-1]], axis=1)
+    if reset_bt is None:
+        return shifted
+    return jnp.where(reset_bt[..., None, None], 0, shifted)

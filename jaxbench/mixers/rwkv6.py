@@ -1,0 +1,226 @@
+"""RWKV-6 (Finch): linear attention, a data-dependent decay for every key channel."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxbench.layers.heads import GroupNorm, head_count, merge_heads, split_heads
+from jaxbench.layers.inits import lecun, symmetric_uniform
+from jaxbench.layers.token_shift import token_shift
+from jaxbench.ops.gated_linear import gated_linear_attention
+
+SHIFTS = ("decay", "key", "value", "receptance", "gate")
+
+
+class TimeMixState(NamedTuple):
+    """What the time mixing carries.
+
+    Attributes:
+      s_bhkv: matrix state of each head, float32.
+      x_bd: the frame before, float32.
+    """
+
+    s_bhkv: jax.Array
+    x_bd: jax.Array
+
+
+class TimeMix(nn.Module):
+    """o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T r_t;  S_t = Diag(w_t) S_{t-1} + k_t v_t^T.
+
+    w = exp(-exp(w_0 + tanh(x_w W_1) W_2)) for every key channel. Inputs of the five
+    projections are mixtures of a frame and the one before, x + (x_{t-1} - x) * (mu +
+    lora(x)); output W_out (GroupNorm(o) * SiLU(g)). Source: Peng et al. 2024,
+    arXiv:2404.05892, eq. 14 to 19; initial values as the authors' code.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; decays and state are float32.
+      out_scale: factor on the initial output projection.
+      layer: place among the RWKV-6 layers of the stack.
+      layers: how many there are.
+      heads: H; 0 is one head for 64 channels.
+      shift_rank: rank of the data-dependent token shift.
+      decay_rank: rank of the data-dependent decay.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    layer: int = 0
+    layers: int = 1
+    heads: int = 0
+    shift_rank: int = 32
+    decay_rank: int = 64
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: TimeMixState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, TimeMixState]:
+        """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        heads = head_count(self.width, self.heads)
+        s_bhkv, x_bd = (None, None) if state is None else state
+        shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
+        mixed = self._mixed(x_btd, shifted - x_btd)
+
+        def project(name: str) -> jax.Array:
+            dense = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name=name)
+            return dense(mixed[name])
+
+        r, k, v = (
+            split_heads(project(name), heads).astype(jnp.float32)
+            for name in ("receptance", "key", "value")
+        )
+        o, s_bhkv = gated_linear_attention(
+            r,
+            k,
+            v,
+            split_heads(self._log_decay(mixed["decay"]), heads),
+            s_bhkv,
+            reset_bt,
+            bonus_hk=self.param("bonus", self._bonus, (heads, self.width // heads)),
+        )
+        # The authors scale epsilon with the square of the head size over 8.
+        epsilon = 1e-5 * (self.width // heads)
+        o_btd = GroupNorm(heads, self.dtype, epsilon, name="head_norm")(merge_heads(o))
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        return out(o_btd * nn.silu(project("gate"))), TimeMixState(s_bhkv, x_bd)
+
+    def _mixed(self, x_btd: jax.Array, step_btd: jax.Array) -> dict[str, jax.Array]:
+        """The data-dependent token shift: one mixture for each projection."""
+        power = 1 - self.layer / self.layers
+        extra = {"value": 0.3 * self._depth(), "receptance": 0.0}
+        ratio = np.arange(self.width) / self.width
+
+        def mu(name: str) -> jax.Array:
+            half = 0.5 if name in ("receptance", "gate") else 1.0
+            value = 1 - ratio ** (half * power) - extra.get(name, 0.0)
+            return self.param(f"shift_{name}", lambda *_: jnp.float32(value))
+
+        rank, count = self.shift_rank, len(SHIFTS)
+        down = self.param(
+            "shift_down", nn.initializers.zeros, (self.width, count * rank)
+        )
+        up = self.param("shift_up", symmetric_uniform(0.01), (count, rank, self.width))
+        base_btd = x_btd + step_btd * mu("base").astype(x_btd.dtype)[None, None]
+        low = jnp.tanh(base_btd @ down.astype(x_btd.dtype))
+        low = low.reshape(*low.shape[:2], count, rank)
+        delta = jnp.einsum("btsr,srd->sbtd", low, up.astype(x_btd.dtype))
+        return {
+            name: x_btd
+            + step_btd * (mu(name).astype(x_btd.dtype)[None, None] + delta[index])
+            for index, name in enumerate(SHIFTS)
+        }
+
+    def _log_decay(self, x_btd: jax.Array) -> jax.Array:
+        depth, place = self._depth(), np.arange(self.width) / max(self.width - 1, 1)
+        start = -6 + 5 * place ** (0.7 + 1.3 * depth)
+        w0 = self.param("ssm_decay", lambda *_: jnp.float32(start))
+        down = self.param(
+            "decay_down", nn.initializers.zeros, (self.width, self.decay_rank)
+        )
+        up = self.param(
+            "decay_up", symmetric_uniform(0.01), (self.decay_rank, self.width)
+        )
+        low = jnp.tanh(x_btd.astype(jnp.float32) @ down)
+        return -jnp.exp(w0[None, None] + low @ up)
+
+    def _bonus(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        del key
+        place = np.arange(self.width)
+        zigzag = ((place + 1) % 3 - 1) * 0.1
+        start = self._depth() * (1 - place / max(self.width - 1, 1)) + zigzag
+        return jnp.float32(start.reshape(shape))
+
+    @nn.nowrap
+    def _depth(self) -> float:
+        """0 for the lowest layer, 1 for the highest."""
+        return self.layer / max(self.layers - 1, 1)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> TimeMixState:
+        """Returns zeros."""
+        heads = head_count(self.width, self.heads)
+        head = self.width // heads
+        return TimeMixState(
+            jnp.zeros((batch_size, heads, head, head), jnp.float32),
+            jnp.zeros((batch_size, self.width), jnp.float32),
+        )
+
+
+class ChannelMixState(NamedTuple):
+    """What the channel mixing carries.
+
+    Attributes:
+      x_bd: the frame before, float32.
+    """
+
+    x_bd: jax.Array
+
+
+class ChannelMix(nn.Module):
+    """sigmoid(W_r x_r) * W_out ReLU(W_k x_k)^2, of mixtures with the frame before.
+
+    Source: Peng et al. 2024, arXiv:2404.05892, eq. 20 to 23.
+
+    Attributes:
+      width: model width D.
+      dtype: compute type.
+      out_scale: factor on the initial output projection.
+      expansion: hidden width over model width.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    expansion: float = 3.5
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: ChannelMixState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, ChannelMixState]:
+        """Maps each frame of [B, T, D] and the one before it."""
+        x_bd = None if state is None else state.x_bd
+        shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
+        step_btd = shifted - x_btd
+        ratio = jnp.float32(1 - np.arange(self.width) / self.width)
+
+        def mixed(name: str) -> jax.Array:
+            mu = self.param(f"shift_{name}", lambda *_: ratio)
+            return x_btd + step_btd * mu.astype(x_btd.dtype)[None, None]
+
+        def dense(size: int, name: str) -> nn.Dense:
+            return nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
+
+        hidden = round(self.expansion * self.width)
+        key = jnp.square(nn.relu(dense(hidden, "key")(mixed("key"))))
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=lecun(self.out_scale),
+            name="out",
+        )
+        gate = nn.sigmoid(dense(self.width, "receptance")(mixed("receptance")))
+        return gate * out(key), ChannelMixState(x_bd)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> ChannelMixState:
+        """Returns zeros."""
+        return ChannelMixState(jnp.zeros((batch_size, self.width), jnp.float32))

@@ -1,0 +1,255 @@
+"""RWKV-7 (Goose): a generalised delta rule with a decay for every key channel."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxbench.layers.heads import GroupNorm, head_count, merge_heads, split_heads
+from jaxbench.layers.norms import l2_normalize
+from jaxbench.layers.token_shift import token_shift
+from jaxbench.ops.delta_rule import delta_rule
+
+# Under this name the lowest layer hands up its values.
+VALUES = "rwkv7_values"
+
+# How fast the initial token shift of each projection falls off along the channels.
+SHIFTS = {
+    "receptance": 0.2,
+    "decay": 0.9,
+    "key": 0.7,
+    "value": 0.7,
+    "rate": 0.9,
+    "gate": 0.2,
+}
+
+
+class TimeMixState(NamedTuple):
+    """What the time mixing carries.
+
+    Attributes:
+      s_bhkv: matrix state of each head, float32.
+      x_bd: the frame before, float32.
+    """
+
+    s_bhkv: jax.Array
+    x_bd: jax.Array
+
+
+class TimeMix(nn.Module):
+    """S_t = (Diag(w_t) - kappa_t (kappa_t * eta_t)^T)^T S_{t-1} + k_t v_t^T.
+
+    w = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2)), > 0.545; eta = sigmoid(a_0
+    + x_a A_1 A_2); kappa = xi * k / |xi * k| for each head; k~ = k (1 + (eta - 1) psi).
+    Values of upper layers move towards the lowest layer's by a learned share. Output
+    W_out ((GroupNorm(S_t^T r_t) + (r . (k~ * rho)) v_t) * g). Source: Peng et al. 2025,
+    arXiv:2503.14456, eq. 3 to 21. Difference: no extra norm on the embedding.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the large projections; gates, decays and state are float32.
+      layer: place among the RWKV-7 layers of the stack.
+      layers: how many there are.
+      heads: H; 0 is one head for 64 channels.
+      rank: of the projections of decay, rate and value share.
+      gate_rank: of the projection of the gate.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    layer: int = 0
+    layers: int = 1
+    heads: int = 0
+    rank: int = 32
+    gate_rank: int = 64
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: TimeMixState | None = None,
+        reset_bt: jax.Array | None = None,
+        *,
+        lower: dict[str, jax.Array],
+    ) -> tuple[jax.Array, TimeMixState, dict[str, jax.Array]]:
+        """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        heads = head_count(self.width, self.heads)
+        s_bhkv, x_bd = (None, None) if state is None else state
+        shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
+        mixed = self._mixed(x_btd, shifted - x_btd)
+        w0, a0, v0, xi = self._starts(heads)
+
+        r = self._project("receptance", mixed, 1.0)
+        k = self._project("key", mixed, 0.1)
+        v = self._project("value", mixed, 1.0)
+        logit = self._low_rank("decay", mixed["decay"], self.rank, w0, jnp.tanh)
+        log_decay = -np.exp(-0.5) * nn.sigmoid(logit)
+        eta = nn.sigmoid(self._low_rank("rate", mixed["rate"], self.rank, a0))
+        gate = self._low_rank("gate", mixed["gate"], self.gate_rank, None, nn.sigmoid)
+        if self.layer == 0:
+            lower = {**lower, VALUES: v}
+        else:
+            share = self._low_rank("share", mixed["value"], self.rank, v0)
+            v = v + (lower[VALUES] - v) * nn.sigmoid(share)
+        xi_d = self.param("key_removed", lambda *_: jnp.float32(xi))
+        psi_d = self.param("key_rate", lambda *_: jnp.full(self.width, 1.02))
+        kappa = l2_normalize(split_heads(k * xi_d[None, None], heads), 1e-12)
+        k = k * (1 + (eta - 1) * psi_d[None, None])
+        r, k, v, eta, log_decay = (
+            split_heads(x, heads) for x in (r, k, v, eta, log_decay)
+        )
+        o, s_bhkv = delta_rule(
+            r, k, v, log_decay, -kappa, kappa * eta, s_bhkv, reset_bt
+        )
+        rho_hk = self.param(
+            "bonus", nn.initializers.constant(-0.04), (heads, self.width // heads)
+        )
+        own_bth = jnp.einsum("bthk,bthk,hk->bth", r, k, rho_hk)
+        epsilon = 1e-5 * (self.width // heads)
+        o_btd = GroupNorm(heads, epsilon=epsilon, name="head_norm")(merge_heads(o))
+        o_btd = (o_btd + merge_heads(own_bth[..., None] * v)) * gate
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros,
+            name="out",
+        )
+        return out(o_btd.astype(self.dtype)), TimeMixState(s_bhkv, x_bd), lower
+
+    def _project(
+        self, name: str, mixed: dict[str, jax.Array], scale: float
+    ) -> jax.Array:
+        dense = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.orthogonal(scale),
+            name=name,
+        )
+        return dense(mixed[name]).astype(jnp.float32)
+
+    def _mixed(self, x_btd: jax.Array, step_btd: jax.Array) -> dict[str, jax.Array]:
+        """The token shift: one mixture with the frame before for each projection."""
+        ratio, power = np.arange(self.width) / self.width, 1 - self.layer / self.layers
+
+        def mixed(name: str, speed: float) -> jax.Array:
+            start = 1 - ratio ** (speed * power)
+            mu = self.param(f"shift_{name}", lambda *_: jnp.float32(start))
+            return x_btd + step_btd * mu.astype(x_btd.dtype)[None, None]
+
+        return {name: mixed(name, speed) for name, speed in SHIFTS.items()}
+
+    def _low_rank(
+        self,
+        name: str,
+        x_btd: jax.Array,
+        rank: int,
+        start: np.ndarray | None,
+        activation: Any = None,
+    ) -> jax.Array:
+        """start + activation(x W_1) W_2, float32."""
+        down = self.param(f"{name}_down", nn.initializers.zeros, (self.width, rank))
+        up = self.param(
+            f"{name}_up", nn.initializers.orthogonal(0.1), (rank, self.width)
+        )
+        low = x_btd.astype(jnp.float32) @ down
+        y_btd = (low if activation is None else activation(low)) @ up
+        if start is None:
+            return y_btd
+        group = "ssm_decay" if name == "decay" else f"{name}_bias"
+        bias_d = self.param(group, lambda *_: jnp.float32(start))
+        return y_btd + bias_d[None, None]
+
+    @nn.nowrap
+    def _starts(self, heads: int) -> tuple[np.ndarray, ...]:
+        """Initial biases of decay, rate and value share, and xi, as the authors'."""
+        place = np.arange(self.width) / max(self.width - 1, 1)
+        line = place - 0.5
+        head = self.width // heads
+        middle = max((head - 1) / 2, 0.5)
+        zigzag = (np.arange(self.width) % head - (head - 1) / 2) / middle
+        zigzag = zigzag * np.abs(zigzag)
+        depth = self.layer / max(self.layers - 1, 1)
+        decay = -6 + 6 * place ** (1 + depth**0.3) + 0.5 + 2.5 * zigzag
+        rate = -0.19 + 0.3 * zigzag + 0.4 * line
+        return decay, rate, 0.73 - 0.4 * line, 0.71 - 0.1 * line
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> TimeMixState:
+        """Returns zeros."""
+        heads = head_count(self.width, self.heads)
+        head = self.width // heads
+        return TimeMixState(
+            jnp.zeros((batch_size, heads, head, head), jnp.float32),
+            jnp.zeros((batch_size, self.width), jnp.float32),
+        )
+
+
+class ChannelMixState(NamedTuple):
+    """What the channel mixing carries.
+
+    Attributes:
+      x_bd: the frame before, float32.
+    """
+
+    x_bd: jax.Array
+
+
+class ChannelMix(nn.Module):
+    """W_out ReLU(W_k (x + (x_{t-1} - x) * mu))^2, without a gate.
+
+    Source: Peng et al. 2025, arXiv:2503.14456, eq. 22 and 23. W_out starts at zero.
+
+    Attributes:
+      width: model width D.
+      dtype: compute type.
+      layer: place among the layers of this row.
+      layers: how many there are.
+      expansion: hidden width over model width.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    layer: int = 0
+    layers: int = 1
+    expansion: float = 4.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: ChannelMixState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, ChannelMixState]:
+        """Maps each frame of [B, T, D] and the one before it."""
+        x_bd = None if state is None else state.x_bd
+        shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
+        power = (1 - self.layer / self.layers) ** 4
+        start = 1 - (np.arange(self.width) / self.width) ** power
+        mu_d = self.param("shift_key", lambda *_: jnp.float32(start))
+        mixed = x_btd + (shifted - x_btd) * mu_d.astype(x_btd.dtype)[None, None]
+        key = nn.Dense(
+            round(self.expansion * self.width),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.orthogonal(),
+            name="key",
+        )
+        out = nn.Dense(
+            self.width,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.zeros,
+            name="out",
+        )
+        return out(jnp.square(nn.relu(key(mixed)))), ChannelMixState(x_bd)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> ChannelMixState:
+        """Returns zeros."""
+        return ChannelMixState(jnp.zeros((batch_size, self.width), jnp.float32))
