@@ -1,0 +1,167 @@
+"""Liquid networks: neurons whose time constants depend on the input and the state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+from jaxbench.layers.inits import (
+    lecun,
+    orthogonal_gates,
+    softplus_inverse_log_uniform,
+    symmetric_uniform,
+)
+from jaxbench.ops.cell import cell_scan
+
+# Frames whose steps of the solver are kept for the backward pass.
+_BLOCK = 64
+
+
+class LiquidState(NamedTuple):
+    """What a liquid network carries.
+
+    Attributes:
+      h_bd: the neurons, float32; they are the output of the previous frame.
+    """
+
+    h_bd: jax.Array
+
+
+class CfC(nn.Module):
+    """Closed-form continuous-time network, no output projection.
+
+    z_t = tanh(W x_t + R h_{t-1} + b)
+    g, k = tanh(W' z_t + b');  s = sigmoid(W' z_t + b');  h_t = (1 - s) g + s k
+
+    Source: Hasani et al. 2021, arXiv:2106.13898, the final form, with a shared backbone
+    of one layer. Frames are evenly spaced: the time in s is 1, part of its weights.
+
+    Attributes:
+      width: model width D, also of the state.
+      dtype: type of the matmuls; gates and state are float32.
+      backbone_width: width of z.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    backbone_width: int = 128
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: LiquidState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, LiquidState]:
+        """Mixes [B, T, D] along time; O(T D K) work for a backbone of width K."""
+        size = _positive("backbone_width", self.backbone_width)
+        input_btk = nn.Dense(size, dtype=self.dtype, name="project")(x_btd)
+        recurrent = self.param("recurrent", lecun(), (self.width, size))
+        heads = self.param("heads", lecun(), (size, 3 * self.width))
+        bias = self.param("heads_bias", nn.initializers.zeros, (3 * self.width,))
+        recurrent, heads = recurrent.astype(self.dtype), heads.astype(self.dtype)
+
+        def cell(
+            state: LiquidState, input_bk: jax.Array
+        ) -> tuple[LiquidState, jax.Array]:
+            z_bk = jnp.tanh(input_bk + _product(state.h_bd, recurrent))
+            g, k, s = jnp.split(_product(z_bk, heads) + bias[None], 3, axis=-1)
+            s = jax.nn.sigmoid(s)
+            h_bd = (1 - s) * jnp.tanh(g) + s * jnp.tanh(k)
+            return LiquidState(h_bd), h_bd
+
+        y_btd, state = cell_scan(
+            cell,
+            input_btk.astype(jnp.float32),
+            state,
+            self.initial_state(x_btd.shape[0]),
+            reset_bt,
+        )
+        return y_btd.astype(self.dtype), state
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> LiquidState:
+        """Returns zeros."""
+        return LiquidState(jnp.zeros((batch_size, self.width), jnp.float32))
+
+
+class LTC(nn.Module):
+    """Liquid time-constant network, no output projection.
+
+    dh/dt = -(1/tau + f) h + f A with f = sigmoid(W x + R h + mu), solved over a frame
+    by K fused steps of length 1/K:  h = (h + f A / K) / (1 + (1/tau + f) / K)
+
+    Source: Hasani et al. 2020, arXiv:2006.04439, equations 1 and 3. The steps are
+    stable for every tau > 0 and f >= 0, and |h| stays below the larger of |A| and its
+    start. Time is counted in frames; tau = softplus(p) starts between 1 and 30 of them.
+    Difference: f is a sigmoid, as in the authors' code, which keeps it positive.
+
+    Attributes:
+      width: model width D, also of the state.
+      dtype: type of the matmuls; rates and state are float32.
+      unfolds: K, steps of the solver in a frame.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    unfolds: int = 6
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: LiquidState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, LiquidState]:
+        """Mixes [B, T, D] along time; O(T K D^2) work, T K steps one by one."""
+        step = 1 / _positive("unfolds", self.unfolds)
+        input_btd = nn.Dense(self.width, dtype=self.dtype, name="project")(x_btd)
+        recurrent = self.param("recurrent", orthogonal_gates, (self.width, self.width))
+        recurrent = recurrent.astype(self.dtype)
+        tau_init = softplus_inverse_log_uniform(1.0, 30.0)
+        tau_d = jax.nn.softplus(self.param("ssm_tau", tau_init, (self.width,)))
+        target_d = self.param("target", symmetric_uniform(1.0), (self.width,))
+
+        def cell(
+            state: LiquidState, input_bd: jax.Array
+        ) -> tuple[LiquidState, jax.Array]:
+            def unfold(h_bd: jax.Array, _: None) -> tuple[jax.Array, None]:
+                f_bd = jax.nn.sigmoid(input_bd + _product(h_bd, recurrent))
+                rate_bd = 1 / tau_d[None] + f_bd
+                h_bd = h_bd + step * f_bd * target_d[None]
+                return h_bd / (1 + step * rate_bd), None
+
+            h_bd, _ = jax.lax.scan(unfold, state.h_bd, length=self.unfolds)
+            return LiquidState(h_bd), h_bd
+
+        y_btd, state = cell_scan(
+            cell,
+            input_btd.astype(jnp.float32),
+            state,
+            self.initial_state(x_btd.shape[0]),
+            reset_bt,
+            block=_BLOCK,
+        )
+        return y_btd.astype(self.dtype), state
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> LiquidState:
+        """Returns zeros."""
+        return LiquidState(jnp.zeros((batch_size, self.width), jnp.float32))
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise InputError(f"{name}={value} must be at least 1")
+    return value
+
+
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel in the kernel's dtype, summed and returned in float32."""
+    return jnp.matmul(
+        x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
+    )
