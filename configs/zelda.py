@@ -45,6 +45,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "backbone": backbone or "s4",  # a row of the zoo, or a pattern of rows
             "width": 256,
             "depth": common.optional_int(),  # None: the row's own
+            "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
             "dropout": 0.1,  # on residual branches
             "head": "independent",  # independent, autoregressive
             "readout": "last",  # score the last frame of a window, or all of them

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxbench import __version__
 from jaxbench.errors import InputError
@@ -31,6 +32,11 @@ def _parser() -> argparse.ArgumentParser:
 
     rows = commands.add_parser("list", help="print the table of backbones")
     rows.add_argument("--json", action="store_true", help="as JSON, for programs")
+    rows.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    rows.add_argument(
+        "--sizes", action="store_true", help="with parameters and bytes of state"
+    )
+    rows.add_argument("--width", type=int, default=256, help="default: %(default)s")
     rows.set_defaults(command=_list)
 
     prepare = commands.add_parser(
@@ -48,37 +54,81 @@ def _list(options: argparse.Namespace) -> int:
     from jaxbench.models.backbone import table
 
     rows = table()
+    if options.sizes:
+        _add_sizes(rows, options.width)
     if options.json:
         print(json.dumps(rows, indent=2))
+        return 0
+    columns = ["name", "what", "pattern", "channel", "layers", "causal", "streams"]
+    columns += ["parameters", "state bytes"] if options.sizes else []
+    columns.append("paper")
+    lines = [table_cells(row, columns) for row in rows]
+    if options.markdown:
+        print(f"# {len(rows)} backbones\n")
+        if options.sizes:
+            print(
+                f"Width {options.width}, each at its own depth, state of one sequence.\n"
+            )
+        print("| " + " | ".join(columns) + " |")
+        print("|" + "---|" * len(columns))
+        for line in lines:
+            print("| " + " | ".join(line) + " |")
         return 0
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=180)
     shown = Table(title=f"{len(rows)} backbones", title_justify="left")
-    for column in ("name", "what", "pattern", "channel", "depth", "streams", "paper"):
+    for column in columns:
         shown.add_column(column)
-    for row in rows:
-        names = ", ".join([row["name"], *row["aliases"]])
-        shown.add_row(
-            names,
-            row["title"],
-            row["pattern"],
-            row["channel"],
-            str(row["depth"]),
-            row["streams"] if row["temporal"] else "each frame alone",
-            row["paper"],
-        )
+    for line in lines:
+        shown.add_row(*line)
     console.print(shown)
     console.print(
-        "Patterns are backbones too: mamba*2+swa, (mamba*2+@swa)*3 with @ for shared "
-        "weights.",
+        "Patterns are backbones too: mamba*2+swa, mamba/moe with another channel "
+        "mixer, (mamba*2+@swa)*3 with @ for shared weights.",
         highlight=False,
         markup=False,
     )
     return 0
+
+
+def _add_sizes(rows: list[dict[str, Any]], width: int) -> None:
+    """Adds parameters and state bytes; a row that only feeds another has none alone."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from jaxbench.models.build import sizes
+    from jaxbench.models.zoo import ROWS
+
+    console = Console(stderr=True)
+    for row in track(rows, "sizes", console=console, disable=not console.is_terminal):
+        if ROWS[row["name"]].join == "next":
+            row["parameters"] = row["state bytes"] = None
+        else:
+            row["parameters"], row["state bytes"] = sizes(row["name"], width)
+
+
+def table_cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """Returns the texts of one row of the table `jaxbench list` prints."""
+    streams = row["streams"] if row["temporal"] else "each frame alone"
+    if row["window"]:
+        streams = f"window of {row['window']}"
+    cells = {
+        **row,
+        "name": ", ".join([row["name"], *row["aliases"]]),
+        "what": row["title"] + (f" ({row['note']})" if row["note"] else ""),
+        "layers": row["depth"],
+        "causal": "yes" if row["causal"] else "in its window no",
+        "streams": streams,
+    }
+    numbers = ("parameters", "state bytes")
+    return [
+        "-" if cells[c] is None else f"{cells[c]:,}" if c in numbers else str(cells[c])
+        for c in columns
+    ]
 
 
 def _prepare(options: argparse.Namespace) -> int:

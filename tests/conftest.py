@@ -26,6 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps a file's tests on one worker, but for those that say otherwise.
+
+    Workers share no compiled program and no fixture, so a file spread over two of them
+    does its work twice (`pytest -n 2 --dist loadgroup`).
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(scope="session")
 def melee_train() -> Path:
     """The folder of real replays; tests that need it skip where it is absent."""

@@ -124,6 +124,10 @@ def assert_one_line_error(done, *texts: str) -> None:
         (["--config=configs/none.py:s4"], ["configs/none.py"]),
         ([config("zelda.py:s5x")], ["no backbone is called 's5x'", "nearest: "]),
         ([config("zelda.py:mamba*2+")], ["expected a name", "character 9"]),
+        ([config("zelda.py:gru/mou")], ["no channel mixer is called 'mou'", "moe"]),
+        ([config("zelda.py:gru,options=heads=3")], ["no option 'heads'"]),
+        ([config("zelda.py:swa,options=heads")], ["'heads' must be field=value"]),
+        ([config("zelda.py:swa,options=heads=x")], ["heads='x'", "must be int"]),
         ([config(), "--config.model.widht=3"], ["widht", "width"]),
         ([config("zelda.py:gru,widht=3")], ["widht", "width"]),
         ([config(), "--config.model.width=wide"], ["width", "wide"]),
@@ -276,6 +280,9 @@ def test_list_names_every_backbone(tmp_path):
     assert {"s4", "s4d", "mamba", "lstm", "gru", "swa", "mlp"} <= names
     table = jaxbench("list", cwd=tmp_path)
     assert table.returncode == 0 and "arXiv:2111.00396" in table.stdout
+    markdown = jaxbench("list", "--markdown", cwd=tmp_path)
+    lines = [x for x in markdown.stdout.splitlines() if x.startswith("|")]
+    assert len(lines) == 2 + len(names) and {line.count("|") for line in lines} == {9}
 
 
 def test_prepare_parses_once_and_says_who_plays(finished, home, tmp_path):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from toy import toy_task
 
 from configs import zelda
 from jaxbench.bench import build, job
+from jaxbench.bench.check import check_finite, parse_options
 from jaxbench.bench.run_folder import check_owner, config_hash, default_folder
 from jaxbench.errors import InputError
 
@@ -55,6 +58,29 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         check_owner(tmp_path, resolved())
     with pytest.raises(InputError, match="is a file"):
         check_owner(tmp_path / "notes.txt", resolved())
+
+
+def test_options_of_mixers_reach_the_backbone():
+    config = resolved("swa/moe,options=window=4 channel.routing=soft qk_norm=True")
+    layer = build.build_backbone(config).layers[0]
+    assert dict(layer.options) == {"window": 4, "qk_norm": True}
+    assert dict(layer.channel_options) == {"routing": "soft"}
+    assert parse_options("dt_max=1e-2") == {"dt_max": 0.01}
+    with pytest.raises(InputError, match="'window' is given twice"):
+        parse_options("window=4 window=5")
+
+
+def test_data_that_is_not_finite_is_refused_at_its_first_place(tmp_path, monkeypatch):
+    signal = np.arange(200.0)
+    signal[[30, 77]] = np.nan, np.inf
+    task = toy_task(signal=signal)
+    monkeypatch.setattr(build, "build_task", lambda config, say: task)
+    with pytest.raises(InputError, match=r"holds nan at signal\[30\], the first of 2"):
+        job.run_job(resolved(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_finite({"ids": np.arange(3), "frames": np.ones((2, 2))})
+    with pytest.raises(InputError, match=r"-inf at frames\[1, 0\]"):
+        check_finite({"frames": np.array([[0, 1], [-np.inf, 2]])})
 
 
 def test_only_what_changes_results_changes_the_hash():

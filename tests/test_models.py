@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from jaxbench.errors import InputError
-from jaxbench.layers.gated_mlp import GLU, MLP
 from jaxbench.layers.norms import l2_normalize, norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.mixers.attention import SlidingWindowAttention
+from jaxbench.mixers.channel import GLU, MLP
 from jaxbench.mixers.mamba import Mamba
 from jaxbench.mixers.recurrent import GRU, LSTM
 from jaxbench.mixers.s4 import S4, S4D
@@ -156,7 +156,7 @@ def test_dropout_is_on_exactly_when_its_stream_is_given():
     assert (off == off_again).all() and (one == one_again).all()
     assert (one != off).any() and (one != two).any()
     # The first layer's recurrence is upstream of all dropout.
-    np.testing.assert_array_equal(state_off[0].h_bd, state_one[0].h_bd)
+    np.testing.assert_array_equal(state_off[0].mixer.h_bd, state_one[0].mixer.h_bd)
 
 
 def test_shared_layers_have_one_set_of_weights_and_their_own_states():
@@ -166,7 +166,7 @@ def test_shared_layers_have_one_set_of_weights_and_their_own_states():
     assert sorted(variables["params"]) == ["blocks_0", "blocks_1", "blocks_2", "norm"]
     _, state = apply(stack, variables, x_btd)
     assert len(state) == 4
-    assert (state[1].h_bd != state[3].h_bd).any()
+    assert (state[1].mixer.h_bd != state[3].mixer.h_bd).any()
     unshared = build_stack("mlp+gru+mlp+gru", width=WIDTH)
     copied = dict(variables["params"])
     copied["blocks_3"] = copied["blocks_1"]
@@ -176,6 +176,130 @@ def test_shared_layers_have_one_set_of_weights_and_their_own_states():
         rtol=1e-6,
         atol=1e-6,
     )
+
+
+def test_a_layer_that_joins_the_next_leaves_the_stream_as_it_is():
+    """Zamba: one block at two call sites, each with a projection of its own."""
+    stack = build_stack("(mlp+@zamba_attention+gru)*2", width=WIDTH)
+    x_btd = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
+    variables = init(stack, x_btd)
+    params = variables["params"]
+    shared = [name for name in params if "qkv" in params[name].get("mixer", {})]
+    assert shared == ["blocks_1"]
+    assert [name for name in params if "side" in params[name]] == [
+        "blocks_2",
+        "blocks_5",
+    ]
+    silent = jax.tree.map(jnp.zeros_like, params["blocks_2"]["side"])
+    without = build_stack("mlp+gru+mlp+gru", width=WIDTH)
+    places = {"blocks_0": 0, "blocks_1": 2, "blocks_2": 3, "blocks_3": 5}
+    bare = {
+        name: {k: v for k, v in params[f"blocks_{i}"].items() if k != "side"}
+        for name, i in places.items()
+    }
+    muted = {
+        **params,
+        "blocks_2": {**params["blocks_2"], "side": silent},
+        "blocks_5": {**params["blocks_5"], "side": silent},
+    }
+    expected, _ = apply(without, {"params": {**bare, "norm": params["norm"]}}, x_btd)
+    actual, _ = apply(stack, {"params": muted}, x_btd)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    assert jnp.abs(apply(stack, variables, x_btd)[0] - expected).max() > 1e-2
+
+
+def test_shared_weights_get_the_sum_of_the_gradients_of_their_call_sites():
+    x_btd = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
+    text = "({}zamba_attention+gru)*2"
+    shared, unshared = (
+        build_stack(text.format(mark), width=WIDTH) for mark in ("@", "")
+    )
+    params = init(shared, x_btd)["params"]
+    copied = {**params, "blocks_2": params["blocks_0"]}
+
+    def gradient(stack, params):
+        return jit(
+            jax.grad(lambda p: jnp.sum(stack.apply({"params": p}, x_btd)[0] ** 3))
+        )(params)
+
+    one, two = gradient(shared, params), gradient(unshared, copied)
+    summed = jax.tree.map(jnp.add, two["blocks_0"], two["blocks_2"])
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        one["blocks_0"],
+        summed,
+    )
+
+
+def test_the_place_among_equal_layers_reaches_the_mixers_that_ask():
+    stack = build_stack("rwkv+gru+rwkv+hgrn*3", width=WIDTH)
+    params = jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 2, WIDTH)))
+    params = params["params"]
+    assert "share_up" not in params["blocks_0"]["mixer"]
+    assert "share_up" in params["blocks_2"]["mixer"]
+    assert params["blocks_3"]["mixer"]["ssm_gamma"].shape == (3, WIDTH)
+    assert "ssm_gamma" not in params["blocks_4"]["mixer"]
+
+
+@pytest.mark.parametrize("backbone", ["fnet", "gru+fnet"])
+def test_a_window_backbone_sees_its_window_and_nothing_else(backbone):
+    stack = build_stack(backbone, width=WIDTH, options={"window": 4})
+    x_btd = jax.random.normal(jax.random.key(0), (1, 9, WIDTH))
+    variables = init(stack, x_btd[:, :1])
+    every, ring = apply(stack, variables, x_btd)
+    for t in (1, 3, 8):
+        window = x_btd[:, max(0, t - 3) : t + 1]
+        last, _ = jit(functools.partial(stack.apply, last_only=True))(variables, window)
+        np.testing.assert_allclose(every[:, t], last[:, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(ring.x_bwd, x_btd[:, -3:])
+
+
+def test_a_window_of_a_window_backbone_is_mapped_whole():
+    """Inside a window FNet is not causal: an early frame knows a late one."""
+    stack = build_stack("fnet*1", width=WIDTH)
+    x_btd = jax.random.normal(jax.random.key(0), (1, 6, WIDTH))
+    variables = init(stack, x_btd)
+    run = jit(functools.partial(stack.apply, method="_run"), static_argnums=4)
+    before, _ = run(variables, x_btd, None, None, False)
+    after, _ = run(variables, x_btd.at[:, -1].multiply(-2), None, None, False)
+    assert (jnp.abs(before - after).max(-1) > 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "state", "message"),
+    [
+        ("fnet", (), "streams over its last 30 frames, and this state does not hold"),
+        ("gru", (), "the state belongs to another backbone than gru[+]gru"),
+        ("gru", "swa", "the state belongs to another backbone"),
+        ("gru", 5, r"h_bd is float32\[5, 16\], not float32\[2, 16\]"),
+        ("fnet", 5, r"x_bwd is float32\[5, 29, 16\], not float32\[2, 29, 16\]"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(backbone, state, message):
+    stack = build_stack(backbone, width=WIDTH)
+    x_btd = jnp.zeros((2, 1, WIDTH))
+    if state == "swa":
+        other = build_stack("swa", width=WIDTH)
+        state = other.apply({}, 2, method="initial_state")
+    if isinstance(state, int):
+        state = stack.apply({}, state, method="initial_state")
+    with pytest.raises(InputError, match=message) as error:
+        jax.eval_shape(stack.init, jax.random.key(0), x_btd, state)
+    assert "make it with initial_state(batch_size=2)" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_stack_does_not_end_in_a_layer_that_joins_the_next():
+    with pytest.raises(InputError, match="ends in 'zamba_attention'"):
+        build_stack("zamba", width=WIDTH, depth=5)
+
+
+@pytest.mark.parametrize("channel", ["mlp", "glu", "kan", "moe", "none"])
+def test_any_row_takes_any_channel_mixer(channel):
+    stack = build_stack(f"gru/{channel}*1", width=WIDTH)
+    params = jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 2, WIDTH)))
+    block = params["params"]["blocks_0"]
+    assert ("channel" in block) == (channel != "none")
 
 
 def test_stand_in_is_three_bare_layers():
@@ -207,8 +331,11 @@ def test_sizes_are_counted():
 def test_options_reach_the_mixers_that_have_them():
     stack = build_stack("mamba+swa+gru", width=8, options={"window": 4, "taps": 2})
     state = stack.apply({}, 1, method="initial_state")
-    assert state[0].conv_bwe.shape == (1, 1, 16)
-    assert state[1].k_bwhk.shape[1] == 3
+    assert state[0].mixer.conv_bwe.shape == (1, 1, 16)
+    assert state[1].mixer.k_bwhk.shape[1] == 3
+    stack = build_stack("gru/moe*1", width=8, options={"channel.experts": 3})
+    params = jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 2, 8)))
+    assert params["params"]["blocks_0"]["channel"]["router"]["kernel"].shape == (8, 3)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +350,8 @@ def test_options_reach_the_mixers_that_have_them():
         ({"options": {"window": "4"}}, "window='4'.* must be int, not str"),
         ({"options": {"window": True}}, "must be int, not bool"),
         ({"options": {"dt_min": "x"}}, "must be float, not str"),
+        ({"options": {"channel.experts": 2}}, "no option 'channel.experts'"),
+        ({"backbone": "fnet", "options": {"window": 0}}, "window=0 must be"),
         (
             {"backbone": "gru", "options": {"heads": 4}},
             "no option 'heads'; it has none",
@@ -240,7 +369,7 @@ def test_what_cannot_be_built_says_why(kwargs, message):
     ("backbone", "width", "options", "message"),
     [
         ("swa", 18, {}, "heads=4 does not divide width=18"),
-        ("swa", 12, {}, "width=12 over heads=4 gives heads of 3"),
+        ("swa", 12, {}, "heads of 3 .width=12 over heads=4"),
         ("swa", 16, {"window": 0}, "window=0"),
         ("s4", 16, {"state_size": 7}, "state_size=7"),
         ("s4d", 16, {"spectrum": "lina"}, "spectrum='lina' is unknown; nearest"),

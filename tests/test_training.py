@@ -48,9 +48,11 @@ def optimizer(rate: float = 1e-2, **overrides) -> optax.GradientTransformation:
 class Parts:
     """Everything `loop.train` needs, for the toy task."""
 
-    def __init__(self, *, task=None, rate=1e-2, dropout=0.0, ema=0.0, k=4):
+    def __init__(
+        self, *, task=None, backbone="mlp", rate=1e-2, dropout=0.0, ema=0.0, k=4
+    ):
         self.task = task or toy_task()
-        self.model = toy_model(self.task, dropout=dropout)
+        self.model = toy_model(self.task, backbone, dropout=dropout)
         self.optimizer = optimizer(rate)
         self.placement = Placement.over_all_devices(BATCH)
         self.initialize = make_initializer(
@@ -307,6 +309,23 @@ def test_training_learns_and_writes_everything(parts, tmp_path):
     assert saved.latest_step("last") == 40
     assert saved.latest_step("best") == outcome.best["step"]
     saved.close()
+
+
+def test_what_mixers_sow_is_logged_and_joins_the_loss(tmp_path):
+    parts = Parts(backbone="mlp/moe")
+    parts.train(tmp_path / "run", 8)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    for record in records:
+        if record["split"] == "train":
+            largest = record["model/blocks_0/channel/max_share"]
+            smallest = record["model/blocks_0/channel/min_share"]
+            assert 0 <= smallest < 1 / 8 < largest <= 1
+            # Balance costs 0.01 where the experts are used alike, more elsewhere.
+            assert 0.0099 < record["auxiliary_loss"] < 0.08
+            total = record["loss"] + record["auxiliary_loss"]
+            assert record["total_loss"] == pytest.approx(total, rel=1e-5)
+        else:
+            assert not any(key.startswith("model/") for key in record)
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import flax.linen as nn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxbench.cli import table_cells
 from jaxbench.errors import InputError
 from jaxbench.models import backbone, zoo
 from jaxbench.models.backbone import parse, resolve
-from jaxbench.models.block import CHANNELS, GIVEN, field_names, mixer_class
+from jaxbench.models.block import GIVEN, field_names, mixer_class
+from jaxbench.models.row import CHANNELS, DEFAULT_DEPTH, STREAMS, Row
 
 
 def names(text: str) -> list[str]:
@@ -53,7 +57,11 @@ def test_at_sign_marks_shared_weights():
         ("(mamba+swa", 11, "the end"),
         ("mamba)", 6, "')'"),
         ("()", 2, "')'"),
-        ("mamba/2", 6, "'/'"),
+        ("mamba/2", 7, "'2'"),
+        ("mamba/", 7, "the end"),
+        ("mamba/mlp/mlp", 10, "'/'"),
+        ("mamba*2/mlp", 8, "'/'"),
+        ("(mamba)/mlp", 8, "'/'"),
         ("@", 2, "the end"),
         ("@(mamba)", 2, "'('"),
         ("2*mamba", 1, "'2'"),
@@ -106,7 +114,7 @@ def test_depth_cycles_the_pattern():
     assert [layer.name for layer in hybrid.layers()] == ["mamba", "mamba", "swa"]
     five = [layer.name for layer in hybrid.layers(5)]
     assert five == ["mamba", "mamba", "swa", "mamba", "mamba"]
-    assert len(resolve("mamba").layers()) == zoo.DEFAULT_DEPTH
+    assert len(resolve("mamba").layers()) == DEFAULT_DEPTH
     assert len(resolve("last_frame_mlp").layers()) == 1
     assert len(resolve("mamba*1").layers()) == 1
     assert len(resolve("mamba").layers(7)) == 7
@@ -125,7 +133,7 @@ def test_facts_of_a_pattern_are_the_weakest_of_its_layers():
 
 
 def test_pattern_rows_resolve_with_their_overrides(monkeypatch):
-    row = zoo.Row(
+    row = Row(
         title="Test",
         pattern="mamba+(swa+gru)*2",
         channel="glu",
@@ -148,12 +156,12 @@ def test_pattern_rows_resolve_with_their_overrides(monkeypatch):
 def test_rows_are_complete_and_fit_their_mixers(name):
     row = zoo.ROWS[name]
     assert bool(row.mixer) != bool(row.pattern)
-    assert row.title and row.streams in zoo.STREAMS
+    assert row.title and row.streams in STREAMS
     if row.mixer:
         assert row.channel is not None and row.norm is not None
     for layer in resolve(name).elements:
         assert layer.channel in {"none", *CHANNELS}
-        fields = field_names(mixer_class(layer))
+        fields = field_names(mixer_class(layer.mixer))
         assert fields[:2] == ["width", "dtype"]
         assert {key for key, _ in layer.options} <= set(fields) - GIVEN
         # A field called "init" would replace the method of that name.
@@ -176,6 +184,34 @@ def test_table_is_plain_data():
     swa = next(row for row in rows if row["name"] == "swa")
     assert swa["aliases"] == ["attention", "sliding_window"]
     assert swa["streams"] == "unbounded" and swa["channel"] == "mlp"
+
+
+def test_the_documented_table_is_this_one():
+    """`jaxbench list --sizes --markdown > docs/backbones.md` writes it."""
+    text = (Path(__file__).parents[1] / "docs" / "backbones.md").read_text()
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    header, *documented = lines
+    assert len(documented) == len(zoo.ROWS)
+    plain = [c for c in header if c not in ("parameters", "state bytes")]
+    for line, row in zip(documented, backbone.table(), strict=True):
+        cells = dict(zip(header, line, strict=True))
+        shown = table_cells(row, [c.strip("| ") for c in plain])
+        assert [cells[c].strip("| ") for c in plain] == shown
+
+
+@pytest.mark.slow
+def test_the_documented_sizes_are_these():
+    text = (Path(__file__).parents[1] / "docs" / "backbones.md").read_text()
+    command = [sys.executable, "-m", "jaxbench.cli", "list", "--sizes", "--markdown"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout == text
+
+
+def test_readme_names_every_backbone():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    named = set(re.findall(r"[a-z_0-9]+", text.split("## Backbones")[1]))
+    # The shared block of Zamba is no backbone by itself.
+    assert set(zoo.ROWS) - named == {"zamba_attention"}
 
 
 def test_the_table_is_read_without_jax():

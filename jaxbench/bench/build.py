@@ -10,11 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
+from jaxbench.bench.check import parse_options
 from jaxbench.data import replays
 from jaxbench.data.simulation.record import simulate_replays
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
+from jaxbench.models.stack import Stack
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.zelda import imitation
 from jaxbench.training.optimizer import adamw, schedule
@@ -88,17 +90,26 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
     )
 
 
-def build_model(config: Config, task: Task) -> Model:
-    """Wraps the configured backbone in the task's encoder and head."""
+def build_backbone(config: Config) -> Stack:
+    """Builds the configured stack.
+
+    Raises:
+      InputError: an unknown backbone or option, or a value that cannot be.
+    """
     model = config["model"]
-    stack = build_stack(
+    return build_stack(
         model["backbone"],
         width=model["width"],
         depth=model["depth"],
         dropout=model["dropout"],
         dtype=DTYPES[config["train"]["dtype"]],
         remat=model["remat"],
+        options=parse_options(model["options"]),
     )
+
+
+def build_model(stack: Stack, task: Task) -> Model:
+    """Wraps a backbone in the task's encoder and head."""
     return Model(
         encoder=task.encoder, stack=stack, head=task.head, readout=task.readout
     )

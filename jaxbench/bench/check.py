@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
@@ -74,5 +77,48 @@ def check_values(config: Mapping[str, Any]) -> None:
         if not 0 <= value(path) < 1:
             raise InputError(f"{path}={value(path)} must lie in [0, 1)")
     resolve(config["model"]["backbone"]).layers(config["model"]["depth"])
+    parse_options(config["model"]["options"])
     if not (config["train"]["epochs"] or config["train"]["max_steps"]):
         raise InputError("train.epochs and train.max_steps are both 0; set one")
+
+
+def check_finite(arrays: Mapping[str, Any]) -> None:
+    """Refuses data that holds NaN or infinity, naming the first place.
+
+    Raises:
+      InputError: the array, the place and the value.
+    """
+    for name, array in arrays.items():
+        values = np.asarray(array)
+        if not np.issubdtype(values.dtype, np.floating) or np.isfinite(values).all():
+            continue
+        place = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+        count = int(np.size(values) - np.isfinite(values).sum())
+        raise InputError(
+            f"the data holds {values[place]} at {name}{list(place)}, the first of "
+            f"{count:,} numbers that are not finite; mend or leave out its source"
+        )
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Reads options of mixers, `field=value` with spaces between.
+
+    Values are numbers, True, False, or words; what type a field has, its mixer says.
+
+    Raises:
+      InputError: an item without `=`, or a field given twice.
+    """
+    options: dict[str, Any] = {}
+    for item in text.split():
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise InputError(
+                f"model.options: {item!r} must be field=value, for example heads=8"
+            )
+        if name in options:
+            raise InputError(f"model.options: {name!r} is given twice in {text!r}")
+        try:
+            options[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            options[name] = value
+    return options

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxbench.bench import build
-from jaxbench.bench.check import check_values
+from jaxbench.bench.check import check_finite, check_values
 from jaxbench.bench.facts import Facts
 from jaxbench.bench.run_folder import (
     check_owner,
@@ -86,8 +86,11 @@ def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any]:
     train = config["train"]
+    # Before the data, so that a wrong option is refused in seconds.
+    stack = build.build_backbone(config)
     task = build.build_task(config, _say)
-    model = build.build_model(config, task)
+    check_finite(task.arrays)
+    model = build.build_model(stack, task)
     order = Order(
         task.splits["train"], batch_size=train["batch_size"], seed=config["seed"]
     )

@@ -31,8 +31,8 @@ like a method of `nn.Module` ("init"). Parameters are float32 and real; complex 
 two real leaves.
 
 What a paper takes from other layers goes through `lower`: a mixer whose `__call__` has
-this keyword gets a dict of what the layers below hand up for the same frames ("embedding"
-is the input of the stack) and returns `(y_btd, state, lower)`, `lower` with what it adds.
+this keyword gets a dict of what the layers below hand up ("embedding" is the input of
+the stack, for the same frames) and returns `(y_btd, state, lower)`, with what it adds.
 
 Names of parameters carry their optimiser group: `ssm_*` (decays, time steps, input
 matrices of a state-space model) is trained without weight decay at its own, capped
@@ -40,8 +40,8 @@ learning rate; everything else with the ordinary one. Buffers that are never tra
 are variables of the collection "constants".
 
 Randomness (dropout, sampled weights) is on exactly when the caller passes the rng
-stream ("dropout", "noise"); there is no train flag. Auxiliary losses, scalars that are
-added to the training loss, are sown into "losses"; scalars worth logging into "metrics".
+stream ("dropout", "noise"); there is no train flag. Auxiliary losses, scalars added to
+the training loss, are sown into "losses"; scalars worth logging into "metrics".
 
 Residuals, norms, dropout, channel mixers and depth live in `jaxbench.models`, never
 here. A mixer imports `ops` and `layers`, never another mixer.

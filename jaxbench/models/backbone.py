@@ -229,8 +229,8 @@ def canonical(name: str) -> str:
 def table() -> list[dict[str, Any]]:
     """Returns the table as plain dicts, one per row, for printing or as JSON.
 
-    Keys: name, title, pattern, channel, depth, causal, streams, temporal, aliases,
-    paper, note. Facts of pattern rows are those of their elements.
+    Keys: name, title, pattern, channel, depth, causal, streams, window, temporal,
+    aliases, paper, note. Facts of pattern rows are those of their elements.
     """
     rows = []
     for name, row in ROWS.items():
@@ -245,6 +245,7 @@ def table() -> list[dict[str, Any]]:
                 "depth": backbone.default_depth,
                 "causal": backbone.causal,
                 "streams": backbone.streams,
+                "window": backbone.window,
                 "temporal": backbone.temporal,
                 "aliases": list(row.aliases),
                 "paper": row.paper,

@@ -59,6 +59,23 @@ def build_stack(
     return Stack(layers, width, dtype, dropout, remat, window)
 
 
+def sizes(backbone: str, width: int) -> tuple[int, int]:
+    """Parameters, and bytes of state for one sequence, of a row at its own depth.
+
+    Nothing is computed: shapes only.
+
+    Raises:
+      InputError: as `build_stack`, or the width does not fit the mixers.
+    """
+    stack = build_stack(backbone, width=width)
+    x_btd = jax.ShapeDtypeStruct((1, 2, width), jnp.float32)
+    variables = jax.eval_shape(stack.init, jax.random.key(0), x_btd)
+    state = jax.eval_shape(
+        lambda variables: stack.apply(variables, 1, method="initial_state"), variables
+    )
+    return count_parameters(variables["params"]), state_bytes(state)
+
+
 def count_parameters(params: Any) -> int:
     """Counts the numbers in a tree of parameters (or of their shapes)."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

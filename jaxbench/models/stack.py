@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -98,8 +98,10 @@ class Stack(nn.Module):
         if state is not None:
             self._check(state, x_btd.shape[0])
         if self.window:
-            return self._in_windows(x_btd, state, reset_bt, last_only)
-        return self._run(x_btd, state, reset_bt, last_only)
+            ring = None if state is None else cast(WindowRing, state)
+            return self._in_windows(x_btd, ring, reset_bt, last_only)
+        states = None if state is None else cast(tuple[BlockState, ...], state)
+        return self._run(x_btd, states, reset_bt, last_only)
 
     def initial_state(self, batch_size: int) -> StackState:
         """Returns the state an episode starts from, one entry for each layer."""
@@ -161,7 +163,8 @@ class Stack(nn.Module):
                 f"frames, and this state does not hold them; {advice}"
             )
         expected = self.initial_state(batch_size)
-        if jax.tree.structure(state) != jax.tree.structure(expected):
+        given, wanted_tree = jax.tree.structure(state), jax.tree.structure(expected)
+        if str(given) != str(wanted_tree):
             raise InputError(
                 f"the state belongs to another backbone than "
                 f"{'+'.join(layer.name for layer in self.layers)}; {advice}"

@@ -10,58 +10,10 @@ To add a backbone: write the mixer (see `jaxbench.mixers`), add its row.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from jaxbench.models.row import Row
 
-# What a stream gives next to a window that starts where the stream does: the same
-# ("exact"), a function with a longer past than training showed ("unbounded": banded
-# attention sees depth * (window - 1) frames back), or only a recomputed window.
-STREAMS = ("exact", "unbounded", "window")
-
-# The original benchmark's depth for nearly all its backbones.
-DEFAULT_DEPTH = 2
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One backbone.
-
-    Attributes:
-      title: name for people.
-      paper: authors, year and arXiv id or venue of what is implemented.
-      mixer: "file:Class" under `jaxbench.mixers`; empty in a pattern row.
-      pattern: names of rows along depth, see `backbone.parse`; empty in a mixer row.
-      channel: position-wise half of the block, a key of `block.CHANNELS`, or "none".
-        In a pattern row None keeps what its elements say.
-      norm: kind of the norm before each branch and after the stack (`layers.norms`).
-        In a pattern row None keeps what its elements say.
-      residual: whether x is added to the branches. Pattern rows: as the elements say.
-      temporal: whether information moves along time. Pattern rows: if any element's.
-      depth: layers by default; None is `DEFAULT_DEPTH`, or the length of the pattern.
-      options: fields of the mixer that differ from its defaults. In a pattern row the
-        keys are "row.field": {"mamba.state_size": 32}.
-      causal: whether y_t depends on x_1..x_t only.
-      streams: one of `STREAMS`. Pattern rows: the weakest of their elements'.
-      aliases: other names it answers to.
-      note: what a reader of the table should know.
-    """
-
-    title: str
-    paper: str = ""
-    mixer: str = ""
-    pattern: str = ""
-    channel: str | None = None
-    norm: str | None = None
-    residual: bool = True
-    temporal: bool = True
-    depth: int | None = None
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    causal: bool = True
-    streams: str = "exact"
-    aliases: tuple[str, ...] = ()
-    note: str = ""
-
+# GeGLU, as Griffin and xLSTM have it, instead of SwiGLU.
+GEGLU = {"channel.activation": "gelu"}
 
 ROWS: dict[str, Row] = {
     "s4": Row(
@@ -79,11 +31,170 @@ ROWS: dict[str, Row] = {
         norm="layer",
         note="S4D-Lin by default; option spectrum=inv or legs",
     ),
+    "s5": Row(
+        title="S5",
+        paper="Smith et al. 2022, arXiv:2208.04933",
+        mixer="s5:S5",
+        channel="none",
+        norm="layer",
+    ),
+    "h3": Row(
+        title="H3",
+        paper="Fu et al. 2022, arXiv:2212.14052",
+        mixer="h3:H3",
+        channel="mlp",
+        norm="layer",
+    ),
+    "lru": Row(
+        title="LRU",
+        paper="Orvieto et al. 2023, arXiv:2303.06349",
+        mixer="lru:LRU",
+        channel="none",
+        norm="layer",
+    ),
+    "hyena": Row(
+        title="Hyena",
+        paper="Poli et al. 2023, arXiv:2302.10866",
+        mixer="hyena:Hyena",
+        channel="mlp",
+        norm="layer",
+        note="order 2; implicit filters of a fixed length, so a stream is exact",
+    ),
     "mamba": Row(
         title="Mamba",
         paper="Gu & Dao 2023, arXiv:2312.00752",
         mixer="mamba:Mamba",
         channel="none",
+        norm="rms",
+    ),
+    "mamba2": Row(
+        title="Mamba-2",
+        paper="Dao & Gu 2024, arXiv:2405.21060",
+        mixer="mamba2:Mamba2",
+        channel="none",
+        norm="rms",
+        aliases=("mamba_ssd",),
+    ),
+    "mamba3": Row(
+        title="Mamba-3",
+        paper="Lahoti et al. 2026, arXiv:2603.15569",
+        mixer="mamba3:Mamba3",
+        channel="glu",
+        norm="rms",
+        note="single input; A does not depend on the input",
+    ),
+    "gated_ssm": Row(
+        title="Gated SSM",
+        paper="Edifice's design; cf. Mehta et al. 2022, arXiv:2206.13947",
+        mixer="gated_ssm:GatedSSM",
+        channel="none",
+        norm="layer",
+        note="a recurrence with learned decays; the original weighed positions",
+    ),
+    "hawk": Row(
+        title="Hawk",
+        paper="De et al. 2024, arXiv:2402.19427",
+        mixer="hawk:Hawk",
+        channel="glu",
+        norm="rms",
+        options={**GEGLU, "channel.expansion": 3.0},
+        note="initial decays as the authors' code",
+    ),
+    "gla": Row(
+        title="GLA",
+        paper="Yang et al. 2023, arXiv:2312.06635",
+        mixer="gla:GLA",
+        channel="glu",
+        norm="rms",
+    ),
+    "retnet": Row(
+        title="RetNet",
+        paper="Sun et al. 2023, arXiv:2307.08621",
+        mixer="retnet:Retention",
+        channel="mlp",
+        norm="layer",
+        options={"channel.expansion": 2.0},
+        aliases=("retention",),
+        note="decays are fixed; 30 frames barely fade",
+    ),
+    "hgrn": Row(
+        title="HGRN-2",
+        paper="Qin et al. 2024, arXiv:2404.07904",
+        mixer="hgrn2:HGRN2",
+        channel="glu",
+        norm="rms",
+        aliases=("hgrn2",),
+    ),
+    "performer": Row(
+        title="Performer",
+        paper="Choromanski et al. 2020, arXiv:2009.14794",
+        mixer="performer:Performer",
+        channel="mlp",
+        norm="layer",
+        note="sums over an episode never fade",
+    ),
+    "deltanet": Row(
+        title="DeltaNet",
+        paper="Yang et al. 2024, arXiv:2406.06484",
+        mixer="deltanet:DeltaNet",
+        channel="glu",
+        norm="rms",
+    ),
+    "gated_deltanet": Row(
+        title="Gated DeltaNet",
+        paper="Yang et al. 2024, arXiv:2412.06464",
+        mixer="deltanet:GatedDeltaNet",
+        channel="glu",
+        norm="rms",
+    ),
+    "kda": Row(
+        title="Kimi Delta Attention",
+        paper="Kimi Team 2025, arXiv:2510.26692",
+        mixer="deltanet:KimiDeltaAttention",
+        channel="glu",
+        norm="rms",
+    ),
+    "rwkv6": Row(
+        title="RWKV-6",
+        paper="Peng et al. 2024, arXiv:2404.05892",
+        mixer="rwkv6:TimeMix",
+        channel="rwkv6",
+        norm="layer",
+    ),
+    "rwkv": Row(
+        title="RWKV-7",
+        paper="Peng et al. 2025, arXiv:2503.14456",
+        mixer="rwkv7:TimeMix",
+        channel="rwkv7",
+        norm="layer",
+        aliases=("rwkv7",),
+    ),
+    "mlstm": Row(
+        title="mLSTM",
+        paper="Beck et al. 2024, arXiv:2405.04517",
+        mixer="xlstm:MLSTM",
+        channel="none",
+        norm="layer",
+    ),
+    "slstm": Row(
+        title="sLSTM",
+        paper="Beck et al. 2024, arXiv:2405.04517",
+        mixer="xlstm:SLSTM",
+        channel="glu",
+        norm="layer",
+        options={**GEGLU, "channel.expansion": 4 / 3},
+    ),
+    "xlstm": Row(
+        title="xLSTM",
+        paper="Beck et al. 2024, arXiv:2405.04517",
+        pattern="slstm+mlstm",
+        note="[1:1]",
+    ),
+    "ttt": Row(
+        title="TTT-Linear",
+        paper="Sun et al. 2024, arXiv:2407.04620",
+        mixer="ttt:TTT",
+        channel="glu",
         norm="rms",
     ),
     "lstm": Row(
@@ -101,6 +212,59 @@ ROWS: dict[str, Row] = {
         norm="layer",
         note="reset gate after the recurrent product",
     ),
+    "min_lstm": Row(
+        title="minLSTM",
+        paper="Feng et al. 2024, arXiv:2410.01201",
+        mixer="minimal:MinLSTM",
+        channel="mlp",
+        norm="layer",
+    ),
+    "min_gru": Row(
+        title="minGRU",
+        paper="Feng et al. 2024, arXiv:2410.01201",
+        mixer="minimal:MinGRU",
+        channel="mlp",
+        norm="layer",
+    ),
+    "liquid": Row(
+        title="Closed-form continuous-time network",
+        paper="Hasani et al. 2021, arXiv:2106.13898",
+        mixer="liquid:CfC",
+        channel="none",
+        norm="layer",
+        aliases=("cfc",),
+    ),
+    "ltc": Row(
+        title="Liquid time-constant network",
+        paper="Hasani et al. 2020, arXiv:2006.04439",
+        mixer="liquid:LTC",
+        channel="none",
+        norm="layer",
+    ),
+    "reservoir": Row(
+        title="Echo state network",
+        paper="Jaeger 2001",
+        mixer="reservoir:Reservoir",
+        channel="none",
+        norm="layer",
+        aliases=("esn",),
+        note="the recurrence is not trained",
+    ),
+    "snn": Row(
+        title="Spiking network",
+        paper="Neftci et al. 2019, arXiv:1901.09948",
+        mixer="spiking:SNN",
+        channel="none",
+        norm="layer",
+        note="leaky integrate-and-fire neurons, surrogate gradients",
+    ),
+    "ntm": Row(
+        title="Neural Turing machine",
+        paper="Graves et al. 2014, arXiv:1410.5401",
+        mixer="ntm:NTM",
+        channel="none",
+        norm="layer",
+    ),
     "swa": Row(
         title="Sliding-window attention",
         paper="Beltagy et al. 2020, arXiv:2004.05150",
@@ -111,6 +275,86 @@ ROWS: dict[str, Row] = {
         aliases=("attention", "sliding_window"),
         note="rotary positions; causal attention where the window covers the sequence",
     ),
+    "transformer": Row(
+        title="Transformer++",
+        paper="Touvron et al. 2023, arXiv:2302.13971",
+        mixer="attention:SlidingWindowAttention",
+        channel="glu",
+        norm="rms",
+        options={"window": 256},
+        streams="unbounded",
+        note="full attention up to 256 frames, so that a stream's cache is bounded",
+    ),
+    "gated_attention": Row(
+        title="Gated attention",
+        paper="Qiu et al. 2025, arXiv:2505.06708",
+        mixer="attention:GatedAttention",
+        channel="glu",
+        norm="rms",
+        streams="unbounded",
+    ),
+    "forgetting_transformer": Row(
+        title="Forgetting Transformer",
+        paper="Lin et al. 2025, arXiv:2503.02130",
+        mixer="attention:ForgettingAttention",
+        channel="glu",
+        norm="rms",
+        streams="unbounded",
+        aliases=("fox",),
+    ),
+    "decision_transformer": Row(
+        title="Decision Transformer",
+        paper="Chen et al. 2021, arXiv:2106.01345",
+        mixer="decision_transformer:DecisionTransformer",
+        channel="none",
+        norm="none",
+        join="replace",
+        depth=1,
+        streams="unbounded",
+        aliases=("dt",),
+        note="return, action and state token of a frame; option blocks is its depth",
+    ),
+    "perceiver": Row(
+        title="Perceiver IO",
+        paper="Jaegle et al. 2021, arXiv:2107.14795",
+        mixer="perceiver:Perceiver",
+        channel="none",
+        norm="none",
+        join="replace",
+        depth=1,
+        causal=False,
+        streams="window",
+        window=30,
+        note="option blocks is its depth",
+    ),
+    "hopfield": Row(
+        title="Modern Hopfield network",
+        paper="Ramsauer et al. 2020, arXiv:2008.02217",
+        mixer="hopfield:Hopfield",
+        channel="mlp",
+        norm="layer",
+        streams="window",
+        window=30,
+        note="the frames of the episode are the stored patterns",
+    ),
+    "hopfield_static": Row(
+        title="Hopfield layer, learned patterns",
+        paper="Ramsauer et al. 2020, arXiv:2008.02217",
+        mixer="hopfield:StaticHopfield",
+        channel="mlp",
+        norm="layer",
+        temporal=False,
+    ),
+    "fnet": Row(
+        title="FNet",
+        paper="Lee-Thorp et al. 2021, arXiv:2105.03824",
+        mixer="fnet:FNet",
+        channel="mlp",
+        norm="layer",
+        causal=False,
+        streams="window",
+        window=30,
+    ),
     "mlp": Row(
         title="MLP",
         mixer="feedforward:FrameMLP",
@@ -119,14 +363,128 @@ ROWS: dict[str, Row] = {
         temporal=False,
         note="each frame by itself: the honest floor",
     ),
+    "ffn": Row(
+        title="Feed-forward layer",
+        paper="Vaswani et al. 2017, arXiv:1706.03762",
+        mixer="channel:MLP",
+        channel="none",
+        norm="layer",
+        temporal=False,
+        note="for patterns",
+    ),
+    "kan": Row(
+        title="KAN",
+        paper="Liu et al. 2024, arXiv:2404.19756",
+        mixer="kan:KAN",
+        channel="none",
+        norm="layer",
+        temporal=False,
+    ),
+    "bayesian": Row(
+        title="Bayes by backprop",
+        paper="Blundell et al. 2015, arXiv:1505.05424",
+        mixer="bayesian:BayesianMLP",
+        channel="none",
+        norm="layer",
+        temporal=False,
+    ),
     "last_frame_mlp": Row(
         title="Last-frame MLP",
         mixer="feedforward:LastFrameMLP",
         channel="none",
         norm="none",
-        residual=False,
+        join="replace",
         temporal=False,
         depth=1,
         note="what the original benchmark ran as SNN, NTM and Bayesian",
+    ),
+    "zamba_attention": Row(
+        title="Zamba's shared block",
+        paper="Glorioso et al. 2024, arXiv:2405.16712",
+        mixer="zamba:SharedAttention",
+        channel="none",
+        norm="none",
+        join="next",
+        streams="unbounded",
+        note="for patterns: feeds the layer after it",
+    ),
+    "griffin": Row(
+        title="Griffin",
+        paper="De et al. 2024, arXiv:2402.19427",
+        pattern="hawk*2+swa/glu",
+        norm="rms",
+        options={
+            "swa.kv_heads": 1,
+            "swa.rotary": 0.5,
+            "swa.channel.activation": "gelu",
+            "swa.channel.expansion": 3.0,
+        },
+    ),
+    "jamba": Row(
+        title="Jamba",
+        paper="Lieber et al. 2024, arXiv:2403.19887",
+        pattern="mamba*2+swa+mamba",
+        channel="glu",
+        norm="rms",
+        options={"mamba.inner_norm": True, "swa.kv_heads": 2, "swa.rotary": 0.0},
+        note="attention at the third of four layers; mamba/moe has experts",
+    ),
+    "zamba": Row(
+        title="Zamba",
+        paper="Glorioso et al. 2024, arXiv:2405.16712",
+        pattern="(mamba+@zamba_attention+mamba)*2",
+        norm="rms",
+        note="one attention block, used twice",
+    ),
+    "lstm_hybrid": Row(
+        title="LSTM and attention",
+        paper="ExPhil's design",
+        pattern="lstm+swa/none",
+        options={"swa.rotary": 0.0, "swa.qk_norm": True},
+        note="the LSTM supplies the order",
+    ),
+    "mamba_moe": Row(
+        title="Mamba with experts",
+        paper="Shazeer et al. 2017, arXiv:1701.06538",
+        pattern="(mamba/mlp+mamba/moe)*3",
+        note="experts in every second layer",
+    ),
+    "attention_moe": Row(
+        title="Attention with experts",
+        paper="Shazeer et al. 2017, arXiv:1701.06538",
+        pattern="(swa/mlp+swa/moe)*3",
+        note="experts in every second layer",
+    ),
+    "jamba_like": Row(
+        title="Jamba-like pattern",
+        paper="ExPhil's HybridBuilder",
+        pattern="(mamba+swa)*3",
+        options={"swa.qk_norm": True},
+    ),
+    "zamba_like": Row(
+        title="Zamba-like pattern",
+        paper="ExPhil's HybridBuilder",
+        pattern="(mamba*2+@zamba_attention+mamba)*2",
+        note="with the shared block the original leaves out",
+    ),
+    "mamba_gla": Row(
+        title="Mamba and GLA pattern",
+        paper="ExPhil's HybridBuilder",
+        pattern="(mamba*2+gla)*2",
+    ),
+    "rwkv_attention": Row(
+        title="RWKV and attention pattern",
+        paper="ExPhil's HybridBuilder",
+        pattern="rwkv*3+swa+rwkv*2",
+        options={"swa.qk_norm": True},
+    ),
+    "full_hybrid": Row(
+        title="Hybrid of all kinds",
+        paper="ExPhil's HybridBuilder",
+        pattern="mamba+swa+gla+rwkv+mamba+ffn",
+        options={"swa.qk_norm": True},
+    ),
+    "ssm_stack": Row(
+        title="Stack of Mamba", paper="ExPhil's HybridBuilder", pattern="mamba*6"
     ),
 }

@@ -58,7 +58,8 @@ def delta_rule_reference(
     start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
 
     def body(s_bhkv: Array, xs: tuple) -> tuple[Array, Array]:
-        o_bhv, s_bhkv = delta_rule_step(*xs[:-1], s_bhkv, xs[-1])
+        q, k, v, g, a, b, reset_b = xs
+        o_bhv, s_bhkv = delta_rule_step(q, k, v, g, a, b, s_bhkv, reset_b)
         return s_bhkv, o_bhv
 
     inputs = tuple(
@@ -146,7 +147,8 @@ def delta_rule(
     args = (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk)
     if length == 1:
         reset_b = None if reset_bt is None else reset_bt[:, 0]
-        o_bhv, s_bhkv = delta_rule_step(*(x[:, 0] for x in args), s_bhkv, reset_b)
+        q, k, v, g, a, b = (x[:, 0] for x in args)
+        o_bhv, s_bhkv = delta_rule_step(q, k, v, g, a, b, s_bhkv, reset_b)
         return o_bhv[:, None], s_bhkv
     primitive = "delta_rule" if log_decay.ndim == 3 else "delta_rule_keys"
     size = heads * keys * v_bthv.shape[-1]

@@ -17,6 +17,7 @@ from jaxbench.training.order import Order
 from jaxbench.training.programs import Placement, Programs
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState, leaf_names
+from jaxbench.training.step import MODEL_METRICS
 from jaxbench.training.writers import MetricWriter
 
 # Sums the train step adds to the task's own.
@@ -157,8 +158,10 @@ def record(
     done = float(sums["steps"])
     if done < count:
         return False
-    own = {k: v for k, v in sums.items() if k not in STEP_STATISTICS}
-    metrics = task.summarize(own) | {
+    of_model = {k for k in sums if k.startswith(MODEL_METRICS)}
+    own = {k: v for k, v in sums.items() if k not in {*STEP_STATISTICS, *of_model}}
+    metrics = task.summarize(own) | {k: float(sums[k]) / done for k in of_model}
+    metrics |= {
         "gradient_norm": float(sums["gradient_norm"]) / done,
         "auxiliary_loss": float(sums["auxiliary_loss"]) / done,
         "total_loss": float(sums["total_loss"]) / done,

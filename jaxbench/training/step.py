@@ -9,9 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 
 from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.state import Params, TrainState
+
+# Prefix of the statistics that are means over steps of what mixers sowed.
+MODEL_METRICS = "model/"
 
 Arrays = Mapping[str, jax.Array]
 TrainProgram = Callable[
@@ -31,7 +35,8 @@ def apply_loss(
 
     Returns:
       scalar: the task's loss plus everything the model sowed into "losses".
-      statistics: the task's sums, and `auxiliary_loss` times the batch's weight.
+      statistics: the task's sums, `auxiliary_loss`, and what the model sowed into
+        "metrics" under `MODEL_METRICS` and its path.
     """
     dropout, noise = jax.random.split(key)
     (outputs, _), sown = model.apply(
@@ -43,7 +48,20 @@ def apply_loss(
     loss, statistics = task.loss(outputs, batch)
     leaves = jax.tree.leaves(sown.get("losses", {}))
     auxiliary = sum((leaf.astype(jnp.float32) for leaf in leaves), jnp.float32(0))
-    return loss + auxiliary, statistics | {"auxiliary_loss": auxiliary}
+    statistics = statistics | {"auxiliary_loss": auxiliary}
+    return loss + auxiliary, statistics | model_metrics(sown.get("metrics", {}))
+
+
+def model_metrics(sown: Any) -> dict[str, jax.Array]:
+    """Names what mixers sowed by its path; a layer used twice gives the mean."""
+    # Sown values are tuples, one entry for each call.
+    flat = flatten_dict(sown, sep="/")
+    return {
+        MODEL_METRICS + path.removeprefix("stack/"): jnp.mean(
+            jnp.stack(jax.tree.leaves(values)).astype(jnp.float32)
+        )
+        for path, values in flat.items()
+    }
 
 
 def train_step(
