@@ -66,9 +66,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.markdown:
         print(f"# {len(rows)} backbones\n")
         if options.sizes:
-            print(
-                f"Width {options.width}, each at its own depth, state of one sequence.\n"
-            )
+            print(f"Width {options.width}, own depth, state of one sequence.\n")
         print("| " + " | ".join(columns) + " |")
         print("|" + "---|" * len(columns))
         for line in lines:

@@ -191,7 +191,13 @@ def test_unreadable_replays_are_one_line(tmp_path, home):
     assert [p.name for p in tmp_path.iterdir()] == ["replays"]
 
 
-@pytest.mark.parametrize("size", [3_000, 30_000], ids=["metrics", "checkpoint"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(3_000, marks=pytest.mark.slow, id="metrics"),
+        pytest.param(30_000, id="checkpoint"),
+    ],
+)
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(size, finished, home):
     """A limit on file sizes stands in for a full disk: writes fail part way."""
     cwd, _ = finished

@@ -38,8 +38,10 @@ def build(games, **options):
     return imitation.build(games, **SETTINGS | options)
 
 
-@pytest.mark.parametrize("protocol", ["clean", "compat"])
-@pytest.mark.parametrize("head", ["independent", "autoregressive"])
+@pytest.mark.parametrize(
+    ("head", "protocol"),
+    [("independent", "clean"), ("autoregressive", "compat")],
+)
 def test_a_few_steps_of_gradient_descent_lower_the_loss(protocol, head):
     task = build(
         make_games(), protocol=protocol, head=head, validation_fraction=0.4, window=6
