@@ -12,9 +12,9 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
+from benchmarks import delayed_copy
 from jaxbench.models.backbone import resolve
 from jaxbench.models.block import field_names, mixer_class
 from jaxbench.models.build import build_stack, state_bytes
@@ -445,42 +445,17 @@ def test_waivers_name_backbones_and_properties_that_exist():
 @pytest.mark.slow
 @backbones("copies")
 def test_learns_in_200_steps_what_the_last_frame_does_not_show(name):
-    """Say the bit of 3 frames ago. All bits are new, so a frame alone scores 1."""
-    stack, delay, length = case_of(name).stack, 3, 12
-    constants = {
-        k: v for k, v in case_of(name).initial_variables.items() if k != "params"
-    }
-    code_vd = jax.random.normal(jax.random.key(5), (2, WIDTH))
-    optimizer = optax.adam(1e-2)
-
-    def loss(params, key):
-        bit_bt = jax.random.bernoulli(key, shape=(32, length)).astype(jnp.int32)
-        y_btd, _ = stack.apply({**constants, "params": params}, code_vd[bit_bt])
-        wanted = 2.0 * bit_bt[:, :-delay] - 1
-        return jnp.mean((y_btd[:, delay:, 0] - wanted) ** 2)
-
-    @jit
-    def train(params):
-        def step(carry, key):
-            params, state = carry
-            value, gradient = jax.value_and_grad(loss)(params, key)
-            updates, state = optimizer.update(gradient, state)
-            return (optax.apply_updates(params, updates), state), value
-
-        carry = (params, optimizer.init(params))
-        keys = jax.random.split(jax.random.key(1), 200)
-        return jax.lax.scan(step, carry, keys)[1]
-
-    values = jax.device_get(train(case_of(name).initial_variables["params"]))
+    """Say the bit of 10 frames ago. All bits are new, so a frame alone scores 1."""
+    error = delayed_copy.train(name)[-20:].mean()
     if resolve(name).temporal:
-        assert values[-10:].mean() < 0.1
+        assert error < delayed_copy.BEATS
     else:
-        assert values[-10:].mean() > 0.9
+        assert error > delayed_copy.BEATS
 
 
 @pytest.mark.slow
 @backbones("long")
-def test_ten_thousand_frames_in_chunks_and_steps_agree(name):
+def test_ten_thousand_frames_whole_in_chunks_and_in_steps_agree(name):
     case, length = case_of(name), 10_000
     x_btd = case.frames(20, length)[:1]
     reset_bt = case.resets(20, length, rate=0.005)[:1]
@@ -500,9 +475,12 @@ def test_ten_thousand_frames_in_chunks_and_steps_agree(name):
         state, y_cbtd = jax.lax.scan(body, state, xs)
         return y_cbtd.swapaxes(0, 1).reshape(1, length, WIDTH), state
 
-    chunks, _ = in_parts(x_btd, reset_bt, fresh, 250)
-    odd, _ = in_parts(x_btd, reset_bt, fresh, 125)
     steps, _ = in_parts(x_btd, reset_bt, fresh, 1)
-    scale = np.abs(steps).max()
-    assert np.abs(chunks - steps).max() <= 1e-5 * scale
-    assert np.abs(odd - steps).max() <= 1e-5 * scale
+    for part in (250, length):
+        parts, _ = in_parts(x_btd, reset_bt, fresh, part)
+        difference = np.asarray(parts) - np.asarray(steps)
+        for frames in (slice(None), slice(-1000, None)):
+            error = np.linalg.norm(difference[:, frames])
+            assert error <= 1e-5 * np.linalg.norm(steps[:, frames]), (part, frames)
+        # A norm of a vector near zero magnifies rounding in a few frames.
+        assert np.abs(difference).max() <= 1e-4 * np.abs(steps).max(), part
