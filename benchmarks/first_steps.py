@@ -43,6 +43,7 @@ def main() -> int:
     done = {row["name"]: row for row in map(json.loads, known)}
     try:
         names = [canonical(name) for name in options.rows.split(",") if name]
+        # One task for all rows: which backbone the config names does not matter to it.
         task = build.build_task(_config("gru", 1e-3, options), print)
     except InputError as error:
         print(f"first_steps: error: {error}", file=sys.stderr)
@@ -153,6 +154,7 @@ def _config(name: str, rate: float, options: argparse.Namespace) -> dict[str, An
     config = json.loads(zelda.get_config(name).to_json())
     config["data"] |= {"replays": options.replays, "character": options.character}
     config["data"]["cache"] = options.cache
+    config["data"]["simulated_games"] = options.simulated_games
     config["model"]["width"] = options.width
     config["train"] |= {
         "batch_size": options.batch,
@@ -174,6 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replays", default="", help="folder; simulated games if none")
     parser.add_argument("--character", default="zelda")
+    parser.add_argument("--simulated_games", type=int, default=12)
     parser.add_argument("--cache", default="~/.cache/jaxbench/replays")
     parser.add_argument("--rows", default="", help="names, comma between; all")
     parser.add_argument("--out", default="first_steps.jsonl")
