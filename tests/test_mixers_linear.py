@@ -400,7 +400,7 @@ def test_gated_deltanet_without_decay_is_deltanet():
     [
         (GLA(18), "heads=4 does not divide width=18"),
         (GLA(12, key_expansion=0.5), "heads=4 does not divide width=6"),
-        (Retention(12), r"heads of 3 \(width=12 over heads=4\)"),
+        (Retention(12), "width=12 over heads=4 gives heads of 3"),
         (DeltaNet(18), "heads=4 does not divide width=18"),
         (HGRN2(16, heads=5), "heads=5 does not divide width=16"),
         (Mamba2(16, heads=5), "heads=5 does not divide width=32"),

@@ -21,12 +21,37 @@ def head_count(width: int, heads: int) -> int:
       InputError: the heads do not divide the width.
     """
     count = heads or max(width // HEAD, 1)
-    if count < 1 or width % count:
+    head_width(width, count)
+    return count
+
+
+def head_width(width: int, heads: int) -> int:
+    """Returns the width of one head.
+
+    Raises:
+      InputError: the heads do not divide the width.
+    """
+    if heads < 1 or width % heads:
         raise InputError(
-            f"heads={count} does not divide width={width}; choose a width that is a "
+            f"heads={heads} does not divide width={width}; choose a width that is a "
             "multiple of the heads"
         )
-    return count
+    return width // heads
+
+
+def even_head_width(width: int, heads: int) -> int:
+    """Returns the width of one head, for rotary positions.
+
+    Raises:
+      InputError: the heads do not divide the width, or a head is odd.
+    """
+    head = head_width(width, heads)
+    if head % 2:
+        raise InputError(
+            f"width={width} over heads={heads} gives heads of {head}; rotary positions "
+            "need an even width"
+        )
+    return head
 
 
 def split_heads(x_bte: jax.Array, heads: int) -> jax.Array:

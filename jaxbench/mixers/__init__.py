@@ -16,7 +16,8 @@ Channel mixers (`models.row.CHANNELS`, the second half of a block) are mixers th
 nothing along time, or as little as RWKV's one frame; any of them can be a row too.
 
 A mixer of whole windows (FNet, Perceiver) has the state `()` and maps every episode
-segment of the window it is given by itself, as if it were a shorter window. Its row
+segment of the window it is given by itself, as if it were a shorter window (the last
+segment at least: it holds the frame that is asked for). Its row
 says `streams="window"`; the stack then keeps the last frames and gives every frame its
 own window.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
+from jaxbench.layers.heads import head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
@@ -282,14 +283,9 @@ def _output(width: int, dtype: Any, scale: float) -> nn.Dense:
 
 def _head_width(width: int, heads: int, window: int, part: float) -> int:
     """Checks the options that all attention here shares; channels of one head."""
-    if heads < 1 or width % heads:
-        raise InputError(
-            f"heads={heads} does not divide width={width}; choose a width that is a "
-            f"multiple of the heads"
-        )
+    head = head_width(width, heads)
     if window < 1:
         raise InputError(f"window={window} must be at least 1")
-    head = width // heads
     if not 0 <= part <= 1:
         raise InputError(f"rotary={part} must be between 0 (no channels) and 1 (all)")
     turned = round(part * head)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
+from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
@@ -139,14 +140,10 @@ class DecisionTransformer(nn.Module):
 
     @nn.nowrap
     def _check(self) -> None:
-        for name in ("heads", "blocks", "window"):
+        even_head_width(self.width, self.heads)
+        for name in ("blocks", "window"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.width % (2 * self.heads):
-            raise InputError(
-                f"width={self.width} over heads={self.heads} does not give heads of an "
-                f"even width; choose a width that is a multiple of {2 * self.heads}"
-            )
 
 
 class _Block(nn.Module):

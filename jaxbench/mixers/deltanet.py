@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
 from jaxbench.layers.norms import l2_normalize, norm
 from jaxbench.layers.short_convolution import ShortConvolution
@@ -61,7 +61,7 @@ class DeltaNet(nn.Module):
         reset_bt: jax.Array | None = None,
     ) -> tuple[jax.Array, DeltaState]:
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
-        head_count(self.width, self.heads)
+        head_width(self.width, self.heads)
         inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta_bth1 = _rate(x_btd, self.heads, self.dtype, self.negative)
@@ -110,7 +110,7 @@ class GatedDeltaNet(nn.Module):
         reset_bt: jax.Array | None = None,
     ) -> tuple[jax.Array, DeltaState]:
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
-        head_count(self.width, self.heads)
+        head_width(self.width, self.heads)
         values = self.value_expansion * self.width
         inputs = _Inputs(self.width, values, self.heads, self.dtype, self.taps)
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
@@ -167,7 +167,7 @@ class KimiDeltaAttention(nn.Module):
         reset_bt: jax.Array | None = None,
     ) -> tuple[jax.Array, DeltaState]:
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
-        head = self.width // head_count(self.width, self.heads)
+        head = head_width(self.width, self.heads)
         inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta_bth1 = _rate(x_btd, self.heads, self.dtype)
@@ -246,7 +246,7 @@ def _out(width: int, dtype: Any, scale: float) -> nn.Dense:
 def _initial_state(
     batch_size: int, keys: int, values: int, heads: int, taps: int
 ) -> DeltaState:
-    head_count(keys, heads)
+    head_width(keys, heads)
 
     def conv(size: int) -> jax.Array:
         return jnp.zeros((batch_size, taps - 1, size), jnp.float32)

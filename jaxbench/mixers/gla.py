@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
 from jaxbench.ops.gated_linear import gated_linear_attention
@@ -100,6 +100,6 @@ class GLA(nn.Module):
     @nn.nowrap
     def _key_width(self) -> int:
         keys = round(self.key_expansion * self.width)
-        head_count(self.width, self.heads)
-        head_count(keys, self.heads)
+        head_width(self.width, self.heads)
+        head_width(keys, self.heads)
         return keys

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
+from jaxbench.layers.heads import head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.sinusoid import sinusoid
 from jaxbench.ops.attention import attention, positions
@@ -181,11 +182,7 @@ def _output(width: int, dtype: Any, scale: float) -> nn.Dense:
 
 
 def _check(width: int, heads: int, steps: int, beta: float) -> None:
-    if heads < 1 or width % heads:
-        raise InputError(
-            f"heads={heads} does not divide width={width}; choose a width that is a "
-            f"multiple of the heads"
-        )
+    head_width(width, heads)
     if steps < 0:
         raise InputError(f"steps={steps} must not be negative")
     if beta < 0:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
+from jaxbench.layers.heads import head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
 from jaxbench.layers.sinusoid import sinusoid
@@ -98,11 +99,7 @@ class Perceiver(nn.Module):
 
     @nn.nowrap
     def _check(self) -> None:
-        if self.heads < 1 or self.width % self.heads:
-            raise InputError(
-                f"heads={self.heads} does not divide width={self.width}; choose a "
-                f"width that is a multiple of the heads"
-            )
+        head_width(self.width, self.heads)
         if self.latents < 1:
             raise InputError(f"latents={self.latents} must be at least 1")
         if self.blocks < 0:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
+from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import positions
@@ -122,20 +123,9 @@ class Performer(nn.Module):
 
     @nn.nowrap
     def _head_width(self) -> int:
-        if self.heads < 1 or self.width % self.heads:
-            raise InputError(
-                f"heads={self.heads} does not divide width={self.width}; choose a "
-                f"width that is a multiple of the heads"
-            )
-        head = self.width // self.heads
-        if head % 2:
-            raise InputError(
-                f"width={self.width} over heads={self.heads} gives heads of {head}; "
-                f"rotary positions need an even width"
-            )
         if self.features < 1:
             raise InputError(f"features={self.features} must be at least 1")
-        return head
+        return even_head_width(self.width, self.heads)
 
 
 def orthogonal_features(key: jax.Array, count: int, width: int) -> jax.Array:

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxbench.errors import InputError
-from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.heads import even_head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import positions
@@ -62,7 +61,7 @@ class Retention(nn.Module):
     ) -> tuple[jax.Array, RetentionState]:
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         batch, length, _ = x_btd.shape
-        heads, head = self.heads, self._head_width()
+        heads, head = self.heads, even_head_width(self.width, self.heads)
         values = self.value_expansion * self.width
 
         def project(size: int, name: str) -> jax.Array:
@@ -102,18 +101,8 @@ class Retention(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> RetentionState:
         """Returns zeros."""
-        head = self._head_width()
+        head = even_head_width(self.width, self.heads)
         shape = (batch_size, self.heads, head, self.value_expansion * head)
         return RetentionState(
             jnp.zeros(shape, jnp.float32), jnp.zeros((batch_size,), jnp.int32)
         )
-
-    @nn.nowrap
-    def _head_width(self) -> int:
-        head = self.width // head_count(self.width, self.heads)
-        if head % 2:
-            raise InputError(
-                f"heads of {head} (width={self.width} over heads={self.heads}) cannot "
-                "be rotated in pairs; choose them so that it is an even number"
-            )
-        return head

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
+from jaxbench.layers.heads import head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.cell import cell_scan
@@ -219,7 +220,7 @@ class SLSTM(nn.Module):
         reset_bt: jax.Array | None = None,
     ) -> tuple[jax.Array, SLSTMState]:
         """Mixes [B, T, D] along time; O(T D^2 / H) work, T steps one by one."""
-        head = self._head_width()
+        head = head_width(self.width, self.heads)
         memory = None if state is None else state[:4]
         conv = ShortConvolution(self.width, self.dtype, self.taps, name="conv")
         u_btd, conv_bwd = conv(x_btd, None if state is None else state[4], reset_bt)
@@ -245,7 +246,7 @@ class SLSTM(nn.Module):
 
     def _input_gates(self, x_btd: jax.Array, u_btd: jax.Array) -> jax.Array:
         """What the gates i, f, z, o get from the frame: float32 [B, T, H, 4 K]."""
-        head = self._head_width()
+        head = head_width(self.width, self.heads)
         shape = (self.heads, head)
         zeros, falling = nn.initializers.zeros, _power_law(self.layer, self.layers)
         biases = [
@@ -268,7 +269,9 @@ class SLSTM(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> SLSTMState:
         """Returns an empty memory: zeros, and m = -inf."""
-        zero = jnp.zeros((batch_size, self.heads, self._head_width()), jnp.float32)
+        zero = jnp.zeros(
+            (batch_size, self.heads, head_width(self.width, self.heads)), jnp.float32
+        )
         return SLSTMState(
             zero,
             zero,
@@ -276,15 +279,6 @@ class SLSTM(nn.Module):
             jnp.full_like(zero, -jnp.inf),
             jnp.zeros((batch_size, self.taps - 1, self.width), jnp.float32),
         )
-
-    @nn.nowrap
-    def _head_width(self) -> int:
-        if self.heads < 1 or self.width % self.heads:
-            raise InputError(
-                f"heads={self.heads} does not divide width={self.width}; choose a "
-                f"width that is a multiple of the heads"
-            )
-        return self.width // self.heads
 
 
 def _slstm_cell(memory: tuple, gates_bhx: jax.Array) -> tuple:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.layers.heads import head_count, merge_heads, split_heads
+from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
 from jaxbench.ops.attention import AttentionCache, banded_attention, initial_cache
@@ -48,7 +48,8 @@ class SharedAttention(nn.Module):
     ) -> tuple[jax.Array, AttentionCache, dict[str, jax.Array]]:
         """Mixes [B, T, D] along time into [B, T, 2 D]; O(T window D) work."""
         inner = 2 * self.width
-        heads = head_count(inner, self.heads)
+        heads = self.heads
+        head_width(inner, heads)
 
         def dense(size: int, name: str) -> nn.Dense:
             return nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
@@ -74,7 +75,7 @@ class SharedAttention(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> AttentionCache:
         """Returns an empty cache of `window - 1` frames."""
-        head = 2 * self.width // head_count(2 * self.width, self.heads)
+        head = head_width(2 * self.width, self.heads)
         return initial_cache(
             batch_size,
             window=self.window,
