@@ -8,7 +8,7 @@ error is 1: the floor. One layer stack at its own depth, Adam, fresh bits at eac
     python benchmarks/delayed_copy.py --rows=snn,ltc --steps=800
 
 Prints the error of the last 20 steps for each row that moves information along time,
-worst last. Exit code 1 if one is not below the floor by a tenth.
+worst last. Exit code 1 if one is not below the floor by 3 %.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-FLOOR, BEATS = 1.0, 0.9
+FLOOR, BEATS = 1.0, 0.97
 
 
 def train(

@@ -45,6 +45,8 @@ WAIVERS: dict[tuple[str, str], str] = {
     ("full_hybrid", "out_scale"): "RWKV-7's projections start at zero",
     ("rwkv", "out_scale"): "the projection starts at zero",
     ("rwkv_attention", "out_scale"): "the projection starts at zero",
+    ("liquid", "copies"): "200 steps are too few for a delay of 10",
+    ("ltc", "copies"): "200 steps are too few for a delay of 10",
     ("bayesian", "gradient"): "widths of weights learn from noise, which is off here",
 }
 
