@@ -4,7 +4,8 @@ One training step of each row of the zoo: Dense, the stack at its own depth, Den
 the last frame, cross-entropy of 81 classes, AdamW, float32, everything trained at once,
 nothing rematerialised. Memory is what the compiler says a step needs (arguments +
 outputs + temporaries - aliased), known before anything runs. Times are medians, in this
-process, one row after the other; on a CPU read them as ratios to S4's.
+process, one row after the other: of its CPU time on a CPU, where others may share the
+cores and ratios to S4's say most, of wall time elsewhere.
 
     python benchmarks/backbones.py
     python benchmarks/backbones.py --rows=s4,ttt --width=64 --json=costs.json
@@ -113,13 +114,15 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "predicted_bytes": predicted_bytes(compiled),
     }
     if arguments.steps:
+        on_cpu = jax.default_backend() == "cpu"
+        clock = time.process_time if on_cpu else time.perf_counter
         carry = jax.jit(initialize)(jax.random.key(0))
         times = []
         for _ in range(arguments.steps + 1):
-            start = time.perf_counter()
+            start = clock()
             *carry, loss = compiled(*carry, x_btf, label_b)
             loss = float(loss)
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
         row["step_seconds"] = float(np.median(times[1:]))
         if not np.isfinite(loss):
             row["failure"] = f"loss {loss} after {arguments.steps + 1} steps"
