@@ -1,9 +1,47 @@
-"""The frame before, with its state: RWKV's token shift."""
+"""The frame before, and what RWKV's two halves of a block carry because of it."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+
+class TimeMixState(NamedTuple):
+    """What RWKV's time mixing carries.
+
+    Attributes:
+      s_bhkv: matrix state of each head, float32.
+      x_bd: the frame before, float32.
+    """
+
+    s_bhkv: jax.Array
+    x_bd: jax.Array
+
+
+class ChannelMixState(NamedTuple):
+    """What RWKV's channel mixing carries.
+
+    Attributes:
+      x_bd: the frame before, float32.
+    """
+
+    x_bd: jax.Array
+
+
+def initial_time_mix_state(batch_size: int, width: int, heads: int) -> TimeMixState:
+    """Returns zeros."""
+    head = width // heads
+    return TimeMixState(
+        jnp.zeros((batch_size, heads, head, head), jnp.float32),
+        jnp.zeros((batch_size, width), jnp.float32),
+    )
+
+
+def initial_channel_mix_state(batch_size: int, width: int) -> ChannelMixState:
+    """Returns zeros."""
+    return ChannelMixState(jnp.zeros((batch_size, width), jnp.float32))
 
 
 def token_shift(

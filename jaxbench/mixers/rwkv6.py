@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,16 @@ from flax import linen as nn
 
 from jaxbench.layers.heads import GroupNorm, head_count, merge_heads, split_heads
 from jaxbench.layers.inits import lecun, symmetric_uniform
-from jaxbench.layers.token_shift import token_shift
+from jaxbench.layers.token_shift import (
+    ChannelMixState,
+    TimeMixState,
+    initial_channel_mix_state,
+    initial_time_mix_state,
+    token_shift,
+)
 from jaxbench.ops.gated_linear import gated_linear_attention
 
 SHIFTS = ("decay", "key", "value", "receptance", "gate")
-
-
-class TimeMixState(NamedTuple):
-    """What the time mixing carries.
-
-    Attributes:
-      s_bhkv: matrix state of each head, float32.
-      x_bd: the frame before, float32.
-    """
-
-    s_bhkv: jax.Array
-    x_bd: jax.Array
 
 
 class TimeMix(nn.Module):
@@ -154,21 +148,7 @@ class TimeMix(nn.Module):
     def initial_state(self, batch_size: int) -> TimeMixState:
         """Returns zeros."""
         heads = head_count(self.width, self.heads)
-        head = self.width // heads
-        return TimeMixState(
-            jnp.zeros((batch_size, heads, head, head), jnp.float32),
-            jnp.zeros((batch_size, self.width), jnp.float32),
-        )
-
-
-class ChannelMixState(NamedTuple):
-    """What the channel mixing carries.
-
-    Attributes:
-      x_bd: the frame before, float32.
-    """
-
-    x_bd: jax.Array
+        return initial_time_mix_state(batch_size, self.width, heads)
 
 
 class ChannelMix(nn.Module):
@@ -223,4 +203,4 @@ class ChannelMix(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> ChannelMixState:
         """Returns zeros."""
-        return ChannelMixState(jnp.zeros((batch_size, self.width), jnp.float32))
+        return initial_channel_mix_state(batch_size, self.width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,13 @@ from flax import linen as nn
 
 from jaxbench.layers.heads import GroupNorm, head_count, merge_heads, split_heads
 from jaxbench.layers.norms import l2_normalize
-from jaxbench.layers.token_shift import token_shift
+from jaxbench.layers.token_shift import (
+    ChannelMixState,
+    TimeMixState,
+    initial_channel_mix_state,
+    initial_time_mix_state,
+    token_shift,
+)
 from jaxbench.ops.delta_rule import delta_rule
 
 # Under this name the lowest layer hands up its values.
@@ -26,18 +32,6 @@ SHIFTS = {
     "rate": 0.9,
     "gate": 0.2,
 }
-
-
-class TimeMixState(NamedTuple):
-    """What the time mixing carries.
-
-    Attributes:
-      s_bhkv: matrix state of each head, float32.
-      x_bd: the frame before, float32.
-    """
-
-    s_bhkv: jax.Array
-    x_bd: jax.Array
 
 
 class TimeMix(nn.Module):
@@ -183,21 +177,7 @@ class TimeMix(nn.Module):
     def initial_state(self, batch_size: int) -> TimeMixState:
         """Returns zeros."""
         heads = head_count(self.width, self.heads)
-        head = self.width // heads
-        return TimeMixState(
-            jnp.zeros((batch_size, heads, head, head), jnp.float32),
-            jnp.zeros((batch_size, self.width), jnp.float32),
-        )
-
-
-class ChannelMixState(NamedTuple):
-    """What the channel mixing carries.
-
-    Attributes:
-      x_bd: the frame before, float32.
-    """
-
-    x_bd: jax.Array
+        return initial_time_mix_state(batch_size, self.width, heads)
 
 
 class ChannelMix(nn.Module):
@@ -252,4 +232,4 @@ class ChannelMix(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> ChannelMixState:
         """Returns zeros."""
-        return ChannelMixState(jnp.zeros((batch_size, self.width), jnp.float32))
+        return initial_channel_mix_state(batch_size, self.width)
