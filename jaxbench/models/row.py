@@ -18,6 +18,9 @@ JOINS = ("residual", "replace", "next")
 # The original benchmark's depth for nearly all its backbones.
 DEFAULT_DEPTH = 2
 
+# Options of a GeGLU, as Griffin and xLSTM have it, instead of SwiGLU.
+GEGLU = {"channel.activation": "gelu"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Channel:
@@ -66,6 +69,14 @@ class Row:
       window: frames of the window of a row with streams="window".
       aliases: other names it answers to.
       note: what a reader of the table should know.
+      about: three sentences for a newcomer: what it is, what it remembers and how, when
+        to choose it.
+      equation: what is computed, in one to four lines, in the symbols of the mixer's
+        docstring. Pattern rows: empty.
+      differences: sentences, each where this departs from the paper.
+      primitives: functions of `jaxbench.ops` the mixer calls; ":head" or ":key" follows
+        where one has two kinds, a decay for each head or for each key channel. Pattern
+        rows: empty.
     """
 
     title: str
@@ -83,3 +94,7 @@ class Row:
     window: int = 0
     aliases: tuple[str, ...] = ()
     note: str = ""
+    about: str = ""
+    equation: str = ""
+    differences: tuple[str, ...] = ()
+    primitives: tuple[str, ...] = ()

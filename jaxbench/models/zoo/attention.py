@@ -1,0 +1,160 @@
+"""Softmax attention over a cache of past frames."""
+
+from __future__ import annotations
+
+from jaxbench.models.row import Row
+
+CACHE = (
+    "Attention reaches back 256 frames at most, so that a stream has a bounded cache."
+)
+
+ROWS: dict[str, Row] = {
+    "swa": Row(
+        title="Sliding-window attention",
+        paper="Beltagy et al. 2020, arXiv:2004.05150",
+        mixer="attention:SlidingWindowAttention",
+        channel="mlp",
+        norm="layer",
+        streams="unbounded",
+        aliases=("attention", "sliding_window"),
+        note="rotary positions; causal attention where the window covers the sequence",
+        about=(
+            "Sliding-window attention lets every frame look directly at the last 30 "
+            "frames and weigh them by how well they answer its question. It remembers "
+            "those frames exactly, as keys and values in a cache, and what is older "
+            "only as far as upper layers have carried it on. Choose it when the recent "
+            "past has everything that matters and exact recall within it does too."
+        ),
+        equation=(
+            "q, k, v = W x, q and k rotated by their position\n"
+            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  t - window < s <= t in the "
+            "episode\n"
+            "output  W_o concat(o)"
+        ),
+        differences=(
+            "Positions are rotary instead of absolute, and there are no biases.",
+        ),
+        primitives=("banded_attention",),
+    ),
+    "transformer": Row(
+        title="Transformer++",
+        paper="Touvron et al. 2023, arXiv:2302.13971",
+        mixer="attention:SlidingWindowAttention",
+        channel="glu",
+        norm="rms",
+        options={"window": 256},
+        streams="unbounded",
+        note="full attention up to 256 frames, so that a stream's cache is bounded",
+        about=(
+            "This is the Transformer that recent language models use: full causal "
+            "attention with rotary positions, RMSNorm and a gated MLP. It remembers "
+            "every frame of the last 256 exactly, as keys and values, and compares "
+            "each new frame with all of them. Choose it when exact recall over the "
+            "whole window counts for more than a small state."
+        ),
+        equation=(
+            "q, k, v = W x, q and k rotated by their position\n"
+            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  s in the episode's last "
+            "256 frames\n"
+            "output  W_o concat(o)"
+        ),
+        differences=(CACHE,),
+        primitives=("banded_attention",),
+    ),
+    "gated_attention": Row(
+        title="Gated attention",
+        paper="Qiu et al. 2025, arXiv:2505.06708",
+        mixer="attention:GatedAttention",
+        channel="glu",
+        norm="rms",
+        streams="unbounded",
+        about=(
+            "Gated attention is the Transformer's attention with a gate on its output "
+            "that the asking frame sets. It remembers the last 256 frames exactly, and "
+            "a head that finds nothing useful can return nothing, for which plain "
+            "attention must dump its weight on some frame. Choose it in place of the "
+            "transformer row when attention wastes weight on frames that do not matter."
+        ),
+        equation=(
+            "q, k, v = W x, q and k rotated;  o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) "
+            "v_s,  s <= t\n"
+            "output  W_o (o_t * sigmoid(W_g x_t))"
+        ),
+        differences=(
+            "There are no biases.",
+            CACHE,
+        ),
+        primitives=("banded_attention",),
+    ),
+    "forgetting_transformer": Row(
+        title="Forgetting Transformer",
+        paper="Lin et al. 2025, arXiv:2503.02130",
+        mixer="attention:ForgettingAttention",
+        channel="glu",
+        norm="rms",
+        streams="unbounded",
+        aliases=("fox",),
+        about=(
+            "The Forgetting Transformer is attention in which every frame can let all "
+            "that came before it fade. It remembers the last 256 frames exactly, but "
+            "each weight is multiplied by the forget gates of all frames in between, "
+            "which also tells their order. Choose it when old frames should lose their "
+            "influence at a learned pace without being cut off."
+        ),
+        equation=(
+            "f_t = sigmoid(w_f · x_t + b_f) for each head\n"
+            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K) + Σ_{s < l <= t} log f_l) v_s,  s "
+            "<= t\n"
+            "output  W_o concat(o)"
+        ),
+        differences=(
+            (
+                "It is the plain layer, without the output norm, output gate, QK-norm "
+                'and shifted keys and values of the paper\'s "Pro" block.'
+            ),
+            CACHE,
+        ),
+        primitives=("banded_attention",),
+    ),
+    "decision_transformer": Row(
+        title="Decision Transformer",
+        paper="Chen et al. 2021, arXiv:2106.01345",
+        mixer="decision_transformer:DecisionTransformer",
+        channel="none",
+        norm="none",
+        join="replace",
+        depth=1,
+        streams="unbounded",
+        aliases=("dt",),
+        note="return, action and state token of a frame; option blocks is its depth",
+        about=(
+            "The Decision Transformer splits every frame into a return, an action and "
+            "a state token and runs a small GPT over all of them. It remembers the "
+            "tokens of the last 30 frames exactly in each of its blocks and answers at "
+            "the state token. Choose it for imitation in which the player's own "
+            "previous actions should be told apart from the state of the game."
+        ),
+        equation=(
+            "tokens of t:  a learned return;  LN(W_a x_t), the action before;  LN(W_s "
+            "x_t), state\n"
+            "each block:  z += W_o attention(LN(z));  z += W_2 GELU(W_1 LN(z))\n"
+            "output  LN(z) at the state token"
+        ),
+        differences=(
+            (
+                "Imitation data has no rewards, so the return is one learned vector, "
+                "and it can be left out."
+            ),
+            (
+                "x_t holds the state and the action before it, never the action to be "
+                "predicted, so the paper's order (R, s, a) is here (R, a_{t-1}, s)."
+            ),
+            (
+                "Positions are rotary by frame instead of learned time steps, so that "
+                "it can stream."
+            ),
+            "Tokens are as wide as the model.",
+        ),
+        primitives=("banded_attention",),
+    ),
+}

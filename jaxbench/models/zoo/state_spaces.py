@@ -1,0 +1,182 @@
+"""Time-invariant state spaces: linear recurrences that are the same at every frame."""
+
+from __future__ import annotations
+
+from jaxbench.models.row import Row
+
+ROWS: dict[str, Row] = {
+    "s4": Row(
+        title="S4",
+        paper="Gu et al. 2021, arXiv:2111.00396",
+        mixer="s4:S4",
+        channel="mlp",
+        norm="layer",
+        about=(
+            "S4 passes every channel through a small linear system, the same at every "
+            "frame, whose initial matrix (HiPPO) is built so that its state summarises "
+            "the whole past as a curve. It remembers through fixed, slowly fading "
+            "oscillations, so how long it remembers something never depends on what it "
+            "is. Choose it for smooth signals with long-range structure, or as the "
+            "strong classic that newer state spaces are compared with."
+        ),
+        equation=(
+            "x' = (Λ - P P*) x + B u,  y = 2 Re(C x) + D u   (bilinear rule, a step dt "
+            "a channel)\n"
+            "output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)"
+        ),
+        differences=(
+            "The matrices of the state are not shared by the channels.",
+            (
+                "The convolution kernel is computed as an impulse response, not "
+                "through a generating function."
+            ),
+            "The gated output is that of the authors' code.",
+        ),
+        primitives=("dplr_ssm",),
+    ),
+    "s4d": Row(
+        title="S4D",
+        paper="Gu et al. 2022, arXiv:2206.11893",
+        mixer="s4:S4D",
+        channel="mlp",
+        norm="layer",
+        note="S4D-Lin by default; option spectrum=inv or legs",
+        about=(
+            "S4D is S4 with the matrix of its linear system reduced to a diagonal: "
+            "every state is one decaying oscillation. It remembers the past of each "
+            "channel as a sum of such oscillations, with decays and frequencies that "
+            "are learned but do not react to the input. Choose it instead of S4 when "
+            "you want nearly the same behaviour from simpler code."
+        ),
+        equation=(
+            "x' = A x + u,  y = 2 Re(C x) + D u   (diagonal A, zero-order hold, a step "
+            "dt a channel)\n"
+            "output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)"
+        ),
+        differences=(
+            "A is not shared by the channels.",
+            "The gated output is that of the authors' code.",
+        ),
+        primitives=("diagonal_ssm",),
+    ),
+    "s5": Row(
+        title="S5",
+        paper="Smith et al. 2022, arXiv:2208.04933",
+        mixer="s5:S5",
+        channel="none",
+        norm="layer",
+        about=(
+            "S5 is one linear state space that reads all channels together, where S4 "
+            "has a separate one for each. It remembers 128 decaying oscillations of "
+            "mixtures of the channels, each with a time step of its own, and none of "
+            "them depends on what is seen. Choose it when you want a state space with "
+            "a very small state, or data whose channels belong together."
+        ),
+        equation=(
+            "x' = Λ x + B u,  y = 2 Re(C x) + D u   (diagonal Λ, zero-order hold, a "
+            "step dt a state)\n"
+            "output  y * sigmoid(W GELU(y) + b)"
+        ),
+        differences=(
+            "Real parts of Λ are -exp(p), so they stay negative without clipping.",
+            "Time steps are kept within [1e-4, 1].",
+        ),
+        primitives=("diagonal",),
+    ),
+    "h3": Row(
+        title="H3",
+        paper="Fu et al. 2022, arXiv:2212.14052",
+        mixer="h3:H3",
+        channel="mlp",
+        norm="layer",
+        about=(
+            "H3 joins two state spaces by two products, in the places where attention "
+            "has keys, values and queries. A short shift remembers the last few keys, "
+            "their product with the value goes into a long diagonal memory, and the "
+            "query multiplies what is read from it. Choose it to see how far a memory "
+            "that does not react to the input gets when it is asked in the manner of "
+            "attention."
+        ),
+        equation=(
+            "q, k, v = W x;  khat_t = Σ_l c_l k_{t-l} + d_1 k_t,  l < taps\n"
+            "x' = A x + khat v,  z = 2 Re(C x) + d_2 khat v    (A diagonal; zero-order "
+            "hold)\n"
+            "output  W_o RMSNorm(q * z)"
+        ),
+        differences=(
+            (
+                "An RMSNorm stands before the output projection, because what enters "
+                "it is a product of three projections."
+            ),
+            "d_1 is a part of c_0, which multiplies the same k_t.",
+            "The shift spans 8 frames, not 64.",
+            "There are no biases.",
+        ),
+        primitives=(
+            "short_convolution",
+            "diagonal_ssm",
+        ),
+    ),
+    "lru": Row(
+        title="LRU",
+        paper="Orvieto et al. 2023, arXiv:2303.06349",
+        mixer="lru:LRU",
+        channel="none",
+        norm="layer",
+        about=(
+            "The linear recurrent unit is a plain recurrence without a nonlinearity "
+            "inside, made trainable by how it is started and scaled. It remembers "
+            "complex numbers that turn and shrink a little at every frame, with "
+            "initial sizes between 0.9 and 0.999, whatever the input is. Choose it "
+            "when you want the simplest linear memory that can still hold things for "
+            "hundreds of frames."
+        ),
+        equation=(
+            "λ = exp(-exp(ν) + i exp(θ))\n"
+            "h_t = λ h_{t-1} + exp(γ) B x_t;  y_t = Re(C h_t) + D x_t\n"
+            "output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)"
+        ),
+        differences=("A GELU stands before the gated output, as in S4.",),
+        primitives=("diagonal",),
+    ),
+    "hyena": Row(
+        title="Hyena",
+        paper="Poli et al. 2023, arXiv:2302.10866",
+        mixer="hyena:Hyena",
+        channel="mlp",
+        norm="layer",
+        note="order 2; implicit filters of a fixed length, so a stream is exact",
+        about=(
+            "Hyena filters the sequence with one long convolution whose taps are "
+            "written by a small network, between two gates. It remembers the last 64 "
+            "frames or so, each weighed by the learned filter, and nothing older. "
+            "Choose it when what matters lies within a known number of frames and a "
+            "smooth filter over them is a good guess."
+        ),
+        equation=(
+            "g, k, v = conv(W x);  u = k * v\n"
+            "h_l = exp(-a l) MLP(position features of l), sine activations\n"
+            "z_t = Σ_l h_l u_{t-l} + s u_t,  l < filter_length\n"
+            "output  W_o (g * z)"
+        ),
+        differences=(
+            (
+                "As in the authors' code the short convolution stands for the first of "
+                "the two long ones of the definition, and s is added."
+            ),
+            (
+                "The filter has a fixed length of 64 frames, not that of the sequence, "
+                "so that a stream computes what a window does."
+            ),
+            (
+                "The sines start with the factor 1, not 14, which is for filters of "
+                "2048 frames."
+            ),
+            "The projections have no biases.",
+        ),
+        primitives=(
+            "short_convolution",
+            "causal_convolution",
+        ),
+    ),
+}
