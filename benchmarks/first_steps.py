@@ -107,7 +107,7 @@ def _losses(
     model = build.build_model(build.build_backbone(config), task)
     optimizer = build.build_optimizer(config, options.steps, options.steps // 10)
     placement = Placement.over_all_devices(batch)
-    initialize = make_initializer(model, task, optimizer, seed=0, ema=False)
+    initialize = make_initializer(model, task, optimizer, placement, seed=0, ema=False)
     programs = compile_programs(
         model,
         task,
@@ -123,7 +123,7 @@ def _losses(
         name: jax.device_put(v, placement.whole) for name, v in task.arrays.items()
     }
     first = jax.device_put(task.splits["train"][:batch], placement.whole)
-    state = jax.jit(initialize, out_shardings=placement.whole)(arrays, first)
+    state = initialize(arrays, first)
     order = Order(task.splits["train"], batch_size=batch, seed=0)
     examples = jax.device_put(
         order.steps(0, options.steps, options.steps),
@@ -133,7 +133,7 @@ def _losses(
     held_out = task.splits["validation"]
     count = min(BATCHES_PER_EVALUATION * batch, len(held_out))
     chosen = held_out[np.linspace(0, len(held_out) - 1, count).astype(int)]
-    validation = evaluation_batches(chosen, programs, placement, batch)
+    validation = evaluation_batches(chosen, programs, placement)
 
     losses = []
     for steps in (0, third, options.steps - third):

@@ -24,17 +24,19 @@ from jaxbench.training.programs import (
     make_initializer,
 )
 from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.records import flatten, read_metrics
 from jaxbench.training.state import leaf_names
 from jaxbench.training.step import train_step
-from jaxbench.training.writers import MetricWriter, flatten, read_metrics
+from jaxbench.training.writers import MetricWriter
 
 BATCH = 8
 
 
 def optimizer(rate: float = 1e-2, **overrides) -> optax.GradientTransformation:
     settings = dict(
-        learning_rate=optax.constant_schedule(rate),
-        ssm_learning_rate=optax.constant_schedule(rate),
+        shape=optax.constant_schedule(1.0),
+        learning_rate=rate,
+        ssm_learning_rate=rate,
         weight_decay=0.0,
         decay_vectors=False,
         b1=0.9,
@@ -56,7 +58,12 @@ class Parts:
         self.optimizer = optimizer(rate)
         self.placement = Placement.over_all_devices(BATCH)
         self.initialize = make_initializer(
-            self.model, self.task, self.optimizer, seed=3, ema=ema > 0
+            self.model,
+            self.task,
+            self.optimizer,
+            self.placement,
+            seed=3,
+            ema=ema > 0,
         )
         self.programs = compile_programs(
             self.model,
@@ -75,13 +82,12 @@ class Parts:
             for name, value in self.task.arrays.items()
         }
         self.validation = evaluation_batches(
-            self.task.splits["validation"], self.programs, self.placement, BATCH
+            self.task.splits["validation"], self.programs, self.placement
         )
 
     def start(self):
         rows = jnp.asarray(self.task.splits["train"][:BATCH])
-        out = self.placement.whole
-        return jax.jit(self.initialize, out_shardings=out)(self.arrays, rows)
+        return self.initialize(self.arrays, rows)
 
     def train(self, folder, total_steps, *, stop=lambda: None, **overrides):
         folder.mkdir(exist_ok=True)
@@ -142,9 +148,7 @@ def test_groups_follow_names_and_axes():
 
 
 def test_only_matrices_decay_and_ssm_has_its_own_rate():
-    chain = optimizer(
-        0.1, ssm_learning_rate=optax.constant_schedule(0.01), weight_decay=0.5
-    )
+    chain = optimizer(0.1, ssm_learning_rate=0.01, weight_decay=0.5)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "ssm_d": jnp.ones(2)}
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = chain.update(zero, chain.init(params), params)

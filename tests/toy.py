@@ -38,11 +38,11 @@ def loss(outputs_b, batch):
     weight_b = batch["weight_b"]
     error_b = (outputs_b - batch["y_b"]) ** 2
     total, count = jnp.sum(weight_b * error_b), jnp.sum(weight_b)
-    return total / count, {"error": total, "count": count}
+    return total / count, {"error": total, "weight": count}
 
 
 def summarize(statistics):
-    return {"loss": float(statistics["error"] / statistics["count"])}
+    return {"loss": float(statistics["error"] / statistics["weight"])}
 
 
 def toy_task(examples: int = 64, signal: np.ndarray | None = None) -> Task:

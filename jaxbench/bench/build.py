@@ -120,19 +120,17 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """Builds the optax chain for a run of `total_steps` updates."""
     train = config["train"]
-
-    def rate(peak: float) -> optax.Schedule:
-        return schedule(
-            train["schedule"],
-            learning_rate=peak,
-            warmup_steps=warmup_steps,
-            total_steps=total_steps,
-            final_fraction=train["final_fraction"],
-        )
-
+    shape = schedule(
+        train["schedule"],
+        learning_rate=1.0,
+        warmup_steps=warmup_steps,
+        total_steps=total_steps,
+        final_fraction=train["final_fraction"],
+    )
     return adamw(
-        learning_rate=rate(train["learning_rate"]),
-        ssm_learning_rate=rate(min(train["learning_rate"], train["ssm_learning_rate"])),
+        shape=shape,
+        learning_rate=train["learning_rate"],
+        ssm_learning_rate=min(train["learning_rate"], train["ssm_learning_rate"]),
         weight_decay=train["weight_decay"],
         decay_vectors=train["decay_vectors"],
         b1=train["b1"],

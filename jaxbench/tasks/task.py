@@ -31,7 +31,8 @@ class Task:
         `batch["reset_bt"]` is bool [B, T].
       loss: `(outputs, batch) -> (scalar, statistics)`. `batch["weight_b"]` is 1 for
         real examples and 0 for padding; the scalar is the weighted mean. Statistics
-        are sums, so that those of several batches add up.
+        are sums, so that those of several batches add up; `weight` among them is what
+        the mean was divided by.
       summarize: `(summed statistics) -> metrics`, on the host. Contains `primary`.
       primary: the metric that selects the best checkpoint.
       maximize: whether larger is better for `primary`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,9 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxbench.errors import InputError
+from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.state import TrainState
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Checkpoints:
@@ -124,27 +122,6 @@ def _quiet_orbax() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def disk_is_full(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that a disk is full."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in FULL_DISK:
-            return True
-        text = str(seen)
-        if "No space left" in text or "File too large" in text:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def full_disk_message(folder: Path) -> str:
-    """The line a user reads when a run's disk is full."""
-    return (
-        f"no space left on the disk of {folder}; free some and run the same command "
-        "again: it goes on from the last checkpoint"
-    )
 
 
 def tree_bytes(tree: Any) -> int:

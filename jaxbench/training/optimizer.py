@@ -93,8 +93,9 @@ def parameter_groups(params: Any) -> Any:
 
 def adamw(
     *,
-    learning_rate: optax.Schedule,
-    ssm_learning_rate: optax.Schedule,
+    shape: optax.Schedule,
+    learning_rate: float,
+    ssm_learning_rate: float,
     weight_decay: float,
     decay_vectors: bool,
     b1: float,
@@ -105,11 +106,14 @@ def adamw(
     """AdamW by parameter group behind one global-norm clip.
 
     AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101. The clip sees the gradient of
-    all groups together, before Adam; `clip_norm=0` leaves it out.
+    all groups together, before Adam; `clip_norm=0` leaves it out. The peak rates are
+    numbers in the optimiser's state, not constants of the program: runs that differ in
+    their rate alone share one compiled program.
 
     Args:
-      learning_rate: schedule of the groups "matrix" and "vector".
-      ssm_learning_rate: schedule of the group "ssm".
+      shape: schedule with peak 1; the rate at update n is `learning_rate * shape(n)`.
+      learning_rate: peak of the groups "matrix" and "vector".
+      ssm_learning_rate: peak of the group "ssm".
       weight_decay: decoupled decay of the group "matrix".
       decay_vectors: whether "vector" and "ssm" parameters decay too, as the original
         Melee benchmark did.
@@ -117,8 +121,14 @@ def adamw(
       clip_norm: largest global gradient norm.
     """
 
-    def group(rate: optax.Schedule, decay: float) -> optax.GradientTransformation:
-        return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=decay)
+    def group(peak: float, decay: float) -> optax.GradientTransformation:
+        def at_peak(learning_rate: Any) -> optax.GradientTransformation:
+            def rate(count: Any) -> Any:
+                return learning_rate * shape(count)
+
+            return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=decay)
+
+        return optax.inject_hyperparams(at_peak)(learning_rate=peak)
 
     small_decay = weight_decay if decay_vectors else 0.0
     by_group = optax.multi_transform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -64,7 +65,7 @@ class Programs:
       train_jaxpr: the train program as traced; its loop body is one step.
       abstract_state: shapes, types and places of the train state.
       steps_per_dispatch: K of the train program.
-      batches_per_evaluation: K of the evaluation program.
+      batches_per_evaluation, evaluation_batch_size: K and B of the evaluation program.
       predicted_bytes: what the larger of the two programs needs on one device, by the
         compiler's account: arguments + outputs + temporaries - aliased.
       compile_seconds: tracing, lowering and compiling.
@@ -76,6 +77,7 @@ class Programs:
     abstract_state: TrainState
     steps_per_dispatch: int
     batches_per_evaluation: int
+    evaluation_batch_size: int
     predicted_bytes: int
     compile_seconds: float
 
@@ -84,6 +86,7 @@ def make_initializer(
     model: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
+    placement: Placement,
     *,
     seed: int,
     ema: bool,
@@ -91,15 +94,24 @@ def make_initializer(
     """Builds `(arrays, examples_b) -> TrainState`: pure, so shapes cost nothing.
 
     The key that initialises the parameters and the key of the run both come from
-    `seed` and from nothing else.
+    `seed` and from nothing else. The work is two compiled programs; neither the seed
+    nor the learning rate is a constant of the long one, so that the runs of a sweep
+    find it in the compilation cache.
     """
+
+    @functools.partial(jax.jit, out_shardings=placement.whole)
+    def draw(key: jax.Array, arrays: Mapping[str, jax.Array], examples_b: Any) -> Any:
+        batch = dict(task.gather(arrays, examples_b))
+        batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
+        return model.init(key, batch)
+
+    @functools.partial(jax.jit, out_shardings=placement.whole)
+    def create(variables: Any, key: jax.Array) -> TrainState:
+        return TrainState.create(variables, optimizer, key, ema=ema)
 
     def initialize(arrays: Mapping[str, jax.Array], examples_b: Any) -> TrainState:
         parameters_key, run_key = jax.random.split(jax.random.key(seed))
-        batch = dict(task.gather(arrays, examples_b))
-        batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
-        variables = model.init(parameters_key, batch)
-        return TrainState.create(variables, optimizer, run_key, ema=ema)
+        return create(draw(parameters_key, arrays, examples_b), run_key)
 
     return initialize
 
@@ -115,9 +127,15 @@ def compile_programs(
     steps_per_dispatch: int,
     batches_per_evaluation: int,
     ema_decay: float,
+    micro_batches: int = 1,
 ) -> Programs:
-    """Compiles training and evaluation ahead of time, before anything is allocated."""
+    """Compiles training and evaluation ahead of time, before anything is allocated.
+
+    With `micro_batches` m an update works through its batch in m parts, and evaluation
+    takes m times as many batches of a part's size.
+    """
     start = time.perf_counter()
+    part, groups = batch_size // micro_batches, batches_per_evaluation * micro_batches
 
     def abstract(shape: tuple[int, ...], dtype: Any, place: NamedSharding) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
@@ -133,16 +151,16 @@ def compile_programs(
         jax.eval_shape(initialize, arrays, one),
     )
 
-    def batches(count: int, shape: tuple[int, ...], dtype: Any) -> Any:
-        return abstract((count, batch_size, *shape), dtype, placement.batch)
+    def batches(count: int, size: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        return abstract((count, size, *shape), dtype, placement.batch)
 
-    traced = jax.jit(
-        make_train_program(model, task, optimizer, ema_decay=ema_decay),
-        donate_argnums=0,
-    ).trace(
+    program = make_train_program(
+        model, task, optimizer, ema_decay=ema_decay, micro_batches=micro_batches
+    )
+    traced = jax.jit(program, donate_argnums=0).trace(
         state,
         arrays,
-        batches(steps_per_dispatch, rows.shape[1:], rows.dtype),
+        batches(steps_per_dispatch, batch_size, rows.shape[1:], rows.dtype),
         abstract((), np.int32, placement.whole),
     )
     train = traced.lower().compile()
@@ -151,8 +169,8 @@ def compile_programs(
         .lower(
             state.evaluation_variables(),
             arrays,
-            batches(batches_per_evaluation, rows.shape[1:], rows.dtype),
-            batches(batches_per_evaluation, (), np.float32),
+            batches(groups, part, rows.shape[1:], rows.dtype),
+            batches(groups, part, (), np.float32),
         )
         .compile()
     )
@@ -162,7 +180,8 @@ def compile_programs(
         train_jaxpr=traced.jaxpr.jaxpr,
         abstract_state=state,
         steps_per_dispatch=steps_per_dispatch,
-        batches_per_evaluation=batches_per_evaluation,
+        batches_per_evaluation=groups,
+        evaluation_batch_size=part,
         predicted_bytes=max(predicted_bytes(train), predicted_bytes(evaluate)),
         compile_seconds=time.perf_counter() - start,
     )
@@ -180,9 +199,10 @@ def predicted_bytes(compiled: Any) -> int:
 
 
 def evaluation_batches(
-    rows: np.ndarray, programs: Programs, placement: Placement, batch_size: int
+    rows: np.ndarray, programs: Programs, placement: Placement
 ) -> list[tuple[jax.Array, jax.Array]]:
     """Places a split on the devices as [K, B] groups; the tail has weight 0."""
+    batch_size = programs.evaluation_batch_size
     group = programs.batches_per_evaluation * batch_size
     padded = -(-len(rows) // group) * group
     index = np.minimum(np.arange(padded), len(rows) - 1)

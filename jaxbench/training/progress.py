@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -26,9 +27,18 @@ class TrainingProgress:
       total: steps of the whole run.
       start: steps done before this process started.
       label: what is being trained.
+      report: told (step, total, loss, steps a second) at every update.
     """
 
-    def __init__(self, total: int, *, start: int = 0, label: str = "train"):
+    def __init__(
+        self,
+        total: int,
+        *,
+        start: int = 0,
+        label: str = "train",
+        report: Callable[[int, int, float, float], None] | None = None,
+    ):
+        self._report = report
         self.total = total
         self.start = start
         self.label = label
@@ -67,6 +77,8 @@ class TrainingProgress:
         """Shows `step` of `total` with the newest loss."""
         now = time.monotonic()
         rate = (step - self.start) / max(now - self._began, 1e-9)
+        if self._report is not None:
+            self._report(step, self.total, loss, rate)
         facts = f"loss {loss:.4f}  {rate:.1f} steps/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, facts=facts)

@@ -64,6 +64,68 @@ def model_metrics(sown: Any) -> dict[str, jax.Array]:
     }
 
 
+def loss_and_grads(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    task: Task,
+    micro_batches: int,
+) -> tuple[jax.Array, Statistics, Params]:
+    """Computes the loss of a batch, its statistics and gradient, in micro-batches.
+
+    Micro-batches run one after the other: activations of one are held at a time, and
+    the gradient is that of the whole batch but for rounding, other draws of dropout,
+    and losses that models sow, which are means over micro-batches (a balance loss is
+    not linear in its batch). Micro-batch i takes rows i, i + m, i + 2m, ..., so each
+    device keeps the rows it has.
+    """
+
+    def loss_of(
+        params: Params, part: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Statistics]:
+        variables = {"params": params, "constants": state.constants}
+        return apply_loss(model, task, variables, part, key)
+
+    grad_of = jax.value_and_grad(loss_of, has_aux=True)
+    key = jax.random.fold_in(state.key, state.step)
+    if micro_batches == 1:
+        (loss, statistics), grads = grad_of(state.params, batch, key)
+        return loss, statistics, grads
+
+    parts = jax.tree.map(
+        lambda x: jnp.swapaxes(
+            x.reshape(x.shape[0] // micro_batches, micro_batches, *x.shape[1:]), 0, 1
+        ),
+        batch,
+    )
+
+    def weighted(part: Batch, index: jax.Array) -> Any:
+        (loss, statistics), grads = grad_of(
+            state.params, part, jax.random.fold_in(key, index)
+        )
+        weight = statistics["weight"].astype(jnp.float32)
+        grads = jax.tree.map(lambda g: weight * g.astype(jnp.float32), grads)
+        return weight * loss, statistics, grads
+
+    def add_part(total: Any, given: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, weighted(*given)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes = jax.eval_shape(weighted, first, jnp.int32(0))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    given = (parts, jnp.arange(micro_batches))
+    (loss, statistics, grads), _ = jax.lax.scan(add_part, zeros, given)
+    weight = jnp.maximum(statistics["weight"], 1e-9)
+    grads = jax.tree.map(lambda g, p: (g / weight).astype(p.dtype), grads, state.params)
+    means = {
+        name: value / micro_batches
+        for name, value in statistics.items()
+        if name == "auxiliary_loss" or name.startswith(MODEL_METRICS)
+    }
+    return loss / weight, statistics | means, grads
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -72,6 +134,7 @@ def train_step(
     task: Task,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
+    micro_batches: int = 1,
 ) -> tuple[TrainState, Statistics]:
     """Makes one update, or none if the loss or a gradient is not finite.
 
@@ -83,14 +146,11 @@ def train_step(
       batch: what the task's `gather` returned, with `weight_b`.
       model, task, optimizer: static parts of the program.
       ema_decay: decay of the averaged parameters; unused when there are none.
+      micro_batches: parts the batch is worked through in; they divide it.
     """
-
-    def loss_of(params: Params) -> tuple[jax.Array, Statistics]:
-        variables = {"params": params, "constants": state.constants}
-        key = jax.random.fold_in(state.key, state.step)
-        return apply_loss(model, task, variables, batch, key)
-
-    (loss, statistics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    loss, statistics, grads = loss_and_grads(
+        state, batch, model=model, task=task, micro_batches=micro_batches
+    )
     grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -133,6 +193,7 @@ def make_train_program(
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float = 0.0,
+    micro_batches: int = 1,
 ) -> TrainProgram:
     """Builds `(state, arrays, examples_kb, count) -> (state, statistics)`.
 
@@ -151,6 +212,7 @@ def make_train_program(
             task=task,
             optimizer=optimizer,
             ema_decay=ema_decay,
+            micro_batches=micro_batches,
         )
 
     def train(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from typing import Any
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from jaxbench.training.records import flatten, json_line, read_metrics
 
 
 class MetricWriter:
@@ -28,7 +29,7 @@ class MetricWriter:
         kept = [] if resume_step is None else read_metrics(self.path)
         kept = [r for r in kept if resume_step is not None and r["step"] <= resume_step]
         partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(_line(record) for record in kept))
+        partial.write_text("".join(json_line(record) for record in kept))
         partial.replace(self.path)
         self._file = self.path.open("a")
         # tensorboardX's SummaryWriter writes in a thread; on a full disk the thread
@@ -42,7 +43,7 @@ class MetricWriter:
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """Records `metrics` of `split` after `step` updates."""
-        self._file.write(_line({"step": step, "split": split, **metrics}))
+        self._file.write(json_line({"step": step, "split": split, **metrics}))
         self._file.flush()
         for name, value in metrics.items():
             scalar = summary.scalar(f"{split}/{name}", value)
@@ -74,30 +75,3 @@ class MetricWriter:
     def _write_event(self, event: Event) -> None:
         event.wall_time = time.time()
         self._events.write_event(event)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a metrics file; a cut-off last line is dropped."""
-    records = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return records
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens nested mappings: {"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record) + "\n"
