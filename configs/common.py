@@ -17,6 +17,7 @@ def xla_defaults() -> ConfigDict:
             "allocator": "default",  # default, platform, bfc, cuda_async, vmm
             "preallocate": False,  # take the GPU's memory at once
             "memory_fraction": 0.0,  # of the GPU's memory; 0 for XLA's own default
+            "memory_limit": 0.0,  # GB a run may need; 0 for what the device has
             "compilation_cache": "~/.cache/jaxbench/xla",  # "" for none
             "flags": "",  # appended to XLA_FLAGS
         }

@@ -23,6 +23,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.task = "zelda"
     config.protocol = "clean"  # clean, compat
     config.seed = 0
+    config.purpose = "score"  # score; sweep: a point of a learning-rate curve
 
     config.data = ConfigDict(
         {

@@ -13,6 +13,7 @@ from jaxbench.models.backbone import resolve
 
 CHOICES = {
     "protocol": ("clean", "compat"),
+    "purpose": ("score", "sweep"),
     "model.head": ("independent", "autoregressive"),
     "model.readout": ("last", "all"),
     "train.dtype": ("float32", "bfloat16"),
@@ -39,6 +40,7 @@ NOT_NEGATIVE = (
     "train.weight_decay",
     "train.evaluate_every",
     "train.checkpoint_every",
+    "xla.memory_limit",
 )
 FRACTIONS = (
     "data.validation_fraction",

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 import jaxbench
-from jaxbench.bench.run_folder import config_hash
+from jaxbench.bench.memory import Plan
+from jaxbench.bench.result import blank_result, curve
 from jaxbench.bench.utilization import jaxpr_flops, matmul_peak
 from jaxbench.models.build import count_parameters, state_bytes
 from jaxbench.models.model import Model
@@ -24,7 +25,6 @@ from jaxbench.training.loop import Outcome
 from jaxbench.training.order import Order
 from jaxbench.training.programs import Programs
 
-SCHEMA = 1
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "peppi-py")
 
 
@@ -39,29 +39,21 @@ class Facts:
         self.config = config
         self.outcome = Outcome()
         self.signal = 0
-        self.predicted_bytes: int | None = None
+        self.plan: Plan | None = None
         self._began = time.monotonic()
         self._known: dict[str, Any] = {}
 
-    def compiled(
-        self, task: Task, model: Model, programs: Programs, order: Order
-    ) -> None:
-        """Takes in everything that is known before the first step."""
-        params = programs.abstract_state.params
-        variables = programs.abstract_state.evaluation_variables()
-        state = jax.eval_shape(
-            lambda v: model.apply(v, 1, method="initial_state"), variables
-        )
-        stack = params.get("stack", {})
-        self.predicted_bytes = programs.predicted_bytes
+    @property
+    def predicted_bytes(self) -> int | None:
+        """What the chosen programs need on one device, once that is known."""
+        return self.plan.tried[-1]["predicted_bytes"] if self.plan else None
+
+    def prepared(self, task: Task, order: Order) -> None:
+        """Takes in what the data says."""
         self._tokens = task.tokens_per_example
-        self._known = {
-            "params": {
-                "total": count_parameters(params),
-                "backbone": count_parameters(stack),
-            },
+        self._known |= {
+            "primary": {"metric": task.primary, "maximize": task.maximize},
             "floors": {name: dict(m) for name, m in task.floors.items()},
-            "state_bytes": state_bytes(state),
             "data": dict(task.source)
             | {
                 "bytes_host": int(
@@ -71,6 +63,22 @@ class Facts:
                 "steps_per_epoch": order.steps_per_epoch,
             },
         }
+
+    def compiled(self, model: Model, programs: Programs) -> None:
+        """Takes in what is known of the model before the first step."""
+        params = programs.abstract_state.params
+        variables = programs.abstract_state.evaluation_variables()
+        state = jax.eval_shape(
+            lambda v: model.apply(v, 1, method="initial_state"), variables
+        )
+        stack = params.get("stack", {})
+        self._known |= {
+            "params": {
+                "total": count_parameters(params),
+                "backbone": count_parameters(stack),
+            },
+            "state_bytes": state_bytes(state),
+        }
         self._compile_seconds = programs.compile_seconds
         self._step_flops = jaxpr_flops(programs.train_jaxpr)
         self._devices = jax.device_count()
@@ -79,51 +87,54 @@ class Facts:
         """Notes how long everything before the first step took."""
         self._startup = now - self._began
 
-    def result(self, status: str, reason: str) -> dict[str, Any]:
-        """Everything, in the form of `result.json`."""
+    def result(self, status: str, reason: str, folder: Path) -> dict[str, Any]:
+        """Everything, in the form of `result.json`.
+
+        Args:
+          status, reason: how the run ended.
+          folder: the run's, for the curve in its metrics file.
+        """
         outcome, config = self.outcome, self.config
         batch = config["train"]["batch_size"]
         seconds = outcome.train_seconds
         rate = outcome.step / seconds if seconds else None
-        known = dict(self._known)
-        return {
-            "schema": SCHEMA,
-            "task": config["task"],
-            "protocol": config["protocol"],
-            "backbone": config["model"]["backbone"],
-            "seed": config["seed"],
-            "status": status,
-            "reason": reason,
-            "params": known.pop("params", None),
-            "steps": outcome.step,
-            "examples": outcome.step * batch,
-            "best": outcome.best,
-            "last": outcome.last,
-            "floors": known.pop("floors", None),
-            "throughput": {
-                "steps_per_s": rate,
-                "examples_per_s": rate and rate * batch,
-                "tokens_per_s": rate and rate * batch * self._tokens,
-                "mfu": rate and self._mfu(rate),
-            },
-            "seconds": {
-                "startup": getattr(self, "_startup", None),
-                "compile": getattr(self, "_compile_seconds", None),
-                "train": outcome.train_seconds,
-                "eval": outcome.evaluate_seconds,
-            },
-            "memory": {
-                "predicted_bytes": self.predicted_bytes,
-                "peak_bytes": peak_bytes(),
-            },
-            "state_bytes": known.pop("state_bytes", None),
-            "latency": None,
-            "data": known.pop("data", None),
-            "device": device(),
-            "versions": versions(),
-            "git": git_revision(),
-            "config_hash": config_hash(config),
-        }
+        blank = blank_result(config, status, reason)
+        primary = self._known.get("primary")
+        return (
+            blank
+            | self._known
+            | {
+                "steps": outcome.step,
+                "examples": outcome.step * batch,
+                "best": outcome.best,
+                "last": outcome.last,
+                "curve": curve(
+                    folder / "metrics.jsonl", primary["metric"] if primary else ""
+                ),
+                "throughput": blank["throughput"]
+                | {
+                    "steps_per_s": rate,
+                    "examples_per_s": rate and rate * batch,
+                    "tokens_per_s": rate and rate * batch * self._tokens,
+                    "mfu": rate and self._mfu(rate),
+                },
+                "seconds": {
+                    "startup": getattr(self, "_startup", None),
+                    "compile": getattr(self, "_compile_seconds", None),
+                    "train": outcome.train_seconds,
+                    "eval": outcome.evaluate_seconds,
+                },
+                "memory": blank["memory"]
+                | {
+                    "predicted_bytes": self.predicted_bytes,
+                    "peak_bytes": peak_bytes(),
+                }
+                | (self.plan.facts() if self.plan else {}),
+                "device": device(),
+                "versions": versions(),
+                "git": git_revision(),
+            }
+        )
 
     def _mfu(self, steps_per_s: float) -> float:
         """Matrix FLOP/s used over what the devices reach in a plain product."""

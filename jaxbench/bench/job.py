@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,26 @@ import numpy as np
 from jaxbench.bench import build
 from jaxbench.bench.check import check_finite, check_values
 from jaxbench.bench.facts import Facts
+from jaxbench.bench.heartbeat import Heartbeat
+from jaxbench.bench.memory import Plan, fit
+from jaxbench.bench.result import FINISHED
 from jaxbench.bench.run_folder import (
     check_owner,
     claim,
+    held,
     read_json,
     write_json,
 )
 from jaxbench.errors import InputError
+from jaxbench.models.stack import Stack
+from jaxbench.tasks.task import Task
 from jaxbench.training import loop
-from jaxbench.training.checkpoint import (
-    Checkpoints,
-    disk_is_full,
-    full_disk_message,
-    require_space,
-    tree_bytes,
-)
+from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
+from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.order import Order
 from jaxbench.training.programs import (
     Placement,
+    Programs,
     compile_programs,
     evaluation_batches,
     make_initializer,
@@ -43,7 +45,10 @@ from jaxbench.training.writers import MetricWriter
 
 # Validation batches of one dispatch.
 BATCHES_PER_EVALUATION = 16
-FINISHED = ("ok", "diverged")
+
+
+class OutOfMemoryError(Exception):
+    """No way of computing the run fits the memory; known before it starts."""
 
 
 def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -79,97 +84,142 @@ def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         status, reason = describe_failure(error, facts)
         claim(folder, config)
         (folder / "error.txt").write_text(traceback.format_exc())
-        result = facts.result(status, reason)
+        result = facts.result(status, reason, folder)
     write_json(folder / "result.json", result)
     return result
 
 
 def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any]:
     train = config["train"]
+    heartbeat = Heartbeat(folder)
+    heartbeat.phase("data")
     # Before the data, so that a wrong option is refused in seconds.
     stack = build.build_backbone(config)
     task = build.build_task(config, _say)
     check_finite(task.arrays)
-    model = build.build_model(stack, task)
     order = Order(
         task.splits["train"], batch_size=train["batch_size"], seed=config["seed"]
     )
+    facts.prepared(task, order)
     total_steps = train["epochs"] * order.steps_per_epoch
     if train["max_steps"]:
         total_steps = min(total_steps or sys.maxsize, train["max_steps"])
-    warmup_steps = _warmup_steps(train, total_steps)
-    optimizer = build.build_optimizer(config, total_steps, warmup_steps)
-
     placement = Placement.over_all_devices(train["batch_size"])
-    initialize = make_initializer(
-        model, task, optimizer, seed=config["seed"], ema=train["ema_decay"] > 0
-    )
-    programs = compile_programs(
-        model,
-        task,
-        optimizer,
-        initialize,
-        placement,
-        batch_size=train["batch_size"],
-        steps_per_dispatch=min(train["steps_per_dispatch"], total_steps),
-        batches_per_evaluation=BATCHES_PER_EVALUATION,
-        ema_decay=train["ema_decay"],
-    )
-    facts.compiled(task, model, programs, order)
+
+    heartbeat.phase("compile")
+    plan, initialize = _compile(config, stack, task, placement, total_steps)
+    facts.plan = plan
+    if plan.programs is None:
+        raise OutOfMemoryError(plan.refusal())
+    programs = plan.programs
+    facts.compiled(build.build_model(stack, task), programs)
     require_space(folder, tree_bytes(programs.abstract_state))
 
-    claim(folder, config)
-    arrays = {
-        name: jax.device_put(np.asarray(value), placement.whole)
-        for name, value in task.arrays.items()
-    }
-    checkpoints = Checkpoints(folder / "checkpoints")
-    outcome = loop.Outcome()
-    facts.outcome = outcome
-    if checkpoints.latest_step() is None:
-        start_rows = jax.device_put(
-            task.splits["train"][: train["batch_size"]], placement.whole
-        )
-        state = jax.jit(initialize, out_shardings=placement.whole)(arrays, start_rows)
-        writer = MetricWriter(folder)
-    else:
-        state, saved = checkpoints.restore(programs.abstract_state)
-        outcome = loop.Outcome(step=int(jax.device_get(state.step)), **saved)
+    with held(folder, "the run folder"):
+        claim(folder, config)
+        arrays = {
+            name: jax.device_put(np.asarray(value), placement.whole)
+            for name, value in task.arrays.items()
+        }
+        checkpoints = Checkpoints(folder / "checkpoints")
+        if checkpoints.latest_step() is None:
+            start_rows = jax.device_put(
+                task.splits["train"][: train["batch_size"]], placement.whole
+            )
+            state = initialize(arrays, start_rows)
+            outcome = loop.Outcome()
+            writer = MetricWriter(folder)
+        else:
+            state, saved = checkpoints.restore(programs.abstract_state)
+            outcome = loop.Outcome(step=int(jax.device_get(state.step)), **saved)
+            writer = MetricWriter(folder, resume_step=outcome.step)
+            _say(f"going on from step {outcome.step}")
         facts.outcome = outcome
-        writer = MetricWriter(folder, resume_step=outcome.step)
-        _say(f"going on from step {outcome.step}")
-    facts.first_step_at(time.monotonic())
+        facts.first_step_at(time.monotonic())
 
-    progress = TrainingProgress(
-        total_steps, start=outcome.step, label=config["model"]["backbone"]
-    )
-    with StopSignals() as signals, progress:
-        state, outcome = loop.train(
-            state,
-            arrays,
-            task=task,
-            programs=programs,
-            placement=placement,
-            order=order,
-            validation=evaluation_batches(
-                task.splits["validation"], programs, placement, train["batch_size"]
-            ),
-            total_steps=total_steps,
-            evaluate_every=train["evaluate_every"],
-            checkpoint_every=train["checkpoint_every"],
-            checkpoints=checkpoints,
-            writer=writer,
-            progress=progress,
-            outcome=outcome,
-            stop=signals.reason,
+        progress = TrainingProgress(
+            total_steps,
+            start=outcome.step,
+            label=config["model"]["backbone"],
+            report=heartbeat.step,
         )
-    checkpoints.close()
-    facts.signal = signals.number
-    if outcome.status in FINISHED:
-        final = outcome.best["metrics"] if outcome.best else {}
-        writer.hyperparameters(config, final)
-    writer.close()
-    return facts.result(outcome.status, outcome.reason)
+        with StopSignals() as signals, progress:
+            state, outcome = loop.train(
+                state,
+                arrays,
+                task=task,
+                programs=programs,
+                placement=placement,
+                order=order,
+                validation=evaluation_batches(
+                    task.splits["validation"], programs, placement
+                ),
+                total_steps=total_steps,
+                evaluate_every=train["evaluate_every"],
+                checkpoint_every=train["checkpoint_every"],
+                checkpoints=checkpoints,
+                writer=writer,
+                progress=progress,
+                outcome=outcome,
+                stop=signals.reason,
+            )
+        checkpoints.close()
+        facts.signal = signals.number
+        if outcome.status in FINISHED:
+            final = outcome.best["metrics"] if outcome.best else {}
+            writer.hyperparameters(config, final)
+        writer.close()
+        return facts.result(outcome.status, outcome.reason, folder)
+
+
+def _compile(
+    config: Mapping[str, Any],
+    stack: Stack,
+    task: Task,
+    placement: Placement,
+    total_steps: int,
+) -> tuple[Plan, Callable[..., Any]]:
+    """Compiles the run so that it fits, and gives what makes its first state."""
+    train = config["train"]
+    warmup_steps = _warmup_steps(train, total_steps)
+    optimizer = build.build_optimizer(config, total_steps, warmup_steps)
+    initialize = make_initializer(
+        build.build_model(stack, task),
+        task,
+        optimizer,
+        placement,
+        seed=config["seed"],
+        ema=train["ema_decay"] > 0,
+    )
+
+    def compile_at(remat: bool, micro_batches: int) -> Programs:
+        return compile_programs(
+            build.build_model(stack.clone(remat=remat), task),
+            task,
+            optimizer,
+            initialize,
+            placement,
+            batch_size=train["batch_size"],
+            steps_per_dispatch=min(train["steps_per_dispatch"], total_steps),
+            batches_per_evaluation=BATCHES_PER_EVALUATION,
+            ema_decay=train["ema_decay"],
+            micro_batches=micro_batches,
+        )
+
+    plan = fit(
+        compile_at,
+        remat=stack.remat,
+        batch_size=train["batch_size"],
+        devices=jax.device_count(),
+        limit_gb=config["xla"]["memory_limit"],
+    )
+    chosen = plan.tried[-1]
+    if plan.programs is not None and len(plan.tried) > 1:
+        _say(
+            f"memory: remat and {chosen['micro_batches']} micro-batches, so that "
+            f"{plan.limit_is} suffices"
+        )
+    return plan, initialize
 
 
 def _warmup_steps(train: Mapping[str, Any], total_steps: int) -> int:
@@ -188,6 +238,8 @@ def _warmup_steps(train: Mapping[str, Any], total_steps: int) -> int:
 def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:
     """Maps an exception to a status and a reason of one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, OutOfMemoryError):
+        return "oom", text
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         predicted = facts.predicted_bytes
         known = f"; predicted {predicted / 1e9:.2f} GB" if predicted else ""

@@ -1,17 +1,24 @@
-"""A run's folder: which config owns it, and files that are whole or absent."""
+"""A run's folder: which config owns it, and files that are whole or absent.
+
+Nothing here imports jax: a suite's parent reads and writes these folders too.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxbench.errors import InputError
-from jaxbench.training.checkpoint import disk_is_full, full_disk_message
-from jaxbench.training.writers import flatten
+from jaxbench.training.disk import disk_is_full, full_disk_message
+from jaxbench.training.records import flatten
 
 # They change where and how fast a run goes, never what it computes.
 NOT_IDENTITY = ("xla.", "data.workers", "data.cache")
@@ -30,11 +37,52 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def default_folder(config: Mapping[str, Any]) -> Path:
     """`runs/<task>/<backbone>/seed<seed>-<hash>`: the same config, the same folder."""
-    backbone = "".join(
-        c if c.isalnum() or c in "_-" else "." for c in config["model"]["backbone"]
-    )
     name = f"seed{config['seed']}-{config_hash(config)[:8]}"
-    return Path("runs") / config["task"] / backbone / name
+    return (
+        Path("runs") / config["task"] / folder_name(config["model"]["backbone"]) / name
+    )
+
+
+def folder_name(backbone: str) -> str:
+    """A backbone's name or pattern as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "_-" else "." for c in backbone)
+
+
+@contextlib.contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Holds `folder` for this process; the system lets go when the process ends.
+
+    Raises:
+      InputError: another process holds it: its number, its machine and since when.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(
+                f"{what} {folder} is held by {holder}; wait for it, stop it, or name "
+                "another folder"
+            ) from error
+        file.truncate(0)
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {platform.node()} since {now}")
+        file.flush()
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process holds `folder` now."""
+    try:
+        with (folder / "lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
@@ -47,7 +95,7 @@ def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
         raise InputError(f"--workdir {folder} is a file; name a folder")
     saved = folder / "config.json"
     if not saved.exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(p.name != "lock" for p in folder.iterdir()):
             raise InputError(
                 f"--workdir {folder} is not empty and holds no run; name another folder"
             )

@@ -1,0 +1,149 @@
+"""Memory known before the start: compile, read the prediction, choose what fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxbench.training.programs import Programs
+
+GB = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How a run will be computed, and what else was tried.
+
+    Attributes:
+      limit_bytes: what one device may use; None where it is not known.
+      limit_is: where the limit comes from, in words.
+      tried: {"remat", "micro_batches", "predicted_bytes"} of each stage compiled; the
+        last one is what was chosen if it fits.
+      programs: the chosen programs, or None when nothing fits.
+    """
+
+    limit_bytes: int | None
+    limit_is: str
+    tried: tuple[dict[str, Any], ...]
+    programs: Programs | None
+
+    def facts(self) -> dict[str, Any]:
+        """The part of a result's `memory`."""
+        return {
+            "limit_bytes": self.limit_bytes,
+            "remat": self.tried[-1]["remat"],
+            "micro_batches": self.tried[-1]["micro_batches"],
+            "tried": list(self.tried),
+        }
+
+    def refusal(self) -> str:
+        """Why nothing fits, with the numbers: one line."""
+        assert self.limit_bytes is not None
+        least = min(self.tried, key=lambda stage: stage["predicted_bytes"])
+        first = self.tried[0]
+        return (
+            f"needs {gigabytes(first['predicted_bytes'])} as configured and "
+            f"{gigabytes(least['predicted_bytes'])} at the least (remat, "
+            f"{least['micro_batches']} micro-batches), above the "
+            f"{gigabytes(self.limit_bytes)} of {self.limit_is}; lower model.width or "
+            "train.batch_size, or raise the limit"
+        )
+
+
+def fit(
+    compile_at: Callable[[bool, int], Programs],
+    *,
+    remat: bool,
+    batch_size: int,
+    devices: int,
+    limit_gb: float,
+) -> Plan:
+    """Compiles a run, again with less memory if it will not fit, until it does.
+
+    As configured; then with blocks recomputed in the backward pass; then in 2, 4, 8,
+    ... micro-batches of the same effective batch.
+
+    Args:
+      compile_at: `(remat, micro_batches) -> Programs`.
+      remat: what the config asks for.
+      batch_size: examples of one update.
+      devices: how many share a batch.
+      limit_gb: most memory of one device, in 10^9 bytes; 0 for what the device has.
+    """
+    if limit_gb:
+        limit, limit_is = int(limit_gb * GB), "the given limit"
+    else:
+        limit, limit_is = device_memory()
+    tried: list[dict[str, Any]] = []
+    for recompute, parts in stages(remat, batch_size, devices):
+        programs = compile_at(recompute, parts)
+        predicted = programs.predicted_bytes
+        tried.append(
+            {
+                "remat": recompute,
+                "micro_batches": parts,
+                "predicted_bytes": predicted,
+            }
+        )
+        if limit is None or predicted <= limit:
+            return Plan(limit, limit_is, tuple(tried), programs)
+    return Plan(limit, limit_is, tuple(tried), None)
+
+
+def stages(remat: bool, batch_size: int, devices: int) -> Iterator[tuple[bool, int]]:
+    """What to try, in order: (remat, micro-batches)."""
+    yield remat, 1
+    if not remat:
+        yield True, 1
+    parts = 2
+    while batch_size % parts == 0 and (batch_size // parts) % devices == 0:
+        yield True, parts
+        parts *= 2
+
+
+def device_memory() -> tuple[int | None, str]:
+    """Bytes one device has for a run, and its name in words.
+
+    Of a GPU, what XLA's allocator may hold; of a CPU, the machine's memory or what the
+    process's control group allows of it.
+    """
+    device = jax.local_devices()[0]
+    statistics = device.memory_stats()
+    if statistics and statistics.get("bytes_limit"):
+        return int(statistics["bytes_limit"]), f"the {device.device_kind}"
+    known = [n for n in (_physical_bytes(), _control_group_bytes()) if n]
+    return (min(known) if known else None), "this machine"
+
+
+def gigabytes(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / GB:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"
+
+
+def _physical_bytes() -> int | None:
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _control_group_bytes() -> int | None:
+    for path in (
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ):
+        text = _text(path).strip()
+        if text.isdigit():
+            return int(text)
+    return None
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
