@@ -14,10 +14,40 @@ from jaxbench.errors import InputError
 
 DEFAULT_CACHE = "~/.cache/jaxbench/replays"
 
+EXIT_CODES = """exit codes: 0 all is well; 1 something that ran did not end ok;
+2 unusable input, one line says what; 143 interrupted (the same command goes on)"""
+LIST = """\
+  jaxbench list                      the table
+  jaxbench list --sizes --width=64   with parameters and bytes of state
+  jaxbench list --json               for programs
+"""
+PREPARE = """\
+  jaxbench prepare ~/replays         parse once; runs then start in seconds
+"""
+SUITE = """\
+  jaxbench suite --config=configs/zelda.py
+      every backbone on the built-in simulation
+  jaxbench suite --config=configs/zelda.py:width=64,stride=8 --only=s4,gru,mamba \\
+      --seeds=5 --epochs=1 --config.data.replays=~/replays \\
+      --config.data.character=falco
+      three backbones, five seeds each, on your replays
+  jaxbench suite --config=configs/zelda.py --only=original --sweep --jobs=2
+      first a shared grid of learning rates, then the best of each
+  jaxbench suite --config=configs/zelda.py --dry_run
+      what would run, and what is done
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, or 2 after one line about unusable input."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(given)
+    overrides = [a for a in rest if a.startswith("--config.")]
+    if rest != (overrides if options.name == "suite" else []):
+        unknown = [a for a in rest if options.name != "suite" or a not in overrides]
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.overrides, options.given = overrides, given
     try:
         return options.command(options)
     except InputError as error:
@@ -26,28 +56,111 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jaxbench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="jaxbench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXIT_CODES,
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    _add_list(commands)
+    _add_prepare(commands)
+    _add_suite(commands)
+    return parser
 
-    rows = commands.add_parser("list", help="print the table of backbones")
+
+def _command(commands: Any, name: str, what: str, examples: str, run: Any) -> Any:
+    """A subcommand whose --help ends with examples."""
+    command = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"examples:\n{examples.rstrip()}\n\n{EXIT_CODES}",
+        allow_abbrev=False,
+    )
+    command.set_defaults(command=run)
+    return command
+
+
+def _add_list(commands: Any) -> None:
+    rows = _command(commands, "list", "print the table of backbones", LIST, _list)
     rows.add_argument("--json", action="store_true", help="as JSON, for programs")
     rows.add_argument("--markdown", action="store_true", help="as a Markdown table")
     rows.add_argument(
         "--sizes", action="store_true", help="with parameters and bytes of state"
     )
     rows.add_argument("--width", type=int, default=256, help="default: %(default)s")
-    rows.set_defaults(command=_list)
 
-    prepare = commands.add_parser(
-        "prepare", help="parse a folder of replays into the cache and say who plays"
+
+def _add_prepare(commands: Any) -> None:
+    prepare = _command(
+        commands,
+        "prepare",
+        "parse a folder of replays into the cache and say who plays",
+        PREPARE,
+        _prepare,
     )
     prepare.add_argument("replays", type=Path, help="folder of .slp files")
     prepare.add_argument("--cache", default=DEFAULT_CACHE, help="default: %(default)s")
     prepare.add_argument("--max_files", type=int, default=0, help="0 for all")
     prepare.add_argument("--workers", type=int, default=0, help="0: one per core")
-    prepare.set_defaults(command=_prepare)
-    return parser
+
+
+def _add_suite(commands: Any) -> None:
+    suite = _command(
+        commands,
+        "suite",
+        "run many backbones, each in its own process, and make their leaderboard",
+        SUITE,
+        _suite,
+    )
+    suite.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:TEXT]",
+        help="recipe; any of its fields as --config.KEY=VALUE too",
+    )
+    suite.add_argument("--folder", type=Path, help="default: runs/suites/TASK-...")
+    suite.add_argument(
+        "--only",
+        default="",
+        help="names, patterns or the group 'original', with commas",
+    )
+    suite.add_argument("--skip", default="", help="the same, to leave out")
+    suite.add_argument(
+        "--seeds", default="1", help="how many, or which: 5, or 0,3,7 (default: 1)"
+    )
+    suite.add_argument("--epochs", type=int, help="the same as --config.train.epochs")
+    suite.add_argument(
+        "--jobs", type=int, default=0, help="runs at once (0: one for each GPU, or 1)"
+    )
+    suite.add_argument(
+        "--timeout", default="0", help="stop a run after 90s, 30m, 2h (0: never)"
+    )
+    suite.add_argument(
+        "--hang",
+        default="20m",
+        help="stop a run that shows no sign of progress for so long (default: 20m)",
+    )
+    suite.add_argument(
+        "--memory_limit",
+        help="fit each run to 8GB, 800MB (default: what the device has)",
+    )
+    suite.add_argument(
+        "--sweep",
+        nargs="?",
+        const="",
+        metavar="RATES",
+        help="first find each backbone's learning rate on one shared grid",
+    )
+    suite.add_argument(
+        "--retry", action="store_true", help="run again what did not end ok"
+    )
+    suite.add_argument(
+        "--dry_run", action="store_true", help="say what would run, and run nothing"
+    )
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -127,6 +240,12 @@ def table_cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
         "-" if cells[c] is None else f"{cells[c]:,}" if c in numbers else str(cells[c])
         for c in columns
     ]
+
+
+def _suite(options: argparse.Namespace) -> int:
+    from jaxbench.bench.suite_command import suite_command
+
+    return suite_command(options)
 
 
 def _prepare(options: argparse.Namespace) -> int:

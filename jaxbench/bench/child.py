@@ -1,0 +1,58 @@
+"""One run as a process of its own: `python -m jaxbench.bench.child FOLDER`.
+
+The suite has written FOLDER/config.json and exported the environment before this
+process began, so XLA's settings bind as they should.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+from jaxbench.bench.run_folder import read_json
+from jaxbench.errors import InputError
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit code, as `run.py` does: 0, 1, 2, or 143."""
+    folder, parent = Path(arguments[1]), int(arguments[2])
+    end_with_parent(parent)
+    try:
+        config = read_json(folder / "config.json")
+        if config is None:
+            raise InputError(f"{folder} holds no config.json")
+        config.pop("config_hash", None)
+        from jaxbench.bench.job import run_job
+
+        result = run_job(config, folder)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # Threads of a failed save would go on to print tracebacks of the same error.
+        os._exit(2)
+    if result["status"] == "interrupted":
+        return 128 + signal.SIGTERM
+    return 0 if result["status"] == "ok" else 1
+
+
+def end_with_parent(parent: int) -> None:
+    """Asks the system to stop this run, which then saves, when its suite is killed.
+
+    Linux only; elsewhere a run outlives its suite, and the run folder's lock keeps a
+    second one out until it has ended.
+    """
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    except (AttributeError, OSError):
+        return
+    if os.getppid() != parent:
+        # The suite ended before the request reached the system.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,249 @@
+"""Which runs a suite consists of: a function of what was asked and what is done."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxbench.bench.run_folder import folder_name
+from jaxbench.errors import InputError, nearest
+from jaxbench.models.backbone import resolve
+from jaxbench.models.zoo import ORIGINAL, ROWS
+
+# The same for every backbone: half a decade apart around the default.
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+
+# Sweeps have a seed of their own: the best of several rates on the seeds that are
+# reported would be chosen by their luck.
+SWEEP_SEED = 1_000_003
+
+# What --only and --skip understand besides names.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "original": tuple(dict.fromkeys(ORIGINAL.values()))
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of a suite.
+
+    Attributes:
+      backbone: a row's name, or a pattern.
+      seed: of initialisation and data order.
+      learning_rate: peak.
+      purpose: "score", or "sweep" for a point of the learning-rate curve.
+    """
+
+    backbone: str
+    seed: int
+    learning_rate: float
+    purpose: str = "score"
+
+    def config(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """The suite's config with this run's settings in it."""
+        config = copy.deepcopy(dict(base))
+        config["seed"] = self.seed
+        config["purpose"] = self.purpose
+        config["model"]["backbone"] = self.backbone
+        config["train"]["learning_rate"] = self.learning_rate
+        return config
+
+    def folder(self, suite: Path) -> Path:
+        """Where in the suite's folder the run lies."""
+        kind = "sweep-" if self.purpose == "sweep" else ""
+        name = f"{kind}lr{self.learning_rate:g}-seed{self.seed}"
+        return suite / "runs" / folder_name(self.backbone) / name
+
+    def __str__(self) -> str:
+        seed = "sweep" if self.purpose == "sweep" else f"seed {self.seed}"
+        return f"{self.backbone}, {seed}, rate {self.learning_rate:g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a suite was asked for.
+
+    Attributes:
+      base: resolved config that all runs share.
+      backbones: names or patterns.
+      seeds: of the reported runs.
+      learning_rates: the grid of a sweep; empty for none.
+    """
+
+    base: Mapping[str, Any]
+    backbones: tuple[str, ...]
+    seeds: tuple[int, ...]
+    learning_rates: tuple[float, ...] = ()
+
+    def cells(self, results: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
+        """All runs that are known to belong to the suite, in their order.
+
+        Without a sweep that is every backbone with every seed, one seed of all before
+        the next. With one, a backbone's reported runs join once its curve is whole, at
+        the rate that validated best; at the lowest if none ended well, so that the
+        failure stands on the board.
+
+        Args:
+          results: of the runs that have ended.
+        """
+        if not self.learning_rates:
+            rate = self.base["train"]["learning_rate"]
+            return [Cell(b, s, rate) for s in self.seeds for b in self.backbones]
+        sweep = {
+            backbone: [
+                Cell(backbone, SWEEP_SEED, rate, "sweep")
+                for rate in self.learning_rates
+            ]
+            for backbone in self.backbones
+        }
+        chosen = {
+            backbone: best_rate([results[c] for c in curve]) or self.learning_rates[0]
+            for backbone, curve in sweep.items()
+            if all(c in results for c in curve)
+        }
+        cells = [cell for curve in sweep.values() for cell in curve]
+        return cells + [
+            Cell(backbone, seed, rate)
+            for seed in self.seeds
+            for backbone, rate in chosen.items()
+        ]
+
+
+def best_rate(results: Iterable[Mapping[str, Any]]) -> float | None:
+    """The rate of the run that validated best; None if none ended ok."""
+    scored = []
+    for result in results:
+        if result["status"] == "ok" and result["best"] and result["primary"]:
+            sign = -1 if result["primary"]["maximize"] else 1
+            value = sign * result["best"]["metrics"][result["primary"]["metric"]]
+            if math.isfinite(value):
+                scored.append((value, result["learning_rate"]))
+    return min(scored)[1] if scored else None
+
+
+def choose_backbones(only: str, skip: str) -> tuple[str, ...]:
+    """The backbones of a suite.
+
+    Args:
+      only: names, patterns or groups with commas between; "" for every row that works
+        by itself.
+      skip: the same, to leave out.
+
+    Raises:
+      InputError: a name that is no backbone, or nothing is left.
+    """
+    every = tuple(name for name, row in ROWS.items() if row.join != "next")
+    wanted = _names(only) if only else every
+    unwanted = {resolve(name).name for name in _names(skip)}
+    left = [name for name in wanted if resolve(name).name not in unwanted]
+    if not left:
+        raise InputError(f"--only={only!r} and --skip={skip!r} leave no backbone")
+    # The first spelling of a backbone that is named twice.
+    return tuple({resolve(name).name: name for name in reversed(left)}.values())[::-1]
+
+
+def _names(text: str) -> list[str]:
+    names: list[str] = []
+    for item in (x.strip() for x in text.split(",")):
+        if item:
+            names.extend(GROUPS.get(item, (item,)))
+    return names
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Reads "5" as seeds 0 to 4 and "0,3,7" as these three.
+
+    Raises:
+      InputError: anything else.
+    """
+    try:
+        numbers = tuple(int(item) for item in text.split(","))
+    except ValueError:
+        numbers = ()
+    if "," not in text and numbers:
+        numbers = tuple(range(numbers[0]))
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise InputError(
+            f"--seeds={text!r} must be a number of seeds, for example 5, or different "
+            "seeds with commas between, for example 0,3,7"
+        )
+    return numbers
+
+
+def parse_rates(text: str | None) -> tuple[float, ...]:
+    """Reads a grid of learning rates; "" stands for the shared one, None for none.
+
+    Raises:
+      InputError: a rate that is no positive number, or given twice.
+    """
+    if text is None:
+        return ()
+    try:
+        rates = tuple(float(x) for x in text.split(",")) if text else LEARNING_RATES
+    except ValueError:
+        rates = ()
+    good = all(math.isfinite(rate) and rate > 0 for rate in rates)
+    if not rates or not good or len(set(rates)) < len(rates):
+        raise InputError(
+            f"--sweep={text!r} must be different positive learning rates with commas "
+            "between, for example 1e-4,1e-3"
+        )
+    return tuple(sorted(rates))
+
+
+UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def parse_duration(name: str, text: str) -> float:
+    """Reads "90", "90s", "15m", "2h" as seconds; 0 for no limit.
+
+    Raises:
+      InputError: no number, an unknown unit, or less than nothing.
+    """
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = text[len(number) :] or "s"
+    try:
+        seconds = float(number) * UNITS[unit]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"{name}={text!r} must be a time such as 90s, 15m or 2h; units: "
+            f"{nearest(unit, UNITS)}"
+        ) from error
+    if not 0 <= seconds < math.inf:
+        raise InputError(f"{name}={text!r} must not be negative")
+    return seconds
+
+
+def parse_gigabytes(text: str) -> float:
+    """Reads "8", "8GB" or "800MB" as 10^9 bytes.
+
+    Raises:
+      InputError: no positive number or an unknown unit.
+    """
+    units = {"": 1.0, "gb": 1.0, "g": 1.0, "mb": 1e-3, "m": 1e-3}
+    number = text.strip().rstrip("abgmABGM")
+    unit = text.strip()[len(number) :].lower()
+    try:
+        value = float(number) * units[unit]
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"--memory_limit={text!r} must be a size such as 8GB or 800MB"
+        ) from error
+    if not 0 < value < math.inf:
+        raise InputError(f"--memory_limit={text!r} must be positive")
+    return value
+
+
+def parse_jobs(jobs: int, devices: Sequence[str]) -> int:
+    """How many runs go at once: what was asked, or one for each device.
+
+    Raises:
+      InputError: less than one.
+    """
+    if jobs < 0:
+        raise InputError(f"--jobs={jobs} must be at least 1 (0: one for each device)")
+    return jobs or max(1, len(devices))

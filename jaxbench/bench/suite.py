@@ -1,0 +1,252 @@
+"""Many runs, each in its own process; what ended is kept, what failed is a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxbench.bench.check import check_values
+from jaxbench.bench.devices import core_share, slots, visible_gpus
+from jaxbench.bench.plan import Cell, Request
+from jaxbench.bench.process import Child, settle, start
+from jaxbench.bench.result import STATUSES
+from jaxbench.bench.run_folder import (
+    held,
+    identity,
+    is_held,
+    read_json,
+    write_json,
+)
+from jaxbench.bench.suite_view import SuiteView
+from jaxbench.errors import InputError
+from jaxbench.training.stop import StopSignals
+
+POLL_SECONDS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """When a run is stopped.
+
+    Attributes:
+      timeout: seconds from its start; 0 for no limit.
+      hang: seconds without any sign of progress; 0 for no limit. Longer than the
+        longest compilation.
+    """
+
+    timeout: float = 0.0
+    hang: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteOutcome:
+    """How a suite ended.
+
+    Attributes:
+      results: of all runs that have ended, in this or an earlier call.
+      interrupted: whether it was asked to stop before it was done.
+    """
+
+    results: Mapping[Cell, Mapping[str, Any]]
+    interrupted: bool
+
+    def all_ok(self) -> bool:
+        """Whether every run is there and ended well."""
+        good = all(result["status"] == "ok" for result in self.results.values())
+        return good and not self.interrupted
+
+
+def default_suite_folder(base: Mapping[str, Any]) -> Path:
+    """`runs/suites/<task>-<protocol>-<hash>`: the same settings, the same folder."""
+    import hashlib
+
+    text = json.dumps(shared_identity(base), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path("runs") / "suites" / f"{base['task']}-{base['protocol']}-{digest}"
+
+
+def shared_identity(base: Mapping[str, Any]) -> dict[str, Any]:
+    """What all runs of a suite have in common; a folder holds one suite only."""
+    varied = ("seed", "purpose", "model.backbone", "train.learning_rate")
+    return {k: v for k, v in identity(base).items() if k not in varied}
+
+
+def finished_results(
+    request: Request, folder: Path, *, retry: bool
+) -> dict[Cell, dict[str, Any]]:
+    """Results that stand: of all runs that ended, or with `retry` of those that are ok.
+
+    A run that was interrupted has not ended: the suite goes on with it.
+    """
+    unfinished = [s for s in STATUSES if s != "ok"] if retry else ["interrupted"]
+    results: dict[Cell, dict[str, Any]] = {}
+    while True:
+        known = len(results)
+        for cell in request.cells(results):
+            result = read_json(cell.folder(folder) / "result.json")
+            if result is not None and result["status"] not in unfinished:
+                results[cell] = result
+        if len(results) == known:
+            return results
+
+
+def check_request(request: Request) -> None:
+    """Refuses a suite that no run of could start, before anything is written.
+
+    Raises:
+      InputError: a value no run could use, or no replays where they should be.
+    """
+    for cell in request.cells({}):
+        check_values(cell.config(request.base))
+    replays = request.base["data"].get("replays", "")
+    if replays and not Path(replays).expanduser().is_dir():
+        raise InputError(f"data.replays={replays!r} is no folder")
+
+
+def run_suite(
+    request: Request,
+    folder: Path,
+    *,
+    command: Sequence[str],
+    jobs: int,
+    limits: Limits,
+    retry: bool = False,
+) -> SuiteOutcome:
+    """Runs everything that is not done yet.
+
+    Killed at any moment, the same call goes on where it was: runs that ended are read
+    from their folders, the one that was going on resumes from its last checkpoint.
+
+    Args:
+      request: what to run.
+      folder: of the suite; made when missing.
+      command: how it was called, for the record.
+      jobs: runs that go at once.
+      limits: when to stop a run.
+      retry: run again what ended with anything but "ok".
+
+    Raises:
+      InputError: the folder belongs to another suite, or another process holds it.
+    """
+    check_request(request)
+    check_suite_owner(folder, request)
+    with held(folder, "the suite"), StopSignals() as signals:
+        check_suite_owner(folder, request)
+        facts = {"command": list(command), "base": dict(request.base)}
+        write_json(folder / "suite.json", facts)
+        results = finished_results(request, folder, retry=retry)
+        gpus = visible_gpus(request.base["xla"]["platform"])
+        places = slots(jobs, gpus)
+        with SuiteView(request, results, folder) as view:
+            interrupted = _work(
+                request, folder, results, places, bool(gpus), limits, signals, view
+            )
+    return SuiteOutcome(results, interrupted)
+
+
+def check_suite_owner(folder: Path, request: Request) -> None:
+    """Refuses a folder that holds something else, or a suite with other settings.
+
+    Raises:
+      InputError: naming the first settings that differ.
+    """
+    saved = read_json(folder / "suite.json") if folder.is_dir() else None
+    if saved is None:
+        if folder.is_dir() and any(p.name != "lock" for p in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no suite; name another")
+        return
+    theirs = shared_identity(saved["base"])
+    ours = json.loads(json.dumps(shared_identity(request.base)))
+    different = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    if different:
+        shown = ", ".join(
+            f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
+            for k in different[:3]
+        )
+        raise InputError(
+            f"{folder} holds a suite with other settings ({shown}); use another "
+            "--folder or the same settings"
+        )
+
+
+def _work(
+    request: Request,
+    folder: Path,
+    results: dict[Cell, dict[str, Any]],
+    places: Sequence[Mapping[str, str]],
+    on_gpu: bool,
+    limits: Limits,
+    signals: StopSignals,
+    view: SuiteView,
+) -> bool:
+    """The loop; returns whether it was asked to stop."""
+    children: dict[int, Child] = {}
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = not on_gpu and len(places) > 1
+    try:
+        while True:
+            stopping = signals.reason() is not None
+            for place, child in list(children.items()):
+                _check_limits(child, limits)
+                if stopping:
+                    child.stop("interrupted", "the suite was stopped; run it again")
+                if child.ended():
+                    del children[place]
+                    results[child.cell] = settle(child)
+                    view.ended(child.cell, results[child.cell], child.seconds)
+            going = {child.cell for child in children.values()}
+            waiting = [
+                cell
+                for cell in request.cells(results)
+                if cell not in results and cell not in going
+            ]
+            # An earlier suite's run may still be saving what it had.
+            ready = [c for c in waiting if not is_held(c.folder(folder))]
+            free = [i for i in range(len(places)) if i not in children]
+            if not stopping and ready and free:
+                place, cell = free[0], ready[0]
+                children[place] = start(
+                    cell,
+                    request.base,
+                    folder,
+                    place=place,
+                    environment=places[place],
+                    cores=core_share(place, len(places), cores) if share else None,
+                )
+                view.started(cell)
+            if not children and (stopping or not waiting):
+                return stopping and bool(waiting or _interrupted(results))
+            view.update(list(children.values()), waiting)
+            time.sleep(POLL_SECONDS)
+    finally:
+        # Only when something unforeseen ends the loop are there any left.
+        for child in children.values():
+            child.process.terminate()
+
+
+def _interrupted(results: Mapping[Cell, Mapping[str, Any]]) -> bool:
+    return any(result["status"] == "interrupted" for result in results.values())
+
+
+def _check_limits(child: Child, limits: Limits) -> None:
+    content, silent = child.heartbeat()
+    doing = content.get("phase", "start")
+    if "step" in content:
+        doing = f"step {content['step']} of {content['total']}"
+    if limits.timeout and child.seconds > limits.timeout:
+        child.stop(
+            "timeout",
+            f"not done after {limits.timeout:.0f} s, at {doing}; --timeout sets the "
+            "limit, --retry goes on from the last checkpoint",
+        )
+    elif limits.hang and silent > limits.hang:
+        child.stop(
+            "timeout",
+            f"hung: no sign of progress for {limits.hang:.0f} s, at {doing}; --hang "
+            "sets the limit, --retry goes on from the last checkpoint",
+        )

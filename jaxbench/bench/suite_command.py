@@ -1,0 +1,162 @@
+"""`jaxbench suite`: from the command line to a suite and its leaderboard."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxbench.bench.devices import visible_gpus
+from jaxbench.bench.plan import (
+    Request,
+    choose_backbones,
+    parse_duration,
+    parse_gigabytes,
+    parse_jobs,
+    parse_rates,
+    parse_seeds,
+)
+from jaxbench.bench.recipe import read_recipe
+from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.suite import (
+    Limits,
+    SuiteOutcome,
+    check_request,
+    check_suite_owner,
+    default_suite_folder,
+    finished_results,
+    run_suite,
+)
+from jaxbench.bench.suite_view import outcome_text
+from jaxbench.errors import InputError
+
+
+def suite_command(options: argparse.Namespace) -> int:
+    """Runs what the options ask for; returns the exit code.
+
+    Raises:
+      InputError: an option, a value of the config, the data or the folder cannot be
+        used.
+    """
+    base = _base(options)
+    request = Request(
+        base=base,
+        backbones=choose_backbones(_only(options), options.skip),
+        seeds=parse_seeds(options.seeds),
+        learning_rates=parse_rates(options.sweep),
+    )
+    gpus = visible_gpus(base["xla"]["platform"])
+    jobs = parse_jobs(options.jobs, gpus)
+    limits = Limits(
+        timeout=parse_duration("--timeout", options.timeout),
+        hang=parse_duration("--hang", options.hang),
+    )
+    folder = options.folder or default_suite_folder(base)
+    if options.dry_run:
+        check_request(request)
+        check_suite_owner(folder, request)
+        print_plan(request, folder, jobs=jobs, retry=options.retry)
+        return 0
+    outcome = run_suite(
+        request,
+        folder,
+        command=["jaxbench", *options.given],
+        jobs=jobs,
+        limits=limits,
+        retry=options.retry,
+    )
+    print_outcome(outcome)
+    if outcome.results:
+        make_board(folder)
+    if outcome.interrupted:
+        return 128 + signal.SIGTERM
+    return 0 if outcome.all_ok() else 1
+
+
+def _base(options: argparse.Namespace) -> dict[str, Any]:
+    overrides = list(options.overrides)
+    if options.epochs is not None:
+        overrides.append(f"--config.train.epochs={options.epochs}")
+    base = read_recipe([f"--config={options.config}", *overrides])
+    if options.memory_limit is not None:
+        base["xla"]["memory_limit"] = parse_gigabytes(options.memory_limit)
+    return base
+
+
+def _only(options: argparse.Namespace) -> str:
+    """--only, or the backbone that stands in the recipe's text after the colon."""
+    first = options.config.partition(":")[2].split(",")[0].strip()
+    named = first if first and "=" not in first else ""
+    if named and options.only:
+        raise InputError(
+            f"--config names the backbone {named!r} and --only={options.only!r} does "
+            "too; name them in one place"
+        )
+    return options.only or named
+
+
+def print_plan(request: Request, folder: Path, *, jobs: int, retry: bool) -> None:
+    """Prints every run of a suite and whether it is done; nothing is run."""
+    console = _console()
+    done = finished_results(request, folder, retry=retry)
+    table = Table(title=f"suite {folder}, {jobs} at once", title_justify="left")
+    for column in ("backbone", "purpose", "seed", "learning rate", "state"):
+        table.add_column(column)
+    cells = request.cells(done)
+    for cell in cells:
+        state = "to do"
+        if cell in done:
+            state = f"done: {done[cell]['status']}"
+        table.add_row(
+            Text(cell.backbone),
+            cell.purpose,
+            str(cell.seed) if cell.purpose == "score" else "",
+            f"{cell.learning_rate:g}",
+            state,
+        )
+    console.print(table)
+    left = sum(cell not in done for cell in cells)
+    later = ""
+    if request.learning_rates:
+        chosen = {cell.backbone for cell in cells if cell.purpose == "score"}
+        count = len(set(request.backbones) - chosen) * len(request.seeds)
+        later = f", then {count} at the rates the sweep finds" if count else ""
+    console.print(f"{len(cells)} runs, {left} to do{later}", highlight=False)
+
+
+def print_outcome(outcome: SuiteOutcome) -> None:
+    """Prints how many runs ended how, and each that is not ok with its reason."""
+    console = _console()
+    counts = Counter(result["status"] for result in outcome.results.values())
+    counted = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    console.print(f"{len(outcome.results)} runs: {counted or 'none'}", highlight=False)
+    for cell, result in outcome.results.items():
+        if result["status"] != "ok":
+            line = f"{result['status']}: {cell}: {outcome_text(result)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def make_board(folder: Path) -> None:
+    """Writes the leaderboard of a suite into its folder and prints where it is."""
+    from jaxbench.bench.leaderboard import write_leaderboard
+
+    write_leaderboard([folder], folder)
+    print(f"leaderboard: {folder / 'leaderboard.html'}", flush=True)
+
+
+def read_command(folder: Path) -> str:
+    """How the suite in `folder` was called, "" if that is not known."""
+    saved = read_json(folder / "suite.json") or {}
+    return " ".join(saved.get("command", ()))
+
+
+def _console() -> Console:
+    console = Console(file=sys.stdout)
+    return console if console.is_terminal else Console(file=sys.stdout, width=140)
