@@ -14,13 +14,21 @@ from ml_collections import config_flags
 from jaxbench.errors import InputError
 
 
-def define_config(flag_values: flags.FlagValues = flags.FLAGS) -> flags.FlagHolder:
-    """Defines `--config`, with all its fields as flags, in `flag_values`."""
+def define_config(
+    flag_values: flags.FlagValues = flags.FLAGS, arguments: list[str] | None = None
+) -> flags.FlagHolder:
+    """Defines `--config`, with all its fields as flags, in `flag_values`.
+
+    Args:
+      flag_values: where.
+      arguments: what will be parsed; None for those of this process.
+    """
     return config_flags.DEFINE_config_file(
         "config",
         help_string="Recipe, e.g. configs/zelda.py:s4",
         lock_config=True,
         flag_values=flag_values,
+        sys_argv=arguments,
     )
 
 
@@ -66,8 +74,9 @@ def read_recipe(arguments: Sequence[str]) -> dict[str, Any]:
             if str(above) not in sys.path:
                 sys.path.insert(0, str(above))
     flag_values = flags.FlagValues()
-    holder = define_config(flag_values)
-    parse_flags(["jaxbench", *arguments], flag_values)
+    given = ["jaxbench", *arguments]
+    holder = define_config(flag_values, given)
+    parse_flags(given, flag_values)
     return resolved(holder)
 
 
