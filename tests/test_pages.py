@@ -1,0 +1,315 @@
+"""A page for each backbone: what rows say of themselves, and what is made of it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxbench.bench.pages import forms, page, read_board, write_pages
+from jaxbench.bench.pages.board import Board, costs, place, rank
+from jaxbench.bench.pages.options import meanings, option_table
+from jaxbench.bench.pages.page import primitives, size_of
+from jaxbench.errors import InputError
+from jaxbench.models.backbone import resolve
+from jaxbench.models.block import GIVEN, field_names, mixer_class
+from jaxbench.models.build import build_stack
+from jaxbench.models.row import CHANNELS, Row
+from jaxbench.models.zoo import FAMILIES, ORIGINAL, ROWS, merge
+from jaxbench.ops import forms as table_of_forms
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "backbones"
+MIXERS = [name for name, row in ROWS.items() if row.mixer]
+FUNCTIONS = {name.partition(":")[0] for name in forms.PRIMITIVES}
+
+# What mixers import from `jaxbench.ops` that is no primitive.
+PARTS = {
+    "AttentionCache", "DEGREE", "FastWeights", "InnerModel", "NormalizedState",
+    "Routing", "expert_share", "hash_bits", "hash_routing", "hippo_legs_nplr",
+    "initial_cache", "initial_fast_weights", "initial_state", "load_balance",
+    "lstm_step", "mini_batch_places", "mix_all_experts", "positions",
+    "switch_routing", "top_k_routing", "toeplitz",
+}  # fmt: skip
+
+
+def used_of_ops(mixer: str) -> set[str]:
+    """Names from `jaxbench.ops` that a mixer class reaches inside its file."""
+    file, name = mixer.split(":")
+    tree = ast.parse((ROOT / "jaxbench" / "mixers" / f"{file}.py").read_text())
+    imported = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                if node.module.startswith("jaxbench.ops."):
+                    imported[alias.name] = alias.name
+                elif alias.name == "ShortConvolution":
+                    imported[alias.name] = "short_convolution"
+    local = {
+        node.name: node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    seen, todo = set(), [name]
+    while todo:
+        node = local[todo.pop()]
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        todo += [n for n in names - seen if n in local]
+        seen |= names
+    return {imported[n] for n in seen if n in imported}
+
+
+def documented_sizes() -> dict[str, tuple[int, int] | None]:
+    """Parameters and state bytes from docs/backbones.md, whose own test is slow."""
+    lines = (ROOT / "docs" / "backbones.md").read_text().splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    header, *rows = cells
+    at = [header.index("parameters"), header.index("state bytes")]
+    found: dict[str, tuple[int, int] | None] = {}
+    for row in rows:
+        numbers = [row[i].replace(",", "") for i in at]
+        name = row[0].split(",")[0]
+        found[name] = None if "-" in numbers else (int(numbers[0]), int(numbers[1]))
+    return found
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_explains_itself(name):
+    row = ROWS[name]
+    assert len(re.findall(r"[.!?](?:\s|$)", row.about)) == 3, row.about
+    assert "  " not in row.about and row.about[0].isupper()
+    lines = row.equation.splitlines()
+    if row.pattern:
+        assert not row.equation and not row.primitives
+    else:
+        assert 1 <= len(lines) <= 4 and all(line.strip() for line in lines)
+    assert all(len(line) <= 88 for line in lines)
+    for text in row.differences:
+        assert text.endswith(".") and "  " not in text
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_primitives_are_those_the_mixer_calls(name):
+    used = used_of_ops(ROWS[name].mixer)
+    assert used <= FUNCTIONS | PARTS
+    named = [text.partition(":")[0] for text in ROWS[name].primitives]
+    assert set(named) == used & FUNCTIONS and len(named) == len(set(named))
+    assert set(ROWS[name].primitives) <= set(forms.PRIMITIVES)
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_primitives_of_channel_mixers_are_named(name):
+    used = used_of_ops(CHANNELS[name].mixer) & FUNCTIONS
+    assert set(forms.OF_CHANNELS.get(name, ())) == used
+
+
+def test_pages_name_the_lines_of_the_table_of_forms_that_run(monkeypatch):
+    """Two frames through each row: what `choose` is asked is what the page shows."""
+    asked: set[str] = set()
+    choose = table_of_forms._choose
+
+    def recorded(primitive: str, *shape) -> str:
+        asked.add(primitive)
+        return choose(primitive, *shape)
+
+    monkeypatch.setattr(table_of_forms, "_choose", recorded)
+    x_btd = jax.ShapeDtypeStruct((1, 2, 16), jnp.float32)
+    for name in MIXERS:
+        if ROWS[name].join == "next" or not ROWS[name].temporal:
+            continue
+        asked.clear()
+        stack = build_stack(name, width=16, depth=1)
+        jax.eval_shape(stack.init, jax.random.key(0), x_btd)
+        shown = [forms.PRIMITIVES[p] for p in primitives(resolve(name))]
+        keys = {p.key for p in shown if p.key}.union(*(p.inside for p in shown))
+        assert asked == keys, name
+
+
+def test_every_form_of_the_table_has_words_and_a_primitive():
+    keys = {p.key for p in forms.PRIMITIVES.values()} - {""}
+    assert keys == {row["primitive"] for row in table_of_forms.rows()}
+    for row in table_of_forms.rows():
+        words = forms.in_words(row["form"])
+        assert "{" not in words and row["form"].partition(":")[2] in words
+    for primitive in forms.PRIMITIVES.values():
+        assert primitive.key or primitive.rule
+
+
+def test_ranges_of_lengths_are_joined_where_nothing_changes(monkeypatch):
+    def line(top: int | None, form: str, backend: str = "cpu", source: str = "timed"):
+        return table_of_forms.Row(
+            primitive="gru",
+            backend=backend,
+            max_length=top,
+            max_state=None,
+            form=form,
+            source=source,
+        )
+
+    lines = (
+        line(16, "scan"),
+        line(64, "scan"),
+        line(256, "deferred"),
+        line(None, "chunks:8"),
+        line(None, "scan", "gpu", "unmeasured"),
+    )
+    monkeypatch.setattr(forms, "rows", lambda: lines)
+    shown = [row[1:] for row in forms.form_table(["gru_scan"])]
+    assert [row[:2] for row in shown] == [
+        ["CPU", "up to 64"],
+        ["CPU", "65 to 256"],
+        ["CPU", "above 256"],
+        ["GPU", "any"],
+    ]
+    assert shown[2][2] == "matrix products over chunks of 8 frames"
+    assert [row[3] for row in shown] == ["timed"] * 3 + ["a guess, unmeasured"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_option_is_told_with_the_value_the_row_gives_it(name):
+    for layer in resolve(name).elements:
+        table = option_table(layer)
+        assert all(told.strip() for *_, told in table)
+        shown = {cell.strip("`"): value.strip("`") for cell, value, _ in table}
+        own = set(field_names(mixer_class(layer.mixer))) - GIVEN
+        assert {key for key in shown if not key.startswith("channel.")} == own
+        for key, value in layer.options:
+            assert shown[key] in (str(value), f"{value:.4g}")
+
+
+def test_meanings_are_read_from_the_docstring():
+    told = meanings(mixer_class("attention:SlidingWindowAttention"))
+    assert told["heads"] == "H query heads of K = D / H channels."
+    assert told["qk_norm"].startswith("RMS-normalise each head's")
+    assert told["qk_norm"].endswith("whatever the weights.")
+
+
+def test_pages_in_the_documentation_are_these(tmp_path):
+    """`jaxbench list --pages=docs/backbones` writes them."""
+    written = write_pages(tmp_path / "pages", known=documented_sizes())
+    assert {p.name for p in written} == {"README.md", *(f"{n}.md" for n in ROWS)}
+    assert {p.name for p in PAGES.iterdir()} == {p.name for p in written}
+    stale = [p.name for p in written if p.read_text() != (PAGES / p.name).read_text()]
+    assert not stale
+
+
+def test_links_between_pages_lead_somewhere():
+    for path in PAGES.iterdir():
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            if target.startswith("https://arxiv.org/abs/"):
+                assert re.fullmatch(r"\d{4}\.\d{4,5}", target.rsplit("/", 1)[1])
+            else:
+                assert (PAGES / target).resolve().exists(), (path, target)
+
+
+def test_tables_of_pages_have_one_width():
+    for path in PAGES.iterdir():
+        for block in path.read_text().split("\n\n"):
+            if block.startswith("| "):
+                bars = {len(re.findall(r"(?<!\\)\|", x)) for x in block.splitlines()}
+                assert len(bars) == 1, (path, block)
+
+
+def test_an_alias_has_the_page_of_its_row():
+    nothing = Board()
+    text = page("sliding_window", width=16, board=nothing)
+    assert text == page("swa", width=16, board=nothing)
+    parameters, state = size_of("swa", 16)
+    assert f"| parameters | {parameters:,} |" in text
+    assert f"| state of one sequence | {state:,} bytes |" in text
+    assert "Not on the board yet." in text and "No run is in the repository" in text
+    with pytest.raises(InputError, match="no backbone is called 'swaa'"):
+        page("swaa")
+
+
+RESULT = {
+    "backbone": "s4",
+    "purpose": "score",
+    "status": "ok",
+    "device": {"platform": "cpu", "kind": "a box"},
+    "throughput": {"steps_per_s": 4.0, "examples_per_s": 256.0},
+    "memory": {"predicted_bytes": 3 * 2**20, "peak_bytes": None},
+    "latency": None,
+}
+
+
+def write_board(folder: Path, results: list[dict], table: str = "") -> Path:
+    for index, result in enumerate(results):
+        run = folder / "runs" / str(result.get("backbone")) / str(index)
+        run.mkdir(parents=True)
+        (run / "result.json").write_text(json.dumps(result))
+    if table:
+        (folder / "leaderboard.csv").write_text(table)
+    return folder
+
+
+def test_the_board_gives_a_page_its_cost_and_place(tmp_path):
+    slow = {**RESULT, "throughput": {"steps_per_s": 2.0, "examples_per_s": 128.0}}
+    swept = {**RESULT, "purpose": "sweep", "throughput": {"steps_per_s": 99.0}}
+    failed = {
+        "backbone": "ttt",
+        "status": "oom",
+        "reason": "needs 9 GB\nof 8 GB.",
+        "device": None,
+    }
+    other = {**RESULT, "backbone": "sliding_window"}
+    folder = write_board(
+        tmp_path / "board",
+        [RESULT, slow, swept, failed, other],
+        "kind,rank,backbone,best_median,n,tied_with\n"
+        "backbone,1,s4,1.25,2,swa\nbackbone,1,swa,1.5,1,s4\n"
+        "backbone,,ttt,,0,\nfloor,,marginal,4.5,,\n",
+    )
+    board = read_board(folder)
+    assert len(board.results) == 5 and len(board.places) == 3
+    (line,) = costs("s4", board)
+    assert line[:5] == ["cpu a box", "64", "333.3 ms", "3 MiB", "-"]
+    assert place("s4", board).startswith("Rank 1 of 2 on the board `")
+    assert "tied with swa. The median of 2 seeds of its best scores is 1.2500." in (
+        place("s4", board)
+    )
+    assert "of 1 seed of" in place("swa", board)
+    assert place("ttt", board) == "Not ranked: its run ended `oom`: needs 9 GB of 8 GB."
+    assert place("gru", board) == "Not on the board yet."
+    assert [rank(name, board) for name in ("s4", "ttt", "gru")] == ["1", "", ""]
+    assert costs("ttt", board) == [] and len(costs("swa", board)) == 1
+    text = page("s4", width=16, board=board)
+    assert "| cpu a box | 64 | 333.3 ms |" in text and "Rank 1 of 2" in text
+
+
+def test_a_folder_without_results_is_an_empty_board(tmp_path):
+    board = read_board(tmp_path / "nothing")
+    assert not board.results and not board.places
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
+def test_a_broken_result_is_one_line(tmp_path, content):
+    path = tmp_path / "result.json"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=re.escape(str(path))) as error:
+        read_board(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_families_hold_every_row_once():
+    assert [name for rows in FAMILIES.values() for name in rows] == list(ROWS)
+    row = Row(title="Twice", mixer="recurrent:GRU")
+    with pytest.raises(ValueError, match="'gru' is in two families: 'one' and 'two'"):
+        merge({"one": {"gru": row}, "two": {"lstm": row, "gru": row}})
+
+
+def test_the_original_names_stand_for_their_rows():
+    assert len(ORIGINAL) == 34
+    for name, row in ORIGINAL.items():
+        assert resolve(name).name == row
+
+
+@pytest.mark.slow
+def test_pages_with_sizes_computed_anew(tmp_path):
+    for path in write_pages(tmp_path):
+        assert path.read_text() == (PAGES / path.name).read_text(), path.name
