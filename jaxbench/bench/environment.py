@@ -81,11 +81,25 @@ def apply_environment(variables: Mapping[str, str]) -> None:
 
     if "jax" in sys.modules:
         raise RuntimeError("XLA's settings must be exported before jax is imported")
-    for name, value in variables.items():
-        if name == "XLA_FLAGS":
-            os.environ[name] = value
+    merged = merged_environment(variables, os.environ)
+    for name in variables:
+        if name in merged:
+            os.environ[name] = merged[name]
         else:
-            os.environ.setdefault(name, value)
-    if "XLA_PYTHON_CLIENT_MEM_FRACTION" in os.environ:
+            os.environ.pop(name, None)
+
+
+def merged_environment(
+    variables: Mapping[str, str], inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """`inherited` with `variables` where the user has set nothing.
+
+    XLA_FLAGS alone are those of `variables`, which has the user's among them.
+    """
+    merged = {**variables, **inherited}
+    if "XLA_FLAGS" in variables:
+        merged["XLA_FLAGS"] = variables["XLA_FLAGS"]
+    if "XLA_PYTHON_CLIENT_MEM_FRACTION" in merged:
         # The old name next to the new one is an error in jaxlib.
-        os.environ.pop("XLA_CLIENT_MEM_FRACTION", None)
+        merged.pop("XLA_CLIENT_MEM_FRACTION", None)
+    return merged

@@ -74,10 +74,9 @@ def fit(
       devices: how many share a batch.
       limit_gb: most memory of one device, in 10^9 bytes; 0 for what the device has.
     """
+    limit, limit_is = device_memory()
     if limit_gb:
         limit, limit_is = int(limit_gb * GB), "the given limit"
-    else:
-        limit, limit_is = device_memory()
     tried: list[dict[str, Any]] = []
     for recompute, parts in stages(remat, batch_size, devices):
         programs = compile_at(recompute, parts)

@@ -1,7 +1,8 @@
-"""One run as a process of its own: `python -m jaxbench.bench.child FOLDER`.
+"""One run as a process of its own: `python -m jaxbench.bench.suite.child`.
 
-The suite has written FOLDER/config.json and exported the environment before this
-process began, so XLA's settings bind as they should.
+Its arguments are the run folder, which holds a config.json by then, and the number of
+the suite's process. The suite has exported the environment before this one began, so
+XLA's settings bind as they should.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many runs, each in its own process; what ended is kept, what failed is a row."""
+"""The loop of a suite: what is done, what goes on, what is next."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxbench.bench.check import check_values
-from jaxbench.bench.devices import core_share, slots, visible_gpus
-from jaxbench.bench.plan import Cell, Request
-from jaxbench.bench.process import Child, settle, start
 from jaxbench.bench.result import STATUSES
 from jaxbench.bench.run_folder import (
     held,
@@ -22,7 +19,10 @@ from jaxbench.bench.run_folder import (
     read_json,
     write_json,
 )
-from jaxbench.bench.suite_view import SuiteView
+from jaxbench.bench.suite.devices import core_share, slots, visible_gpus
+from jaxbench.bench.suite.plan import Cell, Request
+from jaxbench.bench.suite.process import Child, settle, start
+from jaxbench.bench.suite.view import SuiteView
 from jaxbench.errors import InputError
 from jaxbench.training.stop import StopSignals
 
@@ -226,7 +226,7 @@ def _work(
     finally:
         # Only when something unforeseen ends the loop are there any left.
         for child in children.values():
-            child.process.terminate()
+            child.process.kill()
 
 
 def _interrupted(results: Mapping[Cell, Mapping[str, Any]]) -> bool:

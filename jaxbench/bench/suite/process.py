@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from jaxbench.bench.devices import oom_kills
-from jaxbench.bench.environment import xla_environment
+from jaxbench.bench.environment import merged_environment, xla_environment
 from jaxbench.bench.heartbeat import FILE, read_heartbeat
-from jaxbench.bench.plan import Cell
 from jaxbench.bench.result import blank_result, curve, log_tail
 from jaxbench.bench.run_folder import check_owner, claim, read_json, write_json
+from jaxbench.bench.suite.devices import oom_kills
+from jaxbench.bench.suite.plan import Cell
 
 LOG = "log.txt"
 # From the request to stop until the run is killed; a save takes seconds.
@@ -56,10 +56,7 @@ class Child:
     def heartbeat(self) -> tuple[dict[str, Any], float]:
         """What it does, and for how many seconds it has said nothing new."""
         content, written = read_heartbeat(self.folder)
-        silent = self.seconds
-        if written:
-            silent = min(silent, time.time() - written)
-        return content, silent
+        return content, time.time() - written if written else self.seconds
 
     def stop(self, status: str, reason: str) -> None:
         """Asks it to save and end; the second time, or when it does not, kills it."""
@@ -106,7 +103,13 @@ def start(
         (folder / name).unlink(missing_ok=True)
     log = (folder / LOG).open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxbench.bench.child", str(folder), str(os.getpid())],
+        [
+            sys.executable,
+            "-m",
+            "jaxbench.bench.suite.child",
+            str(folder),
+            str(os.getpid()),
+        ],
         env=child_environment(config, environment),
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -126,13 +129,7 @@ def child_environment(
 ) -> dict[str, str]:
     """This process's environment, XLA's settings where the user has none, `added`."""
     settings = xla_environment(config["xla"])
-    environment = settings | dict(os.environ) | dict(added)
-    if "XLA_FLAGS" in settings:
-        environment["XLA_FLAGS"] = settings["XLA_FLAGS"]
-    if "XLA_PYTHON_CLIENT_MEM_FRACTION" in environment:
-        # The old name next to the new one is an error in jaxlib.
-        environment.pop("XLA_CLIENT_MEM_FRACTION", None)
-    return environment
+    return merged_environment(settings, os.environ) | dict(added)
 
 
 def settle(child: Child) -> dict[str, Any]:

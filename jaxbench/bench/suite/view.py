@@ -16,8 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jaxbench.bench.plan import Cell, Request
-from jaxbench.bench.process import Child
+from jaxbench.bench.suite.plan import Cell, Request
+from jaxbench.bench.suite.process import Child
 
 PLAIN_EVERY_SECONDS = 60.0
 DONE_SHOWN = 12

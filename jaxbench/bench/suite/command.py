@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxbench.bench.devices import visible_gpus
-from jaxbench.bench.plan import (
+from jaxbench.bench.recipe import read_recipe
+from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.suite.devices import visible_gpus
+from jaxbench.bench.suite.plan import (
     Request,
     choose_backbones,
     parse_duration,
@@ -23,9 +25,7 @@ from jaxbench.bench.plan import (
     parse_rates,
     parse_seeds,
 )
-from jaxbench.bench.recipe import read_recipe
-from jaxbench.bench.run_folder import read_json
-from jaxbench.bench.suite import (
+from jaxbench.bench.suite.schedule import (
     Limits,
     SuiteOutcome,
     check_request,
@@ -34,7 +34,7 @@ from jaxbench.bench.suite import (
     finished_results,
     run_suite,
 )
-from jaxbench.bench.suite_view import outcome_text
+from jaxbench.bench.suite.view import outcome_text
 from jaxbench.errors import InputError
 
 
