@@ -7,10 +7,10 @@ import json
 import pytest
 
 from configs import zelda
-from jaxbench.bench import plan
-from jaxbench.bench.devices import core_share, slots
-from jaxbench.bench.plan import Cell, Request
 from jaxbench.bench.result import blank_result, group_hash, log_tail, thin
+from jaxbench.bench.suite import plan
+from jaxbench.bench.suite.devices import core_share, slots
+from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.errors import InputError
 
 

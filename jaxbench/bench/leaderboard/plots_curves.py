@@ -1,0 +1,123 @@
+"""Learning curves: one line per row, the best in colour."""
+
+from __future__ import annotations
+
+import statistics as average
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from jaxbench.bench.leaderboard.board import Section
+from jaxbench.bench.leaderboard.canvas import (
+    LINES,
+    MUTED,
+    gid,
+    new_figure,
+    shorten,
+    svg,
+)
+from jaxbench.bench.leaderboard.plot_parts import (
+    WIDTH,
+    Plot,
+    tip,
+)
+
+HIGHLIGHTED = len(LINES)
+
+
+def curves(section: Section, salt: str) -> Plot:
+    """Training and validation by step; a panel is left out where it has no line."""
+    title = "Learning curves"
+    runs = []
+    for i, row in enumerate(section.rows):
+        run = row.representative()
+        if run is not None and (run.curve("train") or run.curve("validation")):
+            runs.append((i, row, run))
+    if not runs:
+        return Plot(title, "The results hold no curves (schema 1 did not keep them).")
+    drawn = {
+        "train": {i: _smooth(run.curve("train")) for i, _, run in runs},
+        "validation": {i: run.curve("validation") for i, _, run in runs},
+    }
+    # A single evaluation is no curve.
+    shown = [k for k, v in drawn.items() if max(map(len, v.values())) > 1]
+    if not shown:
+        return Plot(title, "Every run was evaluated once: there is no curve to draw.")
+    figure, first = new_figure(2 * WIDTH, 380, left=66, top=28, right=150)
+    figure.delaxes(first)
+    width = (2 * WIDTH - 66 - 150 - 60 * (len(shown) - 1)) / len(shown)
+    for k, which in enumerate(shown):
+        left = 66 + k * (width + 60)
+        axes = figure.add_axes(
+            (left / (2 * WIDTH), 42 / 380, width / (2 * WIDTH), (380 - 28 - 42) / 380)
+        )
+        axes.grid(True, axis="both")
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        name = (
+            "training loss, running median"
+            if which == "train"
+            else (f"validation {section.metric}")
+        )
+        axes.set_title(name, loc="left", fontsize=11, color=MUTED)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        ends = _draw_curves(axes, drawn[which], [i for i, _, _ in runs])
+        if k == len(shown) - 1:
+            _label_ends(axes, [(y, c, section.rows[i].name) for i, y, c in ends])
+    tips = {i: tip(section, row) for i, row, _ in runs}
+    caption = (
+        f"One line per row, of the seed nearest its median. The {HIGHLIGHTED} best are "
+        "coloured and named; hover over a line or a table row to find the others."
+    )
+    return Plot(title, caption, svg(figure, salt, title, tips), wide=True)
+
+
+def _draw_curves(
+    axes: Axes, curves: dict[int, list[tuple[float, float]]], order: Sequence[int]
+) -> list[tuple[int, float, str]]:
+    """Draws the best in colour over the others in grey; returns where they end."""
+    ends = []
+    values = [y for points in curves.values() for _, y in points[len(points) // 10 :]]
+    for place, i in reversed(list(enumerate(order))):
+        points = curves[i]
+        if not points:
+            continue
+        bright = place < HIGHLIGHTED
+        color = LINES[place] if bright else MUTED
+        x, y = zip(*points, strict=True)
+        axes.plot(
+            x, y, color=color, lw=1.8 if bright else 0.9, alpha=1 if bright else 0.35,
+            gid=gid(i), solid_joinstyle="round",
+        )  # fmt: skip
+        if bright:
+            ends.append((i, y[-1], color))
+    # The first steps fall from far above everything that follows.
+    if values:
+        low, high = min(values), max(values)
+        pad = 0.05 * (high - low or 1.0)
+        axes.set_ylim(low - pad, high + pad)
+    return ends
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Names right of the plot, moved apart until they do not touch."""
+    low, high = axes.get_ylim()
+    step = 13 / 310 * (high - low)
+    at = low
+    for y, color, name in sorted(ends):
+        at = max(at + step if at > low else y, y)
+        axes.text(
+            1.02, at, shorten(name), color=color, transform=axes.get_yaxis_transform(),
+            va="center", fontsize=10,
+        )  # fmt: skip
+
+
+def _smooth(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Running median over a twentieth of the points: batches are noisy."""
+    reach = max(1, len(points) // 40)
+    return [
+        (step, average.median(y for _, y in points[max(0, i - reach) : i + reach + 1]))
+        for i, (step, _) in enumerate(points)
+    ]

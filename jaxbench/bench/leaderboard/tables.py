@@ -1,0 +1,186 @@
+"""A board as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxbench.bench.leaderboard import facts, published
+from jaxbench.bench.leaderboard.board import Section
+from jaxbench.bench.leaderboard.column import VIEWS, Column, show
+from jaxbench.bench.leaderboard.columns import columns
+from jaxbench.bench.leaderboard.notes import plural
+
+# Present in every CSV, so that programs can rely on them.
+BASE = ("kind", "task", "protocol", "fingerprint", "rank", "backbone", "family")
+ALWAYS = (*BASE, "status", "n", "failed", "best_median", "last_median", "reason")
+
+
+def csv_text(sections: Sequence[Section]) -> str:
+    """One line per row and per floor of every section, values as in the results."""
+    names = dict.fromkeys(ALWAYS)
+    records: list[dict[str, Any]] = []
+    for section in sections:
+        key = section.key
+        shared = {
+            "task": key.task,
+            "protocol": key.protocol,
+            "fingerprint": key.fingerprint,
+        }
+        found = [c for c in columns(section) if c.kind != "interval"]
+        names |= dict.fromkeys(column.key for column in found)
+        for row in section.rows:
+            values = {column.key: column.value(row) for column in found}
+            records.append({"kind": "backbone", **shared, **values})
+        for floor, metrics in section.floors.items():
+            values = {c.key: c.floor(metrics) for c in found if c.floor}
+            records.append({"kind": "floor", **shared, "backbone": floor, **values})
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(names), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return file.getvalue()
+
+
+def markdown_text(sections: Sequence[Section], folders: Sequence[str]) -> str:
+    """The whole board for people who read it as text."""
+    parts = ["# Leaderboard", ""]
+    if len(sections) > 1:
+        parts += [
+            f"{len(sections)} rankings, because task, protocol or data differ:",
+            "",
+            *(f"- {_cell(facts.title(s))}: {_differing(s)}" for s in sections),
+            "",
+        ]
+    for section in sections:
+        parts += _section(section, folders)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _differing(section: Section) -> str:
+    key = section.key
+    return _cell(f"{key.source or 'unknown data'} {key.fingerprint[:12]}".strip())
+
+
+def _section(section: Section, folders: Sequence[str]) -> list[str]:
+    found = columns(section)
+    parts = [
+        f"## {_cell(facts.title(section))}",
+        "",
+        f"{', '.join(facts.summary(section))}; {_differing(section)}; "
+        f"{_cell(', '.join(section.devices))}.",
+        "",
+        *_bullets(section.notes),
+        "",
+        "### Ranking",
+        "",
+        *_view(section, found, "overview", floors=True),
+        "",
+    ]
+    for view, name in (
+        ("quality", "Scores over seeds"),
+        ("heads", "Parts of the loss, F1"),
+        ("changes", "Accuracy where the player changed something"),
+        ("speed", "Speed"),
+        ("memory", "Size and memory"),
+        ("latency", "Latency"),
+    ):
+        own = [c for c in found if view in c.views and len(c.views) < len(VIEWS)]
+        parts += [f"### {name}", ""]
+        floors = view in ("quality", "heads", "changes")
+        parts += _view(section, found, view, floors) if own else ["Not measured."]
+        parts.append("")
+    parts += ["### Every seed", "", *_table(facts.seeds_table(section)), ""]
+    parts += _failures(section)
+    if section.sweeps:
+        parts += [
+            "### Learning-rate search",
+            "",
+            f"Best validation {_cell(section.metric)} at each rate; * is the best. "
+            "These runs are not part of the ranking.",
+            "",
+            *_table(facts.sweep_table(section)),
+            "",
+        ]
+    if facts.has_published(section):
+        parts += [
+            "### The published numbers",
+            "",
+            *_table(facts.published_table(section)),
+            "",
+            *_bullets([*published.DIFFERENCES, published.LATENCY_NOTE]),
+            "",
+        ]
+    parts += ["### Data and origin", ""]
+    origin = [*facts.data_facts(section), *facts.origin_facts(section, folders)]
+    parts += [f"- {_cell(name)}: {_cell(value)}" for name, value in origin]
+    return [*parts, ""]
+
+
+def _view(
+    section: Section, found: Sequence[Column], view: str, floors: bool
+) -> list[str]:
+    chosen = [column for column in found if view in column.views]
+    if view == "overview":
+        chosen += [c for c in found if c.key == "status"]
+    lines = [
+        _floor_cells(chosen, line, section.floors[line])
+        if isinstance(line, str)
+        else [show(column.kind, column.value(line)) for column in chosen]
+        for line in (section.lines() if floors else section.rows)
+    ]
+    numeric = [column.kind != "text" for column in chosen]
+    return _table(([column.title for column in chosen], lines), numeric)
+
+
+def _floor_cells(
+    chosen: Sequence[Column], name: str, metrics: dict[str, float]
+) -> list[str]:
+    """A floor among the rows, without a rank."""
+    return [
+        f"floor: {name}"
+        if column.key == "backbone"
+        else show(column.kind, column.floor(metrics) if column.floor else None)
+        for column in chosen
+    ]
+
+
+def _failures(section: Section) -> list[str]:
+    if not section.failures:
+        return ["### Failures", "", "None.", ""]
+    parts = ["### Failures", "", plural(len(section.failures), "run") + " not ok:", ""]
+    for run in section.failures:
+        seed = "" if run.seed is None else f", seed {run.seed}"
+        kind = ", learning-rate search" if run.is_sweep else ""
+        parts.append(
+            f"- **{_cell(run.backbone)}**{seed}{kind}: {run.status}. "
+            f"{_cell(run.reason) or 'no reason was given'} ({_cell(run.shown)})"
+        )
+        # Indented code keeps any text as it is.
+        tail = [f"      {line}" for line in run.log_tail()]
+        parts += ["", *tail, ""] if tail else []
+    return [*parts, ""]
+
+
+def _table(table: facts.Table, numeric: Sequence[bool] = ()) -> list[str]:
+    header, lines = table
+    marks = ["---:" if right else "---" for right in numeric] or ["---"] * len(header)
+    rule = "| " + " | ".join(marks) + " |"
+    return [_line(header), rule, *map(_line, lines)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _bullets(sentences: Iterable[str]) -> list[str]:
+    return [f"- {_cell(sentence)}" for sentence in sentences]
+
+
+def _cell(text: str) -> str:
+    """Text of results as text: nothing in it starts a table cell, a tag or a link."""
+    for mark in "\\|`*[]<>":
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
