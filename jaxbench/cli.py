@@ -20,9 +20,24 @@ LIST = """\
   jaxbench list                      the table
   jaxbench list --sizes --width=64   with parameters and bytes of state
   jaxbench list --json               for programs
+  jaxbench list s4                   all about one: equation, sizes, forms, options
+  jaxbench list --pages=docs/backbones
+                                     a Markdown page of each
 """
 PREPARE = """\
   jaxbench prepare ~/replays         parse once; runs then start in seconds
+"""
+LATENCY = """\
+  jaxbench latency runs/suites/zelda-clean-1a2b3c4d
+      every trained policy of a suite, one process after the other
+  jaxbench latency runs/zelda/s4/seed0-1a2b3c4d --frames=10000
+"""
+THROUGHPUT = """\
+  jaxbench throughput runs/suites/zelda-clean-1a2b3c4d
+"""
+LEADERBOARD = """\
+  jaxbench leaderboard runs/suites/zelda-clean-1a2b3c4d
+  jaxbench leaderboard mine theirs --out=both
 """
 SUITE = """\
   jaxbench suite --config=configs/zelda.py
@@ -67,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_prepare(commands)
     _add_suite(commands)
+    _add_measure(commands)
+    _add_leaderboard(commands)
     return parser
 
 
@@ -92,6 +109,13 @@ def _add_list(commands: Any) -> None:
         "--sizes", action="store_true", help="with parameters and bytes of state"
     )
     rows.add_argument("--width", type=int, default=256, help="default: %(default)s")
+    rows.add_argument("backbone", nargs="?", help="one backbone: its whole page")
+    rows.add_argument(
+        "--pages",
+        type=Path,
+        metavar="FOLDER",
+        help="write everyone's page there",
+    )
 
 
 def _add_prepare(commands: Any) -> None:
@@ -163,9 +187,65 @@ def _add_suite(commands: Any) -> None:
     )
 
 
+def _add_measure(commands: Any) -> None:
+    latency = _command(
+        commands,
+        "latency",
+        "time trained policies frame by frame: do they make 60 frames a second",
+        LATENCY,
+        _measure,
+    )
+    throughput = _command(
+        commands,
+        "throughput",
+        "time training steps, and say how much of the device they use",
+        THROUGHPUT,
+        _measure,
+    )
+    for command in (latency, throughput):
+        command.add_argument(
+            "folders", nargs="+", type=Path, help="run folders, or folders of them"
+        )
+        command.add_argument(
+            "--again", action="store_true", help="measure anew what is measured"
+        )
+    latency.add_argument(
+        "--frames", type=int, default=2000, help="calls timed (default: %(default)s)"
+    )
+    throughput.add_argument(
+        "--repeats", type=int, default=5, help="groups timed (default: %(default)s)"
+    )
+
+
+def _add_leaderboard(commands: Any) -> None:
+    board = _command(
+        commands,
+        "leaderboard",
+        "rank finished runs: Markdown, CSV and one HTML page",
+        LEADERBOARD,
+        _leaderboard,
+    )
+    board.add_argument(
+        "folders", nargs="+", type=Path, help="run folders, or folders of them"
+    )
+    board.add_argument(
+        "--out", type=Path, help="where to write (default: the first folder)"
+    )
+
+
 def _list(options: argparse.Namespace) -> int:
     from jaxbench.models.backbone import table
 
+    if options.width < 1:
+        raise InputError(f"--width={options.width} must be at least 1")
+    if options.backbone is not None:
+        return _page(options)
+    if options.pages is not None:
+        from jaxbench.bench.pages import write_pages
+
+        written = write_pages(options.pages, width=options.width)
+        print(f"{len(written)} pages in {options.pages}")
+        return 0
     rows = table()
     if options.sizes:
         _add_sizes(rows, options.width)
@@ -206,6 +286,21 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _page(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from jaxbench.bench.pages import page
+
+    text = page(options.backbone, width=options.width)
+    console = Console()
+    if options.markdown or not console.is_terminal:
+        print(text)
+    else:
+        console.print(Markdown(text))
+    return 0
+
+
 def _add_sizes(rows: list[dict[str, Any]], width: int) -> None:
     """Adds parameters and state bytes; a row that only feeds another has none alone."""
     from rich.console import Console
@@ -242,8 +337,23 @@ def table_cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
     ]
 
 
+def _measure(options: argparse.Namespace) -> int:
+    from jaxbench.bench.measure_command import measure_command
+
+    return measure_command(options)
+
+
+def _leaderboard(options: argparse.Namespace) -> int:
+    from jaxbench.bench.leaderboard import write_leaderboard
+
+    out = options.out or options.folders[0]
+    write_leaderboard(options.folders, out)
+    print(f"leaderboard: {out / 'leaderboard.html'}")
+    return 0
+
+
 def _suite(options: argparse.Namespace) -> int:
-    from jaxbench.bench.suite_command import suite_command
+    from jaxbench.bench.suite.command import suite_command
 
     return suite_command(options)
 

@@ -1,0 +1,142 @@
+"""`jaxbench latency` and `jaxbench throughput`: a process of its own for each run.
+
+One after the other, so that each has a fresh backend and the machine to itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.speed_tables import latency_table, throughput_table
+from jaxbench.bench.suite.process import child_environment
+from jaxbench.errors import InputError
+
+# Where a result keeps each measurement.
+PLACES = {"latency": ("latency",), "throughput": ("throughput", "steady")}
+
+
+def measure_command(options: argparse.Namespace) -> int:
+    """Measures every finished run under the given folders; returns the exit code.
+
+    Raises:
+      InputError: there is no finished run, or a number is out of range.
+    """
+    kind = options.name
+    if kind == "latency":
+        count, flag = options.frames, "--frames"
+    else:
+        count, flag = options.repeats, "--repeats"
+    if count < 1:
+        raise InputError(f"{flag}={count} must be at least 1")
+    rows: list[tuple[str, Mapping[str, Any] | str]] = []
+    runs = list(finished_runs(options.folders))
+    for index, (folder, result) in enumerate(runs, start=1):
+        name = result["backbone"] + (
+            f", seed {result['seed']}" if result["seed"] else ""
+        )
+        known = lookup(result, PLACES[kind])
+        if known is not None and not options.again:
+            rows.append((name, known))
+            continue
+        print(f"{kind}: [{index}/{len(runs)}] {name}", file=sys.stderr, flush=True)
+        rows.append((name, measure(kind, folder, count)))
+    table: Table = (latency_table if kind == "latency" else throughput_table)(rows)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(table)
+    failed = any(isinstance(answer, str) for _, answer in rows)
+    return 1 if failed else 0
+
+
+def finished_runs(
+    folders: Iterable[Path],
+) -> Iterable[tuple[Path, Mapping[str, Any]]]:
+    """Folders and results of the runs at or below `folders` that ended ok.
+
+    Runs of a sweep are left out: their weights are nobody's answer.
+
+    Raises:
+      InputError: a folder is missing, or no run ended ok.
+    """
+    found = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder} is no folder; name a run's or a suite's")
+        for path in sorted(folder.rglob("result.json")):
+            result = read_json(path) or {}
+            scored = result.get("purpose", "score") == "score"
+            if result.get("status") == "ok" and scored:
+                found.append((path.parent, result))
+    if not found:
+        raise InputError(
+            f"no run that ended ok lies in {', '.join(map(str, folders))}; make one "
+            "with run.py or jaxbench suite"
+        )
+    return found
+
+
+def measure(kind: str, folder: Path, count: int) -> Mapping[str, Any] | str:
+    """Measures one run in a process; the measurement, or why there is none."""
+    config = read_json(folder / "config.json")
+    if config is None:
+        return f"{folder} holds no config.json: only its result was kept"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "jaxbench.bench.measure_command",
+            kind,
+            folder,
+            str(count),
+        ],
+        env=child_environment(config, {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode == 0:
+        return lookup(read_json(folder / "result.json") or {}, PLACES[kind])
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    said = lines[-1].removeprefix("error: ") if lines else "no word of why"
+    return f"exit code {done.returncode}: {said[:300]}"
+
+
+def lookup(result: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """The value at a path of keys, or None."""
+    found: Any = result
+    for name in path:
+        found = (found or {}).get(name)
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """The child: measures one run and writes the answer into its result."""
+    _, kind, folder, count = arguments
+    try:
+        if kind == "latency":
+            from jaxbench.bench.latency import measure_latency
+
+            measure_latency(Path(folder), frames=int(count))
+        else:
+            from jaxbench.bench.throughput import measure_throughput
+
+            measure_throughput(Path(folder), repeats=int(count))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

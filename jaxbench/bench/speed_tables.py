@@ -1,0 +1,112 @@
+"""Measured speeds as tables for people. Imports no jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+# A measurement (`latency` or `throughput.steady` of a result), or why there is none.
+Row = tuple[str, Mapping[str, Any] | str]
+
+
+def latency_table(rows: Iterable[Row]) -> Table:
+    """One line for each policy, the fastest 99th percentile first, failures last."""
+    done, failed = _split(rows, lambda latency: latency["step"]["p99_ms"])
+    fast = sum(latency["step"]["makes_60fps"] for _, latency in done)
+    budget = f"{1000 / 60:.1f} ms"
+    table = Table(
+        title=f"{fast} of {len(done)} answer within a frame ({budget}) at p99",
+        caption=_device(done),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("backbone")
+    for name in ("p50 ms", "p99 ms", "max ms", "of a frame"):
+        table.add_column(name, justify="right")
+    table.add_column("60 fps")
+    table.add_column("window p99 ms", justify="right")
+    for name, latency in done:
+        step, window = latency["step"], latency["window"]
+        table.add_row(
+            escape(name),
+            f"{step['p50_ms']:.2f}",
+            f"{step['p99_ms']:.2f}",
+            f"{step['max_ms']:.2f}",
+            f"{step['share_of_frame']:.1%}",
+            _verdict(step),
+            f"{window['p99_ms']:.2f}" if window else "-",
+        )
+    _add_failures(table, failed)
+    return table
+
+
+def throughput_table(rows: Iterable[Row]) -> Table:
+    """One line for each run, the most examples per second first, failures last."""
+    done, failed = _split(rows, lambda steady: -steady["examples_per_s"])
+    table = Table(
+        title="training speed, compiled and warm",
+        caption=_device(done),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("backbone")
+    for name in (
+        *("examples/s", "steps/s", "compile s", "GFLOP/step", "by compiler"),
+        *("GB/step", "of matmul peak", "of bandwidth"),
+    ):
+        table.add_column(name, justify="right")
+    for name, steady in done:
+        table.add_row(
+            escape(name),
+            f"{steady['examples_per_s']:,.0f}",
+            f"{steady['steps_per_s']:.2f}",
+            f"{steady['compile_seconds']:.1f}",
+            _billions(steady["flops_per_step"]),
+            _billions(steady["flops_per_step_compiler"]),
+            _billions(steady["bytes_per_step"]),
+            _share(steady["matmul_fraction"]),
+            _share(steady["bandwidth_fraction"]),
+        )
+    _add_failures(table, failed)
+    return table
+
+
+def _split(
+    rows: Iterable[Row], key: Any
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[tuple[str, str]]]:
+    done, failed = [], []
+    for name, found in rows:
+        if isinstance(found, str):
+            failed.append((name, found))
+        else:
+            done.append((name, found))
+    return sorted(done, key=lambda row: key(row[1])), failed
+
+
+def _add_failures(table: Table, failed: list[tuple[str, str]]) -> None:
+    blanks = [""] * (len(table.columns) - 2)
+    for name, _ in failed:
+        table.add_row(escape(name), "failed", *blanks)
+    if failed:
+        lines = [f"{name}: {reason}" for name, reason in failed]
+        table.caption = escape("\n".join([str(table.caption or ""), *lines]).strip())
+
+
+def _device(done: list[tuple[str, Mapping[str, Any]]]) -> str | None:
+    kinds = sorted({str(found["device"]["kind"]) for _, found in done})
+    return f"on {', '.join(kinds)}" if kinds else None
+
+
+def _verdict(step: Mapping[str, Any]) -> str:
+    return "yes" if step["makes_60fps"] else "no"
+
+
+def _billions(count: float | None) -> str:
+    return "-" if count is None else f"{count / 1e9:.3g}"
+
+
+def _share(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{fraction:.1%}"

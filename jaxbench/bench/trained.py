@@ -1,0 +1,186 @@
+"""A finished run's folder as things to use: its task, its model, its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxbench.bench import build
+from jaxbench.bench.result import FINISHED, SCHEMA
+from jaxbench.bench.run_folder import read_json, write_json
+from jaxbench.errors import InputError
+from jaxbench.models.model import Model
+from jaxbench.tasks.task import Task
+from jaxbench.training.checkpoint import Checkpoints
+from jaxbench.training.programs import Placement, make_initializer
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that has ended by itself.
+
+    Attributes:
+      folder: where it lies.
+      config: its resolved config, with the memory plan that the run came to.
+      micro_batches: parts an update's batch was worked through in.
+      result: its `result.json`.
+      task: its task, on the data it was trained on.
+      model: its model, without weights.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    micro_batches: int
+    result: Mapping[str, Any]
+    task: Task
+    model: Model
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Its optimiser; of a run that broke off early, with a longer schedule."""
+        warmup = self.config["train"]["warmup_steps"]
+        total = max(self.result["steps"], warmup + 1)
+        return build.build_optimizer(self.config, total, warmup)
+
+    def initializer(self, placement: Placement) -> Any:
+        """The function that makes its train state, see `make_initializer`."""
+        return make_initializer(
+            self.model,
+            self.task,
+            self.optimizer(),
+            placement,
+            seed=self.config["seed"],
+            ema=self.config["train"]["ema_decay"] > 0,
+        )
+
+
+def open_run(folder: Path) -> Run:
+    """Reads a run's folder and builds its task and model anew.
+
+    Raises:
+      InputError: no run of this version lies there, it has not ended, or its data is
+        gone or another.
+    """
+    result, config = _read(folder, "result.json"), _read(folder, "config.json")
+    if result["schema"] != SCHEMA:
+        raise InputError(
+            f"the run {folder} was made by another version (schema {result['schema']}, "
+            f"this one reads {SCHEMA}); run it again in another folder"
+        )
+    if result["status"] not in FINISHED:
+        raise InputError(
+            f"the run {folder} is not finished ({result['status']}: "
+            f"{result['reason']}); run it again first"
+        )
+    memory = result["memory"]
+    config = {**config, "model": {**config["model"], "remat": memory["remat"]}}
+    task = _build_task(folder, config, result)
+    return Run(
+        folder=folder,
+        config=config,
+        micro_batches=memory["micro_batches"],
+        result=result,
+        task=task,
+        model=build.build_model(build.build_backbone(config), task),
+    )
+
+
+def restore_variables(run: Run, which: str, placement: Placement) -> tuple[Any, int]:
+    """Reads trained weights.
+
+    Args:
+      run: whose.
+      which: "best" or "last".
+      placement: where to put them.
+
+    Returns:
+      Variables to play with, averaged where the run kept an average, and their step.
+
+    Raises:
+      InputError: there is no such checkpoint, or it does not fit the run's config.
+    """
+    if which not in ("best", "last"):
+        raise InputError(f"which={which!r} is neither 'best' nor 'last'")
+    folder = run.folder / "checkpoints"
+    checkpoints = Checkpoints(folder) if (folder / which).is_dir() else None
+    if checkpoints is None or checkpoints.latest_step(which) is None:
+        raise InputError(
+            f"the run {run.folder} has no checkpoint under {folder / which}; "
+            "run it again in another folder"
+        )
+
+    def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement.whole)
+
+    batch_size = run.config["train"]["batch_size"]
+    arrays = jax.tree.map(abstract, dict(run.task.arrays))
+    rows = abstract(run.task.splits["train"][:batch_size])
+    shapes = jax.eval_shape(run.initializer(placement), arrays, rows)
+    state, _ = checkpoints.restore(jax.tree.map(abstract, shapes), which)
+    checkpoints.close()
+    return state.evaluation_variables(), int(jax.device_get(state.step))
+
+
+def one_device() -> Placement:
+    """Everything whole on the first device, however many there are."""
+    mesh = jax.make_mesh(
+        (1,),
+        ("batch",),
+        axis_types=(jax.sharding.AxisType.Auto,),
+        devices=jax.devices()[:1],
+    )
+    whole = NamedSharding(mesh, PartitionSpec())
+    return Placement(whole=whole, batch=whole)
+
+
+def write_measurement(folder: Path, path: tuple[str, ...], value: Any) -> None:
+    """Sets one field of a run's `result.json`, say ("throughput", "steady").
+
+    The file is read anew, so that what others wrote meanwhile is kept.
+    """
+    result = _read(folder, "result.json")
+    inside = result
+    for name in path[:-1]:
+        inside = inside[name]
+    inside[path[-1]] = value
+    write_json(folder / "result.json", result)
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    content = read_json(folder / name)
+    if content is None:
+        raise InputError(
+            f"{folder} holds no {name}: it is no folder of a finished run; give one "
+            "that run.py or a suite made, or run it again"
+        )
+    return content
+
+
+def _build_task(
+    folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]
+) -> Task:
+    replays = config["data"]["replays"]
+    if replays and not Path(replays).expanduser().exists():
+        raise InputError(
+            f"the data of the run {folder} is gone: there is no {replays}; put the "
+            "replays back, or call from the folder that the path starts in"
+        )
+    try:
+        task = build.build_task(config, lambda line: None)
+    except InputError as error:
+        raise InputError(
+            f"the data of the run {folder} cannot be read again: {error}"
+        ) from error
+    was = (result["data"] or {}).get("fingerprint")
+    now = task.source.get("fingerprint")
+    if was != now:
+        raise InputError(
+            f"the data of the run {folder} has changed: its fingerprint was "
+            f"{str(was)[:12]} and is now {str(now)[:12]}; put the same replays back"
+        )
+    return task
