@@ -1,0 +1,161 @@
+"""Memory known before the start: stages in order, each forced, same result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import optax
+import pytest
+from toy import toy_model, toy_task
+
+from configs import zelda
+from jaxbench.bench import build, job
+from jaxbench.bench.memory import device_memory, fit, gigabytes, stages
+from jaxbench.training.state import TrainState
+from jaxbench.training.step import loss_and_grads
+
+BATCH = 256
+
+
+def big_task():
+    """The toy task with batches whose activations outweigh the parameters."""
+    task = toy_task()
+    rows = (np.arange(2 * BATCH) % 150).astype(np.int32)
+    return dataclasses.replace(task, splits={**task.splits, "train": rows})
+
+
+def toy_config(limit_gb: float) -> dict:
+    text = (
+        f"mamba,width=8,depth=3,dropout=0,batch_size={BATCH},steps_per_dispatch=2,"
+        "max_steps=4,warmup_steps=1,weight_decay=0"
+    )
+    config = json.loads(zelda.get_config(text).to_json())
+    config["xla"]["memory_limit"] = limit_gb
+    return config
+
+
+@pytest.fixture
+def toy_run(monkeypatch, tmp_path):
+    """Runs the toy task as a job under a limit; returns its result."""
+    monkeypatch.setattr(build, "build_task", lambda config, say: big_task())
+
+    def run(name: str, limit_gb: float) -> dict:
+        return job.run_job(toy_config(limit_gb), tmp_path / name)
+
+    return run
+
+
+def test_stages_go_from_cheap_to_dear():
+    assert list(stages(False, 8, 1)) == [
+        (False, 1), (True, 1), (True, 2), (True, 4), (True, 8),
+    ]  # fmt: skip
+    assert list(stages(True, 12, 2)) == [(True, 1), (True, 2)]
+    assert list(stages(False, 8, 4)) == [(False, 1), (True, 1), (True, 2)]
+
+
+def test_the_first_stage_that_fits_is_taken():
+    needs = {(False, 1): 900, (True, 1): 500, (True, 2): 300, (True, 4): 200}
+
+    def compile_at(remat, parts):
+        predicted = needs[remat, parts]
+        return dataclasses.make_dataclass("Fake", ["predicted_bytes"])(predicted)
+
+    def plan(limit):
+        return fit(
+            compile_at, remat=False, batch_size=4, devices=1, limit_gb=limit / 1e9
+        )
+
+    for limit, stage in ((900, (False, 1)), (899, (True, 1)), (499, (True, 2))):
+        facts = plan(limit).facts()
+        assert (facts["remat"], facts["micro_batches"]) == stage
+        assert facts["limit_bytes"] == limit
+        assert facts["tried"][-1]["predicted_bytes"] == needs[stage]
+    refused = plan(100)
+    assert refused.programs is None and len(refused.tried) == 4
+    assert "0.00 MB" in refused.refusal() and "4 micro-batches" in refused.refusal()
+
+
+def test_a_limit_forces_each_stage_and_the_run_says_so(toy_run):
+    refused = toy_run("none", 1e-9)
+    assert refused["status"] == "oom" and refused["steps"] == 0
+    assert "micro-batches" in refused["reason"] and "MB" in refused["reason"]
+    assert refused["data"]["source"] == "toy"
+    tried = refused["memory"]["tried"]
+    assert [(t["remat"], t["micro_batches"]) for t in tried] == list(
+        stages(False, BATCH, 1)
+    )
+    predicted = [t["predicted_bytes"] for t in tried]
+    assert predicted[0] > predicted[1] > predicted[2] > predicted[3]
+
+    whole = toy_run("whole", 1.0)
+    assert whole["memory"]["tried"] == tried[:1]
+    assert not whole["memory"]["remat"]
+    for stage in (1, 2, 3):
+        result = toy_run(f"stage{stage}", predicted[stage] / 1e9)
+        memory = result["memory"]
+        assert result["status"] == "ok"
+        assert memory["predicted_bytes"] == predicted[stage] <= memory["limit_bytes"]
+        assert memory["micro_batches"] == (1, 1, 2, 4)[stage] and memory["remat"]
+        assert result["examples"] == whole["examples"]
+        np.testing.assert_allclose(
+            result["last"]["metrics"]["loss"],
+            whole["last"]["metrics"]["loss"],
+            rtol=1e-5,
+        )
+
+
+def test_micro_batches_give_the_gradient_of_the_batch():
+    task = toy_task()
+    model = toy_model(task, "gru")
+    rows = np.arange(12, dtype=np.int32)
+    batch = dict(task.gather(task.arrays, rows))
+    # Uneven weights: a mean of means would be another number.
+    batch["weight_b"] = np.array([1, 0, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1], np.float32)
+    variables = model.init(jax.random.key(0), batch)
+    state = TrainState.create(variables, optax.sgd(1.0), jax.random.key(1), ema=False)
+
+    def at(parts: int):
+        return loss_and_grads(state, batch, model=model, task=task, micro_batches=parts)
+
+    loss, statistics, grads = at(1)
+    for parts in (2, 3, 12):
+        loss_m, statistics_m, grads_m = at(parts)
+        np.testing.assert_allclose(loss_m, loss, rtol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads_m, grads
+        )
+        assert set(statistics_m) == set(statistics)
+        for name, value in statistics.items():
+            np.testing.assert_allclose(statistics_m[name], value, rtol=1e-4)
+
+
+def test_sown_metrics_of_micro_batches_are_means():
+    task = toy_task()
+    model = toy_model(task, "mamba/moe")
+    batch = dict(task.gather(task.arrays, np.arange(8, dtype=np.int32)))
+    batch["weight_b"] = np.ones(8, np.float32)
+    variables = model.init(jax.random.key(0), batch)
+    state = TrainState.create(variables, optax.sgd(1.0), jax.random.key(1), ema=False)
+    results = [
+        loss_and_grads(state, batch, model=model, task=task, micro_batches=parts)[1]
+        for parts in (1, 4)
+    ]
+    shares = [n for n in results[0] if n.startswith("model/") and "share" in n]
+    assert shares
+    for statistics in results:
+        # Of the routed tokens: in every micro-batch, and so in their mean, they sum
+        # to what they sum to in the whole.
+        total = sum(float(statistics[name]) for name in shares)
+        np.testing.assert_allclose(
+            total, sum(float(results[0][name]) for name in shares), rtol=1e-5
+        )
+        assert 0 < float(statistics["auxiliary_loss"]) < 1
+
+
+def test_the_memory_of_this_machine_is_known():
+    limit, name = device_memory()
+    assert limit is not None and limit > 1e8 and name == "this machine"
+    assert gigabytes(2_500_000_000) == "2.50 GB" and gigabytes(1500) == "0.00 MB"
