@@ -30,6 +30,13 @@ SLOW = frozenset(
     full_hybrid ssm_stack""".split()
 )
 
+# What every change must pass at once: the law of streaming, and that all of a backbone
+# learns. The other properties are slow tests.
+FAST = frozenset("shape chunks gradient state_bytes".split())
+# Slow tests that are not run before every change: they compile whole stacks again.
+RARE = frozenset("eager bf16_gradient copies".split())
+CHOSEN = frozenset({("s4", "copies"), ("gru", "copies")})
+
 # (backbone, property) -> why it does not hold. Properties are names of tests.
 NO_PROJECTION = "no output projection: the state is the output"
 WAIVERS: dict[tuple[str, str], str] = {
@@ -247,7 +254,11 @@ def backbones(prop: str, where=lambda resolved: True):
     def mark(name: str):
         reason = WAIVERS.get((name, prop))
         marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-        marks += [pytest.mark.slow] if name in SLOW else []
+        if name in SLOW or prop not in FAST:
+            marks.append(pytest.mark.slow)
+        often = name not in SLOW and prop not in RARE
+        if often or name == "full_hybrid" or (name, prop) in CHOSEN:
+            marks.append(pytest.mark.chosen)
         # Workers share nothing: all properties of a backbone go to the same one.
         return pytest.param(
             name, marks=[*marks, pytest.mark.xdist_group(name)], id=name
@@ -270,7 +281,6 @@ def test_shape_type_and_finiteness(name):
     assert all(leaf.shape[0] == BATCH for leaf in jax.tree.leaves(state))
 
 
-@pytest.mark.slow
 @backbones("eager")
 def test_eager_equals_jitted(name):
     case = case_of(name)
@@ -397,7 +407,6 @@ def test_bfloat16_computes_with_float32_parameters_and_states(name):
     assert error.max() < 0.1 * np.abs(exact).max()
 
 
-@pytest.mark.slow
 @backbones("bf16_gradient", is_one_mixer)
 def test_gradients_are_finite_in_bfloat16(name):
     case, stack = case_of(name), bfloat16_stack(name)
@@ -473,7 +482,6 @@ def test_waivers_name_backbones_and_properties_that_exist():
     assert len(marked) == len(WAIVERS)
 
 
-@pytest.mark.slow
 @backbones("copies")
 def test_learns_in_200_steps_what_the_last_frame_does_not_show(name):
     """Say the bit of 10 frames ago. All bits are new, so a frame alone scores 1."""
@@ -484,7 +492,6 @@ def test_learns_in_200_steps_what_the_last_frame_does_not_show(name):
         assert error > delayed_copy.BEATS
 
 
-@pytest.mark.slow
 @backbones("long")
 def test_ten_thousand_frames_whole_in_chunks_and_in_steps_agree(name):
     case, length = case_of(name), 10_000

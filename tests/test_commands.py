@@ -91,6 +91,8 @@ def test_a_folder_of_another_config_is_refused(finished, home):
     assert_one_line_error(done, "belongs to another config", "seed is 0 there")
 
 
+@pytest.mark.slow
+@pytest.mark.chosen
 @pytest.mark.parametrize(
     "name, recipe",
     [
@@ -195,7 +197,9 @@ def test_unreadable_replays_are_one_line(tmp_path, home):
     "size",
     [
         pytest.param(3_000, marks=pytest.mark.slow, id="metrics"),
-        pytest.param(30_000, id="checkpoint"),
+        pytest.param(
+            30_000, marks=[pytest.mark.slow, pytest.mark.chosen], id="checkpoint"
+        ),
     ],
 )
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(size, finished, home):
@@ -261,6 +265,7 @@ def test_sigterm_saves_and_ends_as_interrupted(finished, home):
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 @pytest.mark.parametrize("at", [24, 60, 92])
 def test_kill_at_any_step_and_resume_gives_the_same_numbers(at, finished, home):
     cwd, _ = finished

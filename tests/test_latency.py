@@ -187,6 +187,8 @@ CASES = (
 )
 
 
+@pytest.mark.slow
+@pytest.mark.chosen
 @pytest.mark.parametrize("text", CASES)
 def test_step_and_window_agree(tasks, text):
     config, task, arrays = tasks(text)

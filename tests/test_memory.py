@@ -29,7 +29,7 @@ def big_task():
 
 def toy_config(limit_gb: float) -> dict:
     text = (
-        f"mamba,width=8,depth=3,dropout=0,batch_size={BATCH},steps_per_dispatch=2,"
+        f"ffn,width=8,depth=4,dropout=0,batch_size={BATCH},steps_per_dispatch=2,"
         "max_steps=4,warmup_steps=1,weight_decay=0"
     )
     config = json.loads(zelda.get_config(text).to_json())
@@ -78,6 +78,8 @@ def test_the_first_stage_that_fits_is_taken():
     assert "0.00 MB" in refused.refusal() and "4 micro-batches" in refused.refusal()
 
 
+@pytest.mark.slow
+@pytest.mark.chosen
 def test_a_limit_forces_each_stage_and_the_run_says_so(toy_run):
     refused = toy_run("none", 1e-9)
     assert refused["status"] == "oom" and refused["steps"] == 0
@@ -125,7 +127,7 @@ def test_micro_batches_give_the_gradient_of_the_batch():
         loss_m, statistics_m, grads_m = at(parts)
         np.testing.assert_allclose(loss_m, loss, rtol=1e-5)
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), grads_m, grads
+            lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), grads_m, grads
         )
         assert set(statistics_m) == set(statistics)
         for name, value in statistics.items():

@@ -89,7 +89,7 @@ class Saboteur(threading.Thread):
             "crashed",
             "ended by SIGSEGV at step",
             id="crash",
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.chosen],
         ),
     ],
 )
@@ -110,6 +110,7 @@ def test_a_run_that_a_signal_ends_is_a_row(number, status, text, cache, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_a_kill_by_the_kernel_is_out_of_memory(cache, tmp_path, monkeypatch):
     kills = iter([3, 4])
     monkeypatch.setattr(process, "oom_kills", lambda: next(kills, 4))
@@ -121,6 +122,7 @@ def test_a_kill_by_the_kernel_is_out_of_memory(cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_a_run_that_hangs_is_a_row(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     request = request_of(cache, ENDLESS)
@@ -169,6 +171,7 @@ def test_the_suite_refuses_what_no_run_could_use(cache, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_rows_side_by_side_resume_and_do_not_repeat(cache, tmp_path):
     request = request_of(cache, "max_steps=8", backbones=("gru", "mlp"))
     outcome = run(request, tmp_path / "suite", jobs=2)
@@ -243,6 +246,7 @@ def test_the_command_makes_rows_and_a_board(cache, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_the_command_sweeps_then_scores_at_the_best_rate(cache, tmp_path):
     flags = suite_flags(
         cache, "max_steps=8", "--only=mlp", "--sweep=1e-6,1e-2", "--folder=s"
@@ -294,6 +298,7 @@ def numbers(folder: Path) -> dict[str, dict]:
 
 
 @pytest.mark.slow
+@pytest.mark.chosen
 def test_a_suite_killed_three_times_ends_as_one_that_was_not(cache, tmp_path):
     flags = suite_flags(
         cache,

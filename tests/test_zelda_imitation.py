@@ -38,6 +38,8 @@ def build(games, **options):
     return imitation.build(games, **SETTINGS | options)
 
 
+@pytest.mark.slow
+@pytest.mark.chosen
 @pytest.mark.parametrize(
     ("head", "protocol"),
     [("independent", "clean"), ("autoregressive", "compat")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import resource
 import subprocess
@@ -152,14 +153,29 @@ def peak_bytes() -> int:
 
 
 def device() -> dict[str, Any]:
-    """What the run computed on."""
+    """What the run computed on; of a CPU its model and how many cores it had."""
     first = jax.devices()[0]
+    kind = first.device_kind
+    if first.platform == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+        kind = cpu_model() + (f", {cores} cores" if cores else "")
     return {
         "platform": first.platform,
-        "kind": first.device_kind,
+        "kind": kind,
         "count": jax.device_count(),
         "processes": jax.process_count(),
     }
+
+
+def cpu_model() -> str:
+    """The processor's name as the system knows it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "cpu"
 
 
 def versions() -> dict[str, str]:

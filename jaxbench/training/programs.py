@@ -16,9 +16,15 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxbench.errors import InputError
+from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
 from jaxbench.training.state import TrainState
 from jaxbench.training.step import make_evaluate_program, make_train_program
+
+
+# In JAX 0.10, XLA's CPU compiler drops the barriers around what remat recomputes early
+# enough to find that it has it already, and remat saves nothing.
+KEEP_REMAT = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +123,7 @@ def make_initializer(
 
 
 def compile_programs(
-    model: nn.Module,
+    model: Model,
     task: Task,
     optimizer: optax.GradientTransformation,
     initialize: Callable[..., TrainState],
@@ -163,7 +169,8 @@ def compile_programs(
         batches(steps_per_dispatch, batch_size, rows.shape[1:], rows.dtype),
         abstract((), np.int32, placement.whole),
     )
-    train = traced.lower().compile()
+    remat = model.stack.remat and jax.default_backend() == "cpu"
+    train = traced.lower().compile(KEEP_REMAT if remat else None)
     evaluate = (
         jax.jit(make_evaluate_program(model, task))
         .lower(
