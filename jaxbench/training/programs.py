@@ -21,7 +21,6 @@ from jaxbench.tasks.task import Task
 from jaxbench.training.state import TrainState
 from jaxbench.training.step import make_evaluate_program, make_train_program
 
-
 # In JAX 0.10, XLA's CPU compiler drops the barriers around what remat recomputes early
 # enough to find that it has it already, and remat saves nothing.
 KEEP_REMAT = {"xla_disable_hlo_passes": "cse_barrier_expander"}
