@@ -170,7 +170,11 @@
       }
     }
     const text = parts.toString();
-    history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+    try {
+      history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
+    } catch {
+      // A page without an address of its own, in a notebook's frame, keeps no view.
+    }
   }
 
   function read() {
