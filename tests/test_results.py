@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from jaxbench.bench.leaderboard import write_leaderboard
+from jaxbench.bench.statistics.claims import decide
 from jaxbench.models.zoo import ORIGINAL
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -36,6 +39,21 @@ def test_a_board_says_where_it_comes_from_and_names_no_machine(folder):
         text = path.read_text()
         assert json.loads(text)["data"]["fingerprint"] in readme, path
         assert not re.search(r"/(?:home|root|Users|work|tmp)/", text), path
+
+
+def test_real_seeds_of_one_backbone_are_not_ranked_apart():
+    """Dealt at random to three names, they differ by nothing but the deal."""
+    folder = RESULTS / "zelda_clean" / "runs" / "mlp"
+    results = [json.loads(path.read_text()) for path in folder.rglob("result.json")]
+    scores = [result["best"]["metrics"]["loss"] for result in results]
+    assert len(scores) == 15 and len(set(scores)) == 15
+    draw, deals, apart = np.random.default_rng(1), 1000, 0
+    for _ in range(deals):
+        dealt = draw.permutation(sorted(scores)).reshape(3, 5)
+        ranks = decide(dict(zip("abc", dealt, strict=True)), False, 0.05, {}).ranks
+        apart += max(ranks.values()) > 1
+    # 5 % is promised; up to this is chance, one time in a hundred.
+    assert apart <= stats.binom.ppf(0.99, deals, 0.05)
 
 
 def test_the_original_34_are_on_the_board():
