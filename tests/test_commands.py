@@ -15,9 +15,9 @@ import pytest
 from processes import ROOT, SMALL, config, environment, jaxbench, run_py
 
 RESULT_FIELDS = (
-    "schema task protocol backbone seed status reason params steps examples best last "
-    "floors throughput seconds memory state_bytes latency data device versions git "
-    "config_hash"
+    "schema task protocol backbone seed purpose learning_rate group primary status "
+    "reason log_tail params steps examples best last floors curve throughput seconds "
+    "memory state_bytes latency data device versions git config_hash"
 ).split()
 
 
@@ -49,7 +49,12 @@ def test_a_run_leaves_what_the_design_names(finished):
     assert result["floors"]["copy_previous"]["change/any"] == 0
     assert result["params"]["total"] > result["params"]["backbone"] > 0
     assert result["state_bytes"] == 2 * 16 * 4  # two GRU layers of width 16
-    assert result["memory"]["predicted_bytes"] > 0
+    memory = result["memory"]
+    assert memory["predicted_bytes"] > 0 and memory["micro_batches"] == 1
+    assert memory["tried"][-1]["predicted_bytes"] == memory["predicted_bytes"]
+    assert result["primary"] == {"metric": "loss", "maximize": False}
+    assert [step for step, _ in result["curve"]["train"]] == [4, 8, 12]
+    assert json.loads((folder / "progress.json").read_text())["step"] == 12
     assert result["device"]["platform"] == "cpu"
     resolved = json.loads((folder / "config.json").read_text())
     assert resolved["train"]["steps_per_dispatch"] == 4
@@ -305,3 +310,91 @@ def test_prepare_parses_once_and_says_who_plays(finished, home, tmp_path):
     assert again.returncode == 0 and "cached" in again.stdout + again.stderr
     missing = jaxbench("prepare", "nowhere", cwd=tmp_path)
     assert_one_line_error(missing, "nowhere")
+
+
+@pytest.fixture(scope="session")
+def copied(finished, tmp_path_factory) -> Path:
+    """A folder with a copy of the finished run, for commands that write into it."""
+    cwd = tmp_path_factory.mktemp("measured")
+    shutil.copytree(finished[0] / "run", cwd / "run")
+    return cwd
+
+
+@pytest.mark.slow
+@pytest.mark.chosen
+@pytest.mark.parametrize(
+    "command, flag, where",
+    [
+        ("latency", "--frames=50", ("latency", "step", "p99_ms")),
+        ("throughput", "--repeats=1", ("throughput", "steady", "steps_per_s")),
+    ],
+)
+def test_measuring_a_run_writes_into_its_result(command, flag, where, copied, home):
+    done = jaxbench(command, "run", flag, cwd=copied, cache=home)
+    assert done.returncode == 0, done.stderr
+    assert "gru" in done.stdout and f"{command}: [1/1] gru" in done.stderr
+    value = json.loads((copied / "run" / "result.json").read_text())
+    for key in where:
+        value = value[key]
+    assert value > 0
+    before = (copied / "run" / "result.json").read_bytes()
+    again = jaxbench(command, "run", flag, cwd=copied, cache=home)
+    assert again.returncode == 0 and f"{command}: [" not in again.stderr
+    assert (copied / "run" / "result.json").read_bytes() == before
+
+
+def test_a_run_whose_config_is_gone_fails_in_the_table(copied, tmp_path):
+    (tmp_path / "only").mkdir()
+    shutil.copy(copied / "run" / "result.json", tmp_path / "only")
+    # Without what a measurement of `copied` may have written.
+    result = json.loads((tmp_path / "only" / "result.json").read_text())
+    (tmp_path / "only" / "result.json").write_text(
+        json.dumps(result | {"latency": None})
+    )
+    done = jaxbench("latency", "only", cwd=tmp_path)
+    assert done.returncode == 1 and "failed" in done.stdout
+    assert "only its result was kept" in " ".join(done.stdout.split())
+
+
+def test_the_leaderboard_of_one_run(copied, tmp_path):
+    done = jaxbench("leaderboard", str(copied / "run"), "--out=board", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "board").iterdir()}
+    assert made == {f"leaderboard.{suffix}" for suffix in ("md", "csv", "html")}
+    assert "gru" in (tmp_path / "board" / "leaderboard.md").read_text()
+
+
+def test_the_page_of_a_backbone(tmp_path):
+    done = jaxbench("list", "mamba_ssd", "--width=64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("# Mamba-2\n") and "at width 64" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, texts",
+    [
+        (["list", "mamba22"], ["no backbone is called 'mamba22'", "mamba2"]),
+        (["list", "--width=0"], ["--width=0"]),
+        (["latency", "nowhere"], ["nowhere is no folder"]),
+        (["latency", "."], ["no run that ended ok"]),
+        (["latency", ".", "--frames=0"], ["--frames=0"]),
+        (["throughput", ".", "--repeats=0"], ["--repeats=0"]),
+        (["leaderboard", "nowhere"], ["nowhere is not a folder"]),
+        (["leaderboard", "."], ["no result.json"]),
+        (["prepare", "nowhere", "--workers=-1"], ["--workers"]),
+        (["lost"], ["invalid choice: 'lost'"]),
+        (["latency"], ["required: folders"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_of_the_other_commands(arguments, texts, tmp_path):
+    done = jaxbench(*arguments, cwd=tmp_path)
+    assert_one_line_error(done, *texts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_teaches(tmp_path):
+    for command in ("suite", "latency", "throughput", "leaderboard", "list", "prepare"):
+        done = jaxbench(command, "--help", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "examples:" in done.stdout and "exit codes:" in done.stdout
