@@ -102,19 +102,22 @@ def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
         return
     theirs = identity(json.loads(saved.read_text()))
     theirs.pop("config_hash", None)
-    ours = identity(config)
-    # Through JSON and back, so that tuples and lists compare equal.
-    ours = json.loads(json.dumps(ours))
-    different = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    different = differences(theirs, identity(config))
     if different:
-        shown = ", ".join(
-            f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
-            for k in different[:3]
-        )
         raise InputError(
-            f"--workdir {folder} belongs to another config ({shown}); "
+            f"--workdir {folder} belongs to another config ({different}); "
             "use another folder or the same settings"
         )
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """The first settings in which two flat configs differ, "" where they agree."""
+    # Through JSON and back, so that tuples and lists compare equal.
+    ours = json.loads(json.dumps(ours))
+    names = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    return ", ".join(
+        f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here" for k in names[:3]
+    )
 
 
 def claim(folder: Path, config: Mapping[str, Any]) -> None:

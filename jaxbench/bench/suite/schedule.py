@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from jaxbench.bench.check import check_values
 from jaxbench.bench.result import STATUSES
 from jaxbench.bench.run_folder import (
+    differences,
     held,
     identity,
     is_held,
@@ -63,8 +65,6 @@ class SuiteOutcome:
 
 def default_suite_folder(base: Mapping[str, Any]) -> Path:
     """`runs/suites/<task>-<protocol>-<hash>`: the same settings, the same folder."""
-    import hashlib
-
     text = json.dumps(shared_identity(base), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return Path("runs") / "suites" / f"{base['task']}-{base['protocol']}-{digest}"
@@ -160,16 +160,12 @@ def check_suite_owner(folder: Path, request: Request) -> None:
         if folder.is_dir() and any(p.name != "lock" for p in folder.iterdir()):
             raise InputError(f"{folder} is not empty and holds no suite; name another")
         return
-    theirs = shared_identity(saved["base"])
-    ours = json.loads(json.dumps(shared_identity(request.base)))
-    different = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    different = differences(
+        shared_identity(saved["base"]), shared_identity(request.base)
+    )
     if different:
-        shown = ", ".join(
-            f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here"
-            for k in different[:3]
-        )
         raise InputError(
-            f"{folder} holds a suite with other settings ({shown}); use another "
+            f"{folder} holds a suite with other settings ({different}); use another "
             "--folder or the same settings"
         )
 
