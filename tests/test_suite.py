@@ -26,6 +26,9 @@ from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.schedule import Limits, finished_results, run_suite
 from jaxbench.errors import InputError
 
+# Several processes that compile, each of them, on cores that others may use too.
+pytestmark = pytest.mark.timeout(900)
+
 SETTINGS = "width=16,batch_size=16,steps_per_dispatch=4,warmup_steps=2"
 ENDLESS = "max_steps=1000000,checkpoint_every=100"
 
