@@ -28,8 +28,8 @@ from jaxbench.bench.statistics import (
 from jaxbench.bench.statistics.claims import decide, holm
 from jaxbench.bench.statistics.simulated import SHAPES, false_claims, power, simulate
 
-# Standard deviation over seeds as a share of the loss: 0.7 to 1.0 % of mlp, s5 and gru in
-# results/zelda_clean.
+# Standard deviation over seeds as a share of the loss: 0.7 to 1.0 % of mlp, s5 and
+# gru in results/zelda_clean.
 NOISE = 0.008
 
 

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jaxbench.bench.result import STATUSES
 from jaxbench.errors import InputError
 
 SCHEMAS = (1, 2)
-STATUSES = ("ok", "diverged", "oom", "timeout", "crashed", "interrupted")
 # Outcomes of the recipe itself: leaving such a seed out would flatter a backbone.
 FAILURES = ("diverged", "oom", "timeout", "crashed")
 UNREADABLE = "unreadable"

@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxbench.bench.recipe import read_recipe
-from jaxbench.bench.run_folder import read_json
 from jaxbench.bench.suite.devices import visible_gpus
 from jaxbench.bench.suite.plan import (
     Request,
@@ -149,12 +148,6 @@ def make_board(folder: Path) -> None:
 
     write_leaderboard([folder], folder)
     print(f"leaderboard: {folder / 'leaderboard.html'}", flush=True)
-
-
-def read_command(folder: Path) -> str:
-    """How the suite in `folder` was called, "" if that is not known."""
-    saved = read_json(folder / "suite.json") or {}
-    return " ".join(saved.get("command", ()))
 
 
 def _console() -> Console:
