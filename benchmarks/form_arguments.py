@@ -71,6 +71,29 @@ def gru(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return _normal(rng, batch, length, 3 * width), kernel, _normal(rng, width)
 
 
+def dense_cell(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Input, recurrent matrix and gate of `ops.dense_cell`: half an orthogonal one."""
+    batch, length, width, _ = shape
+    kernel = 0.5 * np.linalg.qr(_normal(rng, width, width))[0]
+    keep = rng.uniform(0.7, 0.95, (batch, length, width)).astype(np.float32)
+    return _normal(rng, batch, length, width), kernel, keep
+
+
+def dense_linear(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Input and matrix of `ops.dense_linear`, of norm 0.999."""
+    batch, length, width, _ = shape
+    kernel = 0.999 * np.linalg.qr(_normal(rng, width, width))[0]
+    return _normal(rng, batch, length, width), kernel.astype(np.float32)
+
+
+def elementwise_cell(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Input, weight on the state and gate of the ladder's E65."""
+    batch, length, width, _ = shape
+    keep = rng.uniform(0.7, 0.95, (batch, length, width)).astype(np.float32)
+    weight = np.full(width, 0.5, np.float32)
+    return _normal(rng, batch, length, width), weight, keep
+
+
 def convolution(shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Input and a kernel as long, of `ops.convolution`."""
     batch, length, width, _ = shape

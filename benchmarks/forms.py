@@ -36,11 +36,15 @@ import jax.numpy as jnp
 import numpy as np
 from form_arguments import Shape
 
+from jaxbench.mixers.elman import weighted
 from jaxbench.ops import forms
 from jaxbench.ops.cell import gru_scan, lstm_scan
 from jaxbench.ops.convolution import causal_convolution
 from jaxbench.ops.delta_rule import delta_rule
+from jaxbench.ops.dense_cell import dense_cell
+from jaxbench.ops.dense_linear import dense_linear
 from jaxbench.ops.diagonal import diagonal
+from jaxbench.ops.elementwise_cell import elementwise_cell
 from jaxbench.ops.gated_linear import gated_linear_attention
 from jaxbench.ops.lti import diagonal_ssm, dplr_ssm
 from jaxbench.ops.selective_scan import selective_scan
@@ -85,6 +89,16 @@ class Primitive:
         return names
 
 
+def gated_cell(x: jax.Array, kernel: jax.Array, keep: jax.Array) -> Any:
+    """`dense_cell` as the Elman ladder's E63 calls it."""
+    return dense_cell(x, (kernel,), keep)
+
+
+def weighted_cell(x: jax.Array, weight: jax.Array, keep: jax.Array) -> Any:
+    """`elementwise_cell` as the Elman ladder's E65 calls it."""
+    return elementwise_cell(weighted, (keep, x), weight)
+
+
 CHUNKS = (16, 32, 64, 128)
 # To add a primitive: one entry.
 PRIMITIVES = {
@@ -97,6 +111,13 @@ PRIMITIVES = {
     ),
     "lstm": Primitive(lstm_scan, given.lstm, ("scan", "deferred")),
     "gru": Primitive(gru_scan, given.gru, ("scan", "deferred")),
+    "dense_cell": Primitive(gated_cell, given.dense_cell, ("scan", "deferred")),
+    "dense_linear": Primitive(
+        dense_linear, given.dense_linear, ("scan", "doubling:"), (8, 16, 32, 64)
+    ),
+    "elementwise_cell": Primitive(
+        weighted_cell, given.elementwise_cell, ("scan", "newton")
+    ),
     "causal_convolution": Primitive(
         causal_convolution, given.convolution, ("toeplitz", "fft")
     ),

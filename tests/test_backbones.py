@@ -19,7 +19,7 @@ from jaxbench.models.backbone import resolve
 from jaxbench.models.block import field_names, mixer_class
 from jaxbench.models.build import build_stack, state_bytes
 from jaxbench.models.row import CHANNELS
-from jaxbench.models.zoo import ROWS
+from jaxbench.models.zoo import ROWS, elman, elman_diagonal
 
 # A row that only feeds the layer above it is tested in the rows that use it.
 BACKBONES = tuple(name for name, row in ROWS.items() if row.join != "next")
@@ -47,12 +47,15 @@ WAIVERS: dict[tuple[str, str], str] = {
     ("ltc", "out_scale"): NO_PROJECTION,
     ("slstm", "out_scale"): NO_PROJECTION,
     ("xlstm", "out_scale"): NO_PROJECTION,
+    ("llama_legacy", "out_scale"): "sizes at the start are part of what it shows",
     ("s5", "out_scale"): "gated, without an output projection",
     ("fnet", "out_scale"): "the mixer has no parameters",
     ("mlp", "out_scale"): "a norm follows the projection and undoes its scale",
     ("full_hybrid", "out_scale"): "RWKV-7's projections start at zero",
     ("rwkv", "out_scale"): "the projection starts at zero",
     ("rwkv_attention", "out_scale"): "the projection starts at zero",
+    ("e1", "copies"): "the state fades: a delay of 4 is learned, one of 10 is not",
+    ("e1h", "copies"): "200 steps are too few for a delay of 10",
     ("liquid", "copies"): "200 steps are too few for a delay of 10",
     ("ltc", "copies"): "200 steps are too few for a delay of 10",
     ("bayesian", "gradient"): "widths of weights learn from noise, which is off here",
@@ -112,8 +115,21 @@ STATE_BYTES = {
     "snn": 4 * 2 * D,
     # Memory, controller, what was read, two weightings of the slots.
     "ntm": 4 * (32 * 32 + 2 * D + 32 + 2 * 32),
+    **dict.fromkeys(elman.ROWS, 4 * 2 * D),
+    # 32 slots as wide as the inner layer; heads of keys by values.
+    "e63m": 4 * 32 * 2 * D,
+    "e70": 4 * 4 * 24 * 24,
+    **dict.fromkeys(("e71", "e72"), 4 * 96 * 96),
+    "e73": 4 * 8 * 32 * 32,
+    **{f"e74_{n}": 4 * n * n for n in (16, 32, 48, 64)},
+    **dict.fromkeys(elman_diagonal.ROWS, 4 * 96),
+    "e75": 4 * 4 * 32 * 32,
+    "e88": 4 * (D // 16) * 16 * 16,
+    "m2rnn": 4 * (D // 16) * 64 * 16,
     "swa": cache_bytes(30, 2 * D),
     "transformer": cache_bytes(256, 2 * D),
+    "llama": cache_bytes(512, 2 * D),
+    "llama_legacy": cache_bytes(512, 2 * D),
     "gated_attention": cache_bytes(256, 2 * D),
     # And how much each head has forgotten of each frame.
     "forgetting_transformer": cache_bytes(256, 2 * D + 4),

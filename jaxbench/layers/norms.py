@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-KINDS = ("rms", "layer", "none")
+KINDS = ("rms", "layer", "centered", "none")
 
 
 def norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module | None:
-    """Returns a norm over the last axis: "rms", "layer", or None for "none".
+    """Returns a norm over the last axis: one of `KINDS`, or None for "none".
+
+    "layer" takes away the mean and has a scale and a bias, "centered" has no bias, and
+    "rms" has a scale only.
 
     Applied to `x_bthk` it normalises each head by itself, with one scale for all
     heads. Statistics and parameters are float32; the result has type `dtype`.
@@ -22,10 +25,14 @@ def norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module | None:
     """
     if kind == "rms":
         return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
-    if kind == "layer":
+    if kind in ("layer", "centered"):
         # The fast variance E[x^2] - E[x]^2 cancels for inputs far from zero.
         return nn.LayerNorm(
-            epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name
+            epsilon=1e-6,
+            dtype=dtype,
+            use_bias=kind == "layer",
+            use_fast_variance=False,
+            name=name,
         )
     if kind == "none":
         return None

@@ -13,7 +13,7 @@ from jaxbench.ops.convolution import short_convolution
 
 
 class ShortConvolution(nn.Module):
-    """Depthwise causal convolution over the last `taps` frames, with a bias.
+    """Depthwise causal convolution over the last `taps` frames.
 
     y_t = bias + sum_w kernel_w * x_{t - taps + 1 + w}; frames before the episode are 0.
 
@@ -21,11 +21,13 @@ class ShortConvolution(nn.Module):
       width: channels E.
       dtype: type of the result; the sum over taps is float32.
       taps: length of the filter.
+      bias: whether each channel has one.
     """
 
     width: int
     dtype: Any = jnp.float32
     taps: int = 4
+    bias: bool = True
 
     @nn.compact
     def __call__(
@@ -40,7 +42,7 @@ class ShortConvolution(nn.Module):
         """
         init = symmetric_uniform(self.taps**-0.5)
         kernel_we = self.param("kernel", init, (self.taps, self.width))
-        bias_e = self.param("bias", init, (self.width,))
+        bias_e = self.param("bias", init, (self.width,)) if self.bias else None
         return short_convolution(
             x_bte.astype(self.dtype), kernel_we, bias_e, state_bwe, reset_bt
         )

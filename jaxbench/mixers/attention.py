@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.heads import head_width
+from jaxbench.layers.heads import head_count, head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
@@ -41,7 +41,8 @@ class SlidingWindowAttention(nn.Module):
       width: model width D.
       dtype: type of the matmuls; scores and softmax are float32.
       out_scale: factor on the initial output projection.
-      heads: H query heads of K = D / H channels.
+      heads: H query heads of K = D / H channels; 0 is one for each 64 channels, at
+        least one.
       kv_heads: key and value heads, each shared by heads / kv_heads queries; 1 is
         multi-query attention, 0 is as many as `heads`.
       window: frames a frame sees, itself included. 30 is the original benchmark's, and
@@ -71,10 +72,10 @@ class SlidingWindowAttention(nn.Module):
         reset_bt: jax.Array | None = None,
     ) -> tuple[jax.Array, AttentionCache]:
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
-        head, shared = self._head_width(), self.kv_heads or self.heads
-        columns = (self.heads + 2 * shared) * head
+        heads, shared, head = self._heads()
+        columns = (heads + 2 * shared) * head
         qkv = nn.Dense(columns, use_bias=False, dtype=self.dtype, name="qkv")
-        q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), self.heads, shared)
+        q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), heads, shared)
         if self.qk_norm:
             q_bthk = norm("rms", self.dtype, name="q_norm")(q_bthk)
             k_bthk = norm("rms", self.dtype, name="k_norm")(k_bthk)
@@ -88,23 +89,26 @@ class SlidingWindowAttention(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> AttentionCache:
         """Returns an empty cache of `window - 1` frames."""
-        head = self._head_width()
+        _, shared, head = self._heads()
         return initial_cache(
             batch_size,
             window=self.window,
-            heads=self.kv_heads or self.heads,
+            heads=shared,
             key_size=head,
             value_size=head,
         )
 
     @nn.nowrap
-    def _head_width(self) -> int:
-        if self.kv_heads < 0 or self.heads % (self.kv_heads or 1):
+    def _heads(self) -> tuple[int, int, int]:
+        """Heads of queries, heads of keys and values, channels of one."""
+        heads = head_count(self.width, self.heads)
+        if self.kv_heads < 0 or heads % (self.kv_heads or 1):
             raise InputError(
-                f"kv_heads={self.kv_heads} does not divide heads={self.heads}; choose "
+                f"kv_heads={self.kv_heads} does not divide heads={heads}; choose "
                 f"a divisor of the heads, or 0 for as many"
             )
-        return _head_width(self.width, self.heads, self.window, self.rotary)
+        head = _head_width(self.width, heads, self.window, self.rotary)
+        return heads, self.kv_heads or heads, head
 
 
 class GatedAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,8 +62,9 @@ class MLP(nn.Module):
 class GLU(nn.Module):
     """W_out (activation(W_gate x) * W_in x), without biases: SwiGLU by default.
 
-    Source: Shazeer 2020, arXiv:2002.05202, eq. 5 and 6. The hidden width is a multiple
-    of 64, at least 64; with 8/3 of the model width it has as many parameters as `MLP`.
+    Source: Shazeer 2020, arXiv:2002.05202, eq. 5 and 6. The hidden width is the nearest
+    multiple of 64, at least 64; with 8/3 of the model width it has as many parameters
+    as `MLP`.
 
     Attributes:
       width: model width.
@@ -70,6 +72,8 @@ class GLU(nn.Module):
       out_scale: factor on the initial output projection.
       expansion: hidden width over model width, before rounding.
       activation: of the gate, a key of `ACTIVATIONS`; "gelu" is GeGLU.
+      multiple: if not 0, the hidden width is rounded up to a multiple of this instead,
+        as in Llama (Touvron et al. 2023, arXiv:2302.13971) of 256.
     """
 
     width: int
@@ -77,6 +81,7 @@ class GLU(nn.Module):
     out_scale: float = 1.0
     expansion: float = 8 / 3
     activation: str = "silu"
+    multiple: int = 0
 
     @nn.compact
     def __call__(
@@ -89,7 +94,7 @@ class GLU(nn.Module):
                 f"activation={self.activation!r} is unknown; nearest: "
                 f"{nearest(self.activation, ACTIVATIONS)}"
             )
-        hidden = max(64, 64 * round(self.expansion * self.width / 64))
+        hidden = self._hidden()
         gate_value = nn.Dense(2 * hidden, use_bias=False, dtype=self.dtype, name="in")
         out = nn.Dense(
             self.width,
@@ -106,3 +111,13 @@ class GLU(nn.Module):
         """Returns the empty state."""
         del batch_size
         return ()
+
+    @nn.nowrap
+    def _hidden(self) -> int:
+        """Hidden width."""
+        wanted = self.expansion * self.width
+        if self.multiple < 0:
+            raise InputError(f"multiple={self.multiple} must not be negative")
+        if self.multiple:
+            return self.multiple * max(1, math.ceil(wanted / self.multiple))
+        return max(64, 64 * round(wanted / 64))

@@ -93,6 +93,7 @@ class GatedDeltaNet(nn.Module):
       heads: H.
       taps: length of the short convolutions.
       value_expansion: value width over model width; keys are as wide as the model.
+      conv_bias: whether the short convolutions have biases; the authors' code has none.
     """
 
     width: int
@@ -101,6 +102,7 @@ class GatedDeltaNet(nn.Module):
     heads: int = 4
     taps: int = 4
     value_expansion: int = 2
+    conv_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -112,7 +114,9 @@ class GatedDeltaNet(nn.Module):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         head_width(self.width, self.heads)
         values = self.value_expansion * self.width
-        inputs = _Inputs(self.width, values, self.heads, self.dtype, self.taps)
+        inputs = _Inputs(
+            self.width, values, self.heads, self.dtype, self.taps, self.conv_bias
+        )
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta_bth1 = _rate(x_btd, self.heads, self.dtype)
         dt = nn.Dense(self.heads, use_bias=False, dtype=self.dtype, name="decay")(x_btd)
@@ -208,6 +212,7 @@ class _Inputs(nn.Module):
     heads: int
     dtype: Any
     taps: int
+    bias: bool = True
 
     @nn.compact
     def __call__(
@@ -218,7 +223,9 @@ class _Inputs(nn.Module):
         made, after = [], []
         for (name, size), conv_bwe in zip(sizes.items(), before, strict=True):
             dense = nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
-            conv = ShortConvolution(size, self.dtype, self.taps, name=f"{name}_conv")
+            conv = ShortConvolution(
+                size, self.dtype, self.taps, self.bias, name=f"{name}_conv"
+            )
             x_bte, conv_bwe = conv(dense(x_btd), conv_bwe, reset_bt)
             x_bthk = split_heads(nn.silu(x_bte), self.heads).astype(jnp.float32)
             made.append(x_bthk)

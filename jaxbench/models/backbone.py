@@ -153,8 +153,13 @@ def parse(text: str) -> tuple[Element, ...]:
     return _flat(groups[0])
 
 
-def resolve(text: str) -> Backbone:
+def resolve(text: str, compat: bool = False) -> Backbone:
     """Finds the backbone a name, an alias or a pattern stands for.
+
+    Args:
+      text: name, alias or pattern.
+      compat: rows that were published as byte-level language models are as they were
+        published, faults included (`row.Published`).
 
     Raises:
       InputError: the text does not parse, or names no row of the table.
@@ -164,7 +169,7 @@ def resolve(text: str) -> Backbone:
     layers: list[Layer] = []
     rows: list[Row] = []
     for element in elements:
-        found = _expand(element)
+        found = _expand(element, compat)
         layers += [layer for layer, _ in found]
         rows += [row for _, row in found]
     if len(layers) > _MAX_DEPTH:
@@ -255,7 +260,7 @@ def table() -> list[dict[str, Any]]:
     return rows
 
 
-def _expand(element: Element) -> list[tuple[Layer, Row]]:
+def _expand(element: Element, compat: bool) -> list[tuple[Layer, Row]]:
     name = canonical(element.name)
     row = ROWS[name]
     if row.mixer:
@@ -268,11 +273,16 @@ def _expand(element: Element) -> list[tuple[Layer, Row]]:
             temporal=row.temporal,
             shared=element.shared,
         )
-        layer = _with_channel(with_options(layer, row.options), element.channel)
-        return [(layer, row)]
+        layer = with_options(layer, row.options)
+        if compat and row.published is not None:
+            layer = with_options(layer, row.published.faults)
+            norm = row.published.norm or layer.norm
+            layer = dataclasses.replace(layer, norm=norm)
+            layer = _with_channel(layer, row.published.channel)
+        return [(_with_channel(layer, element.channel), row)]
     expanded = []
     for inner in parse(row.pattern):
-        for layer, inner_row in _expand(inner):
+        for layer, inner_row in _expand(inner, compat):
             prefix = f"{layer.name}."
             own = {
                 key.removeprefix(prefix): value

@@ -25,6 +25,7 @@ def build_stack(
     dtype: Any = jnp.float32,
     remat: bool = False,
     options: Mapping[str, Any] | None = None,
+    compat: bool = False,
 ) -> Stack:
     """Builds the stack a name or a pattern stands for.
 
@@ -39,13 +40,14 @@ def build_stack(
       options: fields of mixers to set, e.g. {"state_size": 32}, or of channel mixers,
         {"channel.experts": 4}. In a hybrid each goes to the layers whose mixer has it.
         A backbone that sees windows has the option "window".
+      compat: rows published as byte-level language models are built with their faults.
 
     Raises:
       InputError: the text does not parse or names no row; width, depth or dropout is
         out of range; an option is unknown to all mixers or has another type than its
         default.
     """
-    resolved = resolve(backbone)
+    resolved = resolve(backbone, compat)
     layers = resolved.layers(depth)
     if width < 1:
         raise InputError(f"width={width} must be at least 1")

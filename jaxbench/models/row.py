@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 # What a stream gives next to a window that starts where the stream does: the same
 # ("exact"), a function with a longer past than training showed ("unbounded": banded
@@ -20,6 +20,28 @@ DEFAULT_DEPTH = 2
 
 # Options of a GeGLU, as Griffin and xLSTM have it, instead of SwiGLU.
 GEGLU = {"channel.activation": "gelu"}
+
+
+class Size(NamedTuple):
+    """A budget of parameters of a byte-level language model.
+
+    Attributes:
+      parameters: in all.
+      depth: layers to prefer.
+    """
+
+    parameters: int
+    depth: int
+
+
+SIZES: dict[str, Size] = {
+    "1m": Size(1_000_000, 4),
+    "10m": Size(10_000_000, 8),
+    "100m": Size(100_000_000, 20),
+    "350m": Size(350_000_000, 24),
+}
+# The size each row was published in, see `Published`.
+PUBLISHED = "published"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +65,30 @@ CHANNELS: dict[str, Channel] = {
     "rwkv6": Channel("rwkv6:ChannelMix", temporal=True),
     "rwkv7": Channel("rwkv7:ChannelMix", temporal=True),
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """The model in which a row was published for byte-level language modelling.
+
+    Attributes:
+      width: D.
+      parameters: exact count under `compat`: byte embedding tied with the output,
+        layers, last norm.
+      depth: layers.
+      shape: fields of the mixer that set its size, under both protocols.
+      faults: fields of the mixer that undo what was cured here, under `compat` only.
+      norm: kind of the norms under `compat`; None is the row's.
+      channel: channel mixer under `compat`; None is the row's.
+    """
+
+    width: int
+    parameters: int
+    depth: int = 20
+    shape: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    faults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    norm: str | None = None
+    channel: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +120,7 @@ class Row:
       equation: what is computed, in one to four lines, in the symbols of the mixer's
         docstring. Pattern rows: empty.
       differences: sentences, each where this departs from the paper.
+      published: the byte-level language model it was published as, if it was.
       primitives: functions of `jaxbench.ops` the mixer calls; ":head" or ":key" follows
         where one has two kinds, a decay for each head or for each key channel. Pattern
         rows: empty.
@@ -98,3 +145,4 @@ class Row:
     equation: str = ""
     differences: tuple[str, ...] = ()
     primitives: tuple[str, ...] = ()
+    published: Published | None = None

@@ -89,6 +89,17 @@ def diagonal(
     return _run(choose("diagonal", length=length, state_size=size), a, b, h, reset_bt)
 
 
+def diagonal_backwards(a: Array, b: Array) -> Array:
+    """h_t = a_t * h_{t+1} + b_t from the end, h_{T+1} = 0: what gradients obey.
+
+    In the form `forms.json` names for `diagonal` at this shape. Returns all h.
+    """
+    a, b, h = _promote(a, b, None)
+    size = math.prod(b.shape[2:])
+    form = choose("diagonal", length=b.shape[1], state_size=size)
+    return _recurrence(form, True, a, b, h)
+
+
 def _promote(
     a: Array, b: Array, h: Array | None, *, step: bool = False
 ) -> tuple[Array, Array, Array]:

@@ -20,6 +20,8 @@ WORDS = {
     "fft": "FFT",
     "chunks": "matrix products over chunks of {} frames",
     "solve": "matrix products over chunks of {} frames, triangular solve",
+    "doubling": "matrix products, frames joined two by two up to chunks of {}",
+    "newton": "Newton's method, each sweep a parallel prefix over frames",
 }
 
 
@@ -47,6 +49,10 @@ FRESH = (
 IN_BLOCKS = "Inside a block runs what `causal_convolution` has for its length."
 _GATED = "S = e^g S + k v^T, read by q; g <= 0 for each {}"
 _DELTA = "S = e^g S + b (a^T S) + k v^T, read by q; g <= 0 for each {}"
+_MATRIX_CELL = (
+    "A scan over blocks of 16 frames, recomputed backwards, on every device: no "
+    "parallel form is exact."
+)
 
 PRIMITIVES: dict[str, Primitive] = {
     "diagonal": Primitive("h = a h + b, number by number", "diagonal"),
@@ -90,9 +96,36 @@ PRIMITIVES: dict[str, Primitive] = {
     ),
     "lstm_scan": Primitive("the LSTM's recurrence", "lstm"),
     "gru_scan": Primitive("the GRU's recurrence", "gru"),
+    "dense_linear": Primitive("h = h W + u, one W for all frames", "dense_linear"),
+    "dense_cell": Primitive(
+        "v = tanh(h K + x), h = v or a gated average of h and v", "dense_cell"
+    ),
+    "elementwise_cell": Primitive(
+        "a cell that keeps channels apart, nonlinear in the state",
+        "elementwise_cell",
+        "Its gradient is the linear recurrence `diagonal`, in the form that one has.",
+    ),
     "cell_scan": Primitive(
         "any cell, one frame after the other",
         rule="A scan over frames, on every device: no other form is exact.",
+    ),
+    "tanh_diagonal": Primitive(
+        "h = tanh(a h + b), number by number",
+        rule="A scan over frames, on every device; its gradient is the linear "
+        "recurrence `diagonal`, in the form that one has.",
+    ),
+    "tanh_delta": Primitive(
+        "S = tanh(a S + k (v - S^T k)^T), read by q", rule=_MATRIX_CELL
+    ),
+    "tanh_memory": Primitive("S = tanh(z S + k v^T), read by q", rule=_MATRIX_CELL),
+    "gated_memory": Primitive(
+        "S = a S + k ((1 - a) g v)^T, read by q; a or g sees S^T k", rule=_MATRIX_CELL
+    ),
+    "slot_memory": Primitive(
+        "S = a S + k ((1 - a) u)^T, read by q; u sees tanh(S^T k)", rule=_MATRIX_CELL
+    ),
+    "matrix_rnn": Primitive(
+        "S = f S + (1 - f) tanh(S W + k v^T), read by q", rule=_MATRIX_CELL
     ),
     "banded_attention": Primitive(
         "softmax attention to the last frames, with a cache",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxbench.models.row import Row
+from jaxbench.models.row import Published, Row
 
 CACHE = (
     "Attention reaches back 256 frames at most, so that a stream has a bounded cache."
@@ -60,6 +60,70 @@ ROWS: dict[str, Row] = {
         ),
         differences=(CACHE,),
         primitives=("banded_attention",),
+    ),
+    "llama": Row(
+        title="Llama",
+        paper="Touvron et al. 2023, arXiv:2302.13971",
+        mixer="attention:SlidingWindowAttention",
+        channel="glu",
+        norm="rms",
+        options={"heads": 0, "window": 512, "channel.multiple": 256},
+        streams="unbounded",
+        note="heads of 64; full attention up to 512 frames",
+        about=(
+            "Llama is the Transformer of the transformer row with the sizes that the "
+            "Llama models have: heads of 64 channels and a gated MLP whose width is a "
+            "multiple of 256. It remembers every frame of the last 512 exactly, as "
+            "keys and values, and compares each new frame with all of them. Choose it "
+            "as the attention baseline for text, where the windows of training are "
+            "512 bytes."
+        ),
+        equation=(
+            "q, k, v = W x, q and k rotated by their position, heads of 64\n"
+            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  s in the episode's last "
+            "512 frames\n"
+            "output  W_o concat(o)"
+        ),
+        differences=(
+            (
+                "Attention reaches back 512 frames at most, so that a stream has a "
+                "bounded cache."
+            ),
+            "Rotated pairs are the halves of a head instead of neighbours.",
+        ),
+        primitives=("banded_attention",),
+        published=Published(width=640, parameters=101_770_880),
+    ),
+    "llama_legacy": Row(
+        title="Llama, as published in the ladder",
+        paper="ekg/elman (repository, 2026)",
+        mixer="llama_legacy:LlamaLegacy",
+        channel="none",
+        norm="rms",
+        streams="unbounded",
+        note="a defect kept for comparison: every layer adds its input once more",
+        about=(
+            "This is the Llama baseline of the Elman ladder with the defect it was run "
+            "with: a whole block, its residuals included, is added to the stream. It "
+            "remembers the last 512 frames as keys and values, but each layer adds the "
+            "normalised stream to itself again, so an untrained model predicts the "
+            "current byte once more. Choose it only to see what that defect costs; the "
+            "llama row is the model that was meant."
+        ),
+        equation=(
+            "u = RMSNorm(r);  h = u + W_o attention(RMSNorm(u))\n"
+            "r <- r + h + W_2 (SiLU(W_g n) * W_1 n),  n = RMSNorm(h)"
+        ),
+        differences=(
+            (
+                "Attention reaches back 512 frames at most, so that a stream has a "
+                "bounded cache."
+            ),
+            "Rotated pairs are the halves of a head instead of neighbours.",
+            "The defect is the same under both protocols: it is what the row is for.",
+        ),
+        primitives=("banded_attention",),
+        published=Published(width=640, parameters=101_783_680),
     ),
     "gated_attention": Row(
         title="Gated attention",

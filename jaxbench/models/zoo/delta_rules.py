@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxbench.models.row import Row
+from jaxbench.models.row import Published, Row
 
 ROWS: dict[str, Row] = {
     "deltanet": Row(
@@ -52,6 +52,12 @@ ROWS: dict[str, Row] = {
         primitives=(
             "short_convolution",
             "delta_rule:head",
+        ),
+        published=Published(
+            width=768,
+            parameters=95_020_016,
+            shape={"heads": 6, "conv_bias": False},
+            channel="none",
         ),
     ),
     "kda": Row(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxbench.models.row import GEGLU, Row
+from jaxbench.models.row import GEGLU, Published, Row
 
 ROWS: dict[str, Row] = {
     "mamba": Row(
@@ -59,6 +59,12 @@ ROWS: dict[str, Row] = {
         primitives=(
             "short_convolution",
             "gated_linear_attention:head",
+        ),
+        published=Published(
+            width=896,
+            parameters=101_936_528,
+            shape={"state_size": 128},
+            norm="layer",
         ),
     ),
     "mamba3": Row(

@@ -1,0 +1,122 @@
+"""A Llama block with a defect: it carries its own residuals into another block."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxbench.errors import InputError
+from jaxbench.layers.heads import even_head_width, head_count
+from jaxbench.layers.ladder import xavier
+from jaxbench.layers.norms import norm
+from jaxbench.layers.rotary import rotary
+from jaxbench.ops.attention import (
+    AttentionCache,
+    banded_attention,
+    initial_cache,
+    positions,
+)
+
+# Llama rounds the hidden width of its MLP up to a multiple of this.
+MULTIPLE = 256
+
+
+class LlamaLegacy(nn.Module):
+    """h = u + attention(norm(u));  output h + SwiGLU(norm(h)): u comes out again.
+
+    A whole Llama block, residuals included, where a mixer belongs that returns only
+    what is to be added. In the stack u is the normalised stream, so every layer adds a
+    copy of it of size one, r <- r + u + attention + SwiGLU, and the stream stays what
+    it was at first, the embedding of the current byte: with a tied output the untrained
+    model predicts that byte again, at about 10 nats a byte (9.7 in the source, at its
+    size) where guessing costs ln 256 = 5.55. Source: repository ekg/elman, 2026, its
+    Llama baseline; the block itself is Touvron et al. 2023, arXiv:2302.13971. Row
+    `llama` is the same without the defect.
+
+    Matrices start Xavier-uniform and do not shrink with the depth, as in the source:
+    there is no `out_scale`.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the matmuls; norms' statistics, scores and softmax are float32.
+      heads: H; 0 is one for each 64 channels, at least one.
+      window: frames a frame sees, itself included: the training windows, so that
+        attention in them is full; a stream keeps that many.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    heads: int = 0
+    window: int = 512
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: AttentionCache | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, AttentionCache]:
+        """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
+        self._check()
+        y_btd = norm("rms", self.dtype, name="attention_norm")(x_btd)
+        y_btd, state = self._attend(y_btd, state, reset_bt)
+        h_btd = x_btd + y_btd
+        y_btd = norm("rms", self.dtype, name="channel_norm")(h_btd)
+        hidden = MULTIPLE * math.ceil(8 * self.width / (3 * MULTIPLE))
+        gate = self._dense(hidden, "gate")(y_btd)
+        value = self._dense(hidden, "in")(y_btd)
+        return h_btd + self._dense(self.width, "out")(nn.silu(gate) * value), state
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> AttentionCache:
+        """Returns an empty cache of `window - 1` frames."""
+        heads, head = self._check()
+        return initial_cache(
+            batch_size,
+            window=self.window,
+            heads=heads,
+            key_size=head,
+            value_size=head,
+        )
+
+    def _attend(
+        self,
+        x_btd: jax.Array,
+        state: AttentionCache | None,
+        reset_bt: jax.Array | None,
+    ) -> tuple[jax.Array, AttentionCache]:
+        heads, head = self._check()
+        batch, length, width = x_btd.shape
+        q, k, v = (
+            self._dense(width, name)(x_btd).reshape(batch, length, heads, head)
+            for name in ("query", "key", "value")
+        )
+        start_b = jnp.zeros((batch,), jnp.int32) if state is None else state.position_b
+        position_bt, _ = positions(start_b, reset_bt, length)
+        o_bthk, state = banded_attention(
+            rotary(q, position_bt),
+            rotary(k, position_bt),
+            v,
+            window=self.window,
+            cache=state,
+            reset_bt=reset_bt,
+        )
+        return self._dense(width, "attention_out")(o_bthk.reshape(x_btd.shape)), state
+
+    @nn.nowrap
+    def _dense(self, size: int, name: str) -> nn.Dense:
+        return nn.Dense(
+            size, use_bias=False, dtype=self.dtype, kernel_init=xavier(), name=name
+        )
+
+    @nn.nowrap
+    def _check(self) -> tuple[int, int]:
+        """Heads and channels of one."""
+        if self.window < 1:
+            raise InputError(f"window={self.window} must be at least 1")
+        heads = head_count(self.width, self.heads)
+        return heads, even_head_width(self.width, heads)
