@@ -94,18 +94,20 @@ def _losses(
 
     from jaxbench.bench import build
     from jaxbench.training import loop
-    from jaxbench.training.order import Order
+    from jaxbench.training.budget import Budget
     from jaxbench.training.programs import (
         Placement,
         compile_programs,
         evaluation_batches,
+        first_batch,
         make_initializer,
+        place_span,
     )
 
     config = _config(name, rate, options)
     batch, third = options.batch, options.steps // 3
     model = build.build_model(build.build_backbone(config), task)
-    optimizer = build.build_optimizer(config, options.steps, options.steps // 10)
+    optimizer = build.build_optimizer(config, Budget(options.steps), print)
     placement = Placement.over_all_devices(batch)
     initialize = make_initializer(model, task, optimizer, placement, seed=0, ema=False)
     programs = compile_programs(
@@ -122,9 +124,9 @@ def _losses(
     arrays = {
         name: jax.device_put(v, placement.whole) for name, v in task.arrays.items()
     }
-    first = jax.device_put(task.splits["train"][:batch], placement.whole)
+    first = jax.device_put(first_batch(task, batch), placement.whole)
     state = initialize(arrays, first)
-    order = Order(task.splits["train"], batch_size=batch, seed=0)
+    order = task.order(batch_size=batch, seed=0)
     examples = jax.device_put(
         order.steps(0, options.steps, options.steps),
         placement.batch,
@@ -138,7 +140,8 @@ def _losses(
     losses = []
     for steps in (0, third, options.steps - third):
         if steps:
-            state, _ = programs.train(state, arrays, examples, np.int32(steps))
+            span = place_span(placement, steps, int(state.step), 1.0, options.steps)
+            state, _ = programs.train(state, arrays, examples, span)
             examples = np.roll(np.asarray(examples), -steps, axis=0)
             examples = jax.device_put(examples, placement.batch)
         if int(state.broken_step) >= 0:
@@ -161,6 +164,7 @@ def _config(name: str, rate: float, options: argparse.Namespace) -> dict[str, An
         "learning_rate": rate,
         "ssm_learning_rate": rate,
         "schedule": "constant",
+        "warmup_steps": options.steps // 10,
     }
     return config
 

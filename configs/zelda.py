@@ -74,10 +74,12 @@ def get_config(argument: str = "") -> ConfigDict:
             "button_weight": 1.0,
             "stick_edge_weight": 1.0,
             "dtype": "float32",  # compute type: float32, bfloat16
+            "parameter_dtype": "float32",  # of parameters and Adam's moments
             "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
             "steps_per_dispatch": 16,
             "evaluate_every": 0,  # steps, besides each epoch's end
             "checkpoint_every": 1000,  # steps, besides each evaluation
+            "max_skips": 0,  # updates that may not be finite before the run is over
         }
     )
     config.xla = common.xla_defaults()

@@ -8,118 +8,18 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from toy import toy_model, toy_task
+from toy import BATCH, Parts, optimizer, toy_task
 
+from jaxbench.data.order import EpochOrder, epoch_order
 from jaxbench.errors import InputError
 from jaxbench.training import checkpoint, loop
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.optimizer import adamw, parameter_groups, schedule
-from jaxbench.training.order import Order, epoch_order
-from jaxbench.training.programs import (
-    Placement,
-    compile_programs,
-    evaluation_batches,
-    make_initializer,
-)
-from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.optimizer import parameter_groups, schedule, spend
 from jaxbench.training.records import flatten, read_metrics
 from jaxbench.training.state import leaf_names
 from jaxbench.training.step import train_step
 from jaxbench.training.writers import MetricWriter
-
-BATCH = 8
-
-
-def optimizer(rate: float = 1e-2, **overrides) -> optax.GradientTransformation:
-    settings = dict(
-        shape=optax.constant_schedule(1.0),
-        learning_rate=rate,
-        ssm_learning_rate=rate,
-        weight_decay=0.0,
-        decay_vectors=False,
-        b1=0.9,
-        b2=0.999,
-        eps=1e-8,
-        clip_norm=1.0,
-    )
-    return adamw(**(settings | overrides))
-
-
-class Parts:
-    """Everything `loop.train` needs, for the toy task."""
-
-    def __init__(
-        self, *, task=None, backbone="mlp", rate=1e-2, dropout=0.0, ema=0.0, k=4
-    ):
-        self.task = task or toy_task()
-        self.model = toy_model(self.task, backbone, dropout=dropout)
-        self.optimizer = optimizer(rate)
-        self.placement = Placement.over_all_devices(BATCH)
-        self.initialize = make_initializer(
-            self.model,
-            self.task,
-            self.optimizer,
-            self.placement,
-            seed=3,
-            ema=ema > 0,
-        )
-        self.programs = compile_programs(
-            self.model,
-            self.task,
-            self.optimizer,
-            self.initialize,
-            self.placement,
-            batch_size=BATCH,
-            steps_per_dispatch=k,
-            batches_per_evaluation=2,
-            ema_decay=ema,
-        )
-        self.order = Order(self.task.splits["train"], batch_size=BATCH, seed=3)
-        self.arrays = {
-            name: jax.device_put(value, self.placement.whole)
-            for name, value in self.task.arrays.items()
-        }
-        self.validation = evaluation_batches(
-            self.task.splits["validation"], self.programs, self.placement
-        )
-
-    def start(self):
-        rows = jnp.asarray(self.task.splits["train"][:BATCH])
-        return self.initialize(self.arrays, rows)
-
-    def train(self, folder, total_steps, *, stop=lambda: None, **overrides):
-        folder.mkdir(exist_ok=True)
-        checkpoints = Checkpoints(folder / "checkpoints")
-        outcome = loop.Outcome()
-        if checkpoints.latest_step() is None:
-            state, writer = self.start(), MetricWriter(folder)
-        else:
-            state, facts = checkpoints.restore(self.programs.abstract_state)
-            outcome = loop.Outcome(step=int(state.step), **facts)
-            writer = MetricWriter(folder, resume_step=outcome.step)
-        settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
-        with TrainingProgress(total_steps) as progress:
-            result = loop.train(
-                state,
-                self.arrays,
-                task=self.task,
-                programs=self.programs,
-                placement=self.placement,
-                order=self.order,
-                validation=self.validation,
-                total_steps=total_steps,
-                checkpoints=checkpoints,
-                writer=writer,
-                progress=progress,
-                outcome=outcome,
-                stop=stop,
-                **settings,
-            )
-        checkpoints.close()
-        writer.close()
-        return result
 
 
 @pytest.fixture(scope="module")
@@ -181,33 +81,49 @@ def test_clip_acts_on_the_norm_of_all_groups_together():
     "name, end", [("cosine", 0.1), ("linear", 0.1), ("exponential", 0.1)]
 )
 def test_schedules_warm_up_peak_and_end(name, end):
-    rate = schedule(
-        name, learning_rate=2.0, warmup_steps=10, total_steps=110, final_fraction=end
-    )
-    assert float(rate(0)) == 0.0
-    np.testing.assert_allclose(rate(5), 1.0, rtol=1e-6)
-    np.testing.assert_allclose(rate(10), 2.0, rtol=1e-6)
-    np.testing.assert_allclose(rate(110), 2.0 * end, rtol=1e-4)
+    rate = schedule(name, warmup=0.1, final_fraction=end)
+    assert float(rate(0, 0.0)) == 0.0
+    np.testing.assert_allclose(rate(0, 0.05), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(rate(0, 0.1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(rate(0, 1.0), end, rtol=1e-4)
+    # A budget of seconds may be overdrawn by part of a dispatch.
+    np.testing.assert_allclose(rate(0, 1.01), end, rtol=1e-4)
 
 
 def test_constant_schedule_is_the_originals():
-    rate = schedule("constant", learning_rate=1e-4, warmup_steps=1000, total_steps=500)
-    np.testing.assert_allclose(rate(250), 1e-4 * 0.25, rtol=1e-6)
+    rate = schedule("constant", warmup=1000 / 500)
+    np.testing.assert_allclose(rate(0, 250 / 500), 0.25, rtol=1e-6)
 
 
 def test_restarts_come_back_to_the_peak():
-    rate = schedule(
-        "cosine_restarts", learning_rate=1.0, warmup_steps=0, total_steps=150
-    )
-    np.testing.assert_allclose([rate(0), rate(10), rate(30), rate(70)], 1.0)
-    assert float(rate(9)) < 0.05
+    rate = schedule("cosine_restarts")
+    starts = [0, 1 / 15 + 1e-6, 3 / 15 + 1e-6, 7 / 15 + 1e-6]
+    np.testing.assert_allclose([rate(0, f) for f in starts], 1.0, rtol=1e-5)
+    assert float(rate(0, 0.066)) < 0.05
+
+
+def test_the_oscillating_schedule_follows_the_step_alone():
+    rate = schedule("oscillating")
+    for fraction in (0.0, 0.7):
+        found = [float(rate(step, fraction)) for step in (0, 500, 1000, 2000, 3000)]
+        np.testing.assert_allclose(found, [0, 0.5, 0, 1, 0], atol=1e-6)
 
 
 def test_schedule_errors_name_the_nearest():
     with pytest.raises(InputError, match=r"nearest: .*cosine"):
-        schedule("cosin", learning_rate=1.0, warmup_steps=0, total_steps=10)
-    with pytest.raises(InputError, match="warmup_steps=10 must be below"):
-        schedule("cosine", learning_rate=1.0, warmup_steps=10, total_steps=10)
+        schedule("cosin")
+    with pytest.raises(InputError, match="must be below 1"):
+        schedule("cosine", warmup=1.0)
+
+
+def test_the_rate_follows_what_is_spent():
+    chain = optimizer(0.1, shape=schedule("linear"))
+    params = {"bias": jnp.ones(2)}
+    grads = jax.tree.map(jnp.ones_like, params)
+    for fraction in (0.0, 0.5, 0.75):
+        state = spend(chain.init(params), jnp.float32(fraction))
+        updates, _ = chain.update(grads, state, params)
+        np.testing.assert_allclose(updates["bias"], -0.1 * (1 - fraction), rtol=1e-5)
 
 
 # --- order -------------------------------------------------------------------
@@ -222,8 +138,8 @@ def test_each_epoch_is_a_full_permutation_of_its_own():
 
 def test_steps_do_not_depend_on_how_they_are_dispatched():
     rows = np.arange(40, dtype=np.int32)
-    one = Order(rows, batch_size=4, seed=1)
-    other = Order(rows, batch_size=4, seed=1)
+    one = EpochOrder(rows, batch_size=4, seed=1)
+    other = EpochOrder(rows, batch_size=4, seed=1)
     whole = one.steps(10, 10, 10)
     parts = [other.steps(10 + s, 1, 3)[0] for s in range(10)]
     np.testing.assert_array_equal(whole, np.stack(parts))
@@ -232,7 +148,7 @@ def test_steps_do_not_depend_on_how_they_are_dispatched():
 
 def test_fewer_examples_than_a_batch_is_an_input_error():
     with pytest.raises(InputError, match=r"train\.batch_size=4"):
-        Order(np.arange(3, dtype=np.int32), batch_size=4, seed=0)
+        EpochOrder(np.arange(3, dtype=np.int32), batch_size=4, seed=0)
 
 
 # --- step and dispatch ---------------------------------------------------------
@@ -242,7 +158,7 @@ def test_a_dispatch_equals_its_steps_one_by_one(parts):
     state = parts.start()
     rows_kb = jnp.asarray(parts.order.steps(0, 4, 4))
     together, statistics = parts.programs.train(
-        parts.start(), parts.arrays, rows_kb, jnp.int32(3)
+        parts.start(), parts.arrays, rows_kb, parts.span(3)
     )
 
     @jax.jit
@@ -252,6 +168,7 @@ def test_a_dispatch_equals_its_steps_one_by_one(parts):
         return train_step(
             state,
             batch,
+            state.step / 100,
             model=parts.model,
             task=parts.task,
             optimizer=parts.optimizer,
@@ -274,7 +191,7 @@ def test_ema_follows_the_parameters(parts):
     first = parts.start()
     start = jax.device_get(first.params)
     rows_kb = jnp.asarray(parts.order.steps(0, 1, 4))
-    state, _ = parts.programs.train(first, parts.arrays, rows_kb, jnp.int32(1))
+    state, _ = parts.programs.train(first, parts.arrays, rows_kb, parts.span(1))
     expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, start, state.params)
     for a, b in zip(
         jax.tree.leaves(expected), jax.tree.leaves(state.ema_params), strict=True

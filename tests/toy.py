@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from jaxbench.data.order import EpochOrder
 from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
+from jaxbench.training import loop
+from jaxbench.training.budget import Budget
+from jaxbench.training.checkpoint import Checkpoints
+from jaxbench.training.optimizer import adamw, schedule
+from jaxbench.training.programs import (
+    Placement,
+    compile_programs,
+    evaluation_batches,
+    first_batch,
+    make_initializer,
+    place_span,
+)
+from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.writers import MetricWriter
 
 WINDOW = 5
 
@@ -48,6 +67,7 @@ def summarize(statistics):
 def toy_task(examples: int = 64, signal: np.ndarray | None = None) -> Task:
     if signal is None:
         signal = np.random.default_rng(0).normal(size=200)
+    rows = np.arange(examples, dtype=np.int32)
     return Task(
         name="toy",
         protocol="clean",
@@ -55,10 +75,8 @@ def toy_task(examples: int = 64, signal: np.ndarray | None = None) -> Task:
         head=Head(),
         readout="last",
         arrays={"signal": signal.astype(np.float32)},
-        splits={
-            "train": np.arange(examples, dtype=np.int32),
-            "validation": np.arange(150, 150 + 21, dtype=np.int32),
-        },
+        splits={"train": rows, "validation": np.arange(150, 150 + 21, dtype=np.int32)},
+        order=functools.partial(EpochOrder, rows),
         gather=gather,
         loss=loss,
         summarize=summarize,
@@ -73,3 +91,109 @@ def toy_task(examples: int = 64, signal: np.ndarray | None = None) -> Task:
 def toy_model(task: Task, backbone: str = "mlp", dropout: float = 0.0) -> Model:
     stack = build_stack(backbone, width=8, depth=1, dropout=dropout)
     return Model(encoder=task.encoder, stack=stack, head=task.head, readout="last")
+
+
+BATCH = 8
+
+
+def optimizer(rate: float = 1e-2, **overrides) -> optax.GradientTransformation:
+    settings = dict(
+        shape=schedule("constant"),
+        learning_rate=rate,
+        ssm_learning_rate=rate,
+        weight_decay=0.0,
+        decay_vectors=False,
+        b1=0.9,
+        b2=0.999,
+        eps=1e-8,
+        clip_norm=1.0,
+    )
+    return adamw(**(settings | overrides))
+
+
+class Parts:
+    """Everything `loop.train` needs, for the toy task."""
+
+    def __init__(
+        self,
+        *,
+        task=None,
+        backbone="mlp",
+        rate=1e-2,
+        dropout=0.0,
+        ema=0.0,
+        k=4,
+        max_skips=0,
+    ):
+        self.task = task or toy_task()
+        self.model = toy_model(self.task, backbone, dropout=dropout)
+        self.optimizer = optimizer(rate)
+        self.placement = Placement.over_all_devices(BATCH)
+        self.initialize = make_initializer(
+            self.model,
+            self.task,
+            self.optimizer,
+            self.placement,
+            seed=3,
+            ema=ema > 0,
+        )
+        self.programs = compile_programs(
+            self.model,
+            self.task,
+            self.optimizer,
+            self.initialize,
+            self.placement,
+            batch_size=BATCH,
+            steps_per_dispatch=k,
+            batches_per_evaluation=2,
+            ema_decay=ema,
+            max_skips=max_skips,
+        )
+        self.order = self.task.order(batch_size=BATCH, seed=3)
+        self.arrays = {
+            name: jax.device_put(value, self.placement.whole)
+            for name, value in self.task.arrays.items()
+        }
+        self.validation = evaluation_batches(
+            self.task.splits["validation"], self.programs, self.placement
+        )
+
+    def start(self):
+        rows = jnp.asarray(first_batch(self.task, BATCH))
+        return self.initialize(self.arrays, rows)
+
+    def span(self, count, total=100):
+        return place_span(self.placement, count, 0.0, 1.0, total)
+
+    def train(self, folder, budget, *, stop=lambda: None, **overrides):
+        budget = budget if isinstance(budget, Budget) else Budget(budget)
+        folder.mkdir(exist_ok=True)
+        checkpoints = Checkpoints(folder / "checkpoints")
+        outcome = loop.Outcome()
+        if checkpoints.latest_step() is None:
+            state, writer = self.start(), MetricWriter(folder)
+        else:
+            state, facts = checkpoints.restore(self.programs.abstract_state)
+            outcome = loop.Outcome(step=int(state.step), **facts)
+            writer = MetricWriter(folder, resume_step=outcome.step)
+        settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
+        with TrainingProgress(budget.steps or 0) as progress:
+            result = loop.train(
+                state,
+                self.arrays,
+                task=self.task,
+                programs=self.programs,
+                placement=self.placement,
+                order=self.order,
+                validation=self.validation,
+                budget=budget,
+                checkpoints=checkpoints,
+                writer=writer,
+                progress=progress,
+                outcome=outcome,
+                stop=stop,
+                **settings,
+            )
+        checkpoints.close()
+        writer.close()
+        return result

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
 import numpy as np
 
 Batch = dict[str, jax.Array]
+
+
+class Order(Protocol):
+    """Batches by step: a function of the seed and the step alone.
+
+    Attributes:
+      steps_per_epoch: steps until the data begins anew; 0 where it is drawn at random.
+    """
+
+    steps_per_epoch: int
+
+    def steps(self, start: int, count: int, pad_to: int) -> np.ndarray:
+        """Rows of steps start .. start+count-1, [pad_to, batch, ...]."""
+
+
 Statistics = dict[str, jax.Array]
 
 
@@ -26,7 +41,10 @@ class Task:
         the batch (teacher forcing) and nothing else about the future.
       readout: "last" scores the last frame of a window, "all" every frame.
       arrays: host arrays placed on the device once; `gather` reads them there.
-      splits: split name -> int32 [N] or [N, k], one row per example.
+      splits: split name -> [N] or [N, k], one row per example, of the splits that are
+        scored.
+      order: `order(batch_size=, seed=)`, which rows make up which step of training:
+        the same for every backbone.
       gather: pure, `(arrays, examples[B, ...]) -> batch`; runs inside the jitted step.
         `batch["reset_bt"]` is bool [B, T].
       loss: `(outputs, batch) -> (scalar, statistics)`. `batch["weight_b"]` is 1 for
@@ -48,6 +66,7 @@ class Task:
     readout: str
     arrays: Mapping[str, np.ndarray]
     splits: Mapping[str, np.ndarray]
+    order: Callable[..., Order]
     gather: Callable[[Mapping[str, jax.Array], jax.Array], Batch]
     loss: Callable[[Any, Batch], tuple[jax.Array, Statistics]]
     summarize: Callable[[Mapping[str, np.ndarray]], dict[str, float]]

@@ -11,17 +11,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxbench.tasks.task import Task
+from jaxbench.tasks.task import Order, Task
+from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.order import Order
-from jaxbench.training.programs import Placement, Programs
+from jaxbench.training.programs import Placement, Programs, place_span
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState, leaf_names
 from jaxbench.training.step import MODEL_METRICS
 from jaxbench.training.writers import MetricWriter
 
 # Sums the train step adds to the task's own.
-STEP_STATISTICS = ("steps", "gradient_norm", "total_loss", "auxiliary_loss")
+STEP_STATISTICS = (
+    *("steps", "skipped"),
+    *("gradient_norm", "total_loss", "auxiliary_loss"),
+)
 
 
 @dataclasses.dataclass
@@ -34,7 +37,11 @@ class Outcome:
       step: updates done.
       best: {"step", "metrics"} of the best validation so far, or None.
       last: the same of the newest validation, or None.
-      train_seconds, evaluate_seconds: without compilation.
+      skips, first_skip: updates left out because they were not finite, and the step of
+        the first of them (-1: none).
+      first_steps, first_seconds: updates at the start of each process that the rates
+        and a budget of seconds leave out, and how long they took.
+      train_seconds, evaluate_seconds: without compilation and without those.
     """
 
     status: str = "ok"
@@ -42,6 +49,10 @@ class Outcome:
     step: int = 0
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
+    skips: int = 0
+    first_skip: int = -1
+    first_steps: int = 0
+    first_seconds: float = 0.0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
 
@@ -50,6 +61,8 @@ class Outcome:
         return {
             "best": self.best,
             "last": self.last,
+            "first_steps": self.first_steps,
+            "first_seconds": self.first_seconds,
             "train_seconds": self.train_seconds,
             "evaluate_seconds": self.evaluate_seconds,
         }
@@ -64,16 +77,18 @@ def train(
     placement: Placement,
     order: Order,
     validation: list[tuple[jax.Array, jax.Array]],
-    total_steps: int,
-    evaluate_every: int,
+    budget: Budget,
+    evaluate_every: float,
     checkpoint_every: int,
     checkpoints: Checkpoints,
     writer: MetricWriter,
     progress: TrainingProgress,
     outcome: Outcome,
     stop: Callable[[], str | None],
+    first_steps: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[TrainState, Outcome]:
-    """Trains from `outcome.step` to `total_steps`.
+    """Trains from `outcome.step` until the budget is spent.
 
     Dispatches end at multiples of K, epochs, evaluations and checkpoints, counted from
     step 0, so a resumed run makes the dispatches that the unbroken one would have
@@ -84,47 +99,81 @@ def train(
       arrays: the task's arrays on the device.
       order: which rows make up which step.
       validation: groups of validation batches (see `evaluation_batches`).
-      evaluate_every: steps between validations besides those at each epoch's end and
-        at the end of the run; 0 for none.
+      budget: when to end. One of seconds is spent by training alone; the last dispatch
+        is shortened so that it ends close to it.
+      evaluate_every: steps, or seconds where the budget is in seconds, between
+        validations besides those at each epoch's end and at the end of the run; 0 for
+        none.
       checkpoint_every: steps between saves besides those at each validation; 0: none.
       outcome: what the run had come to when it was last saved.
       stop: returns a reason to stop now, or None; asked after every dispatch.
+      first_steps: updates at the start of this process that are made, but timed apart;
+        0 for none.
+      clock: seconds, for tests.
 
     Returns:
       The final state (the last good one after a divergence), and the outcome.
     """
-    epoch = order.steps_per_epoch
+    periods = [
+        programs.steps_per_dispatch,
+        order.steps_per_epoch,
+        int(evaluate_every) if budget.unit == "steps" else 0,
+        checkpoint_every,
+    ]
+    validation_periods = [p for p in periods[1:3] if p]
     pending: tuple[int, int, Any] | None = None
-    since = time.perf_counter()
+    meter = Meter(outcome, clock)
+    timed = first_steps == 0
 
-    while outcome.step < total_steps and outcome.status == "ok":
-        step = outcome.step
-        periods = [programs.steps_per_dispatch, epoch, evaluate_every, checkpoint_every]
-        nearest = min((step // p + 1) * p for p in periods if p)
-        end = min(nearest, total_steps)
+    while outcome.status == "ok":
+        step, before = outcome.step, meter.seconds_at(outcome.step)
+        if budget.done(step, outcome.train_seconds):
+            break
+        end = min((step // p + 1) * p for p in periods if p)
+        if timed:
+            end = min(end, meter.last_step(budget))
+        else:
+            end = min(end, step + first_steps, budget.steps or end)
         rows = order.steps(step, end - step, programs.steps_per_dispatch)
         examples_kb = jax.device_put(rows, placement.batch)
-        count = jax.device_put(np.int32(end - step), placement.whole)
+        each = 1.0 if budget.unit == "steps" else meter.seconds_per_step
+        span = place_span(
+            placement, end - step, budget.spent(step, before), each, budget.total
+        )
         with jax.transfer_guard("disallow"):
-            state, statistics = programs.train(state, arrays, examples_kb, count)
-        if pending is not None and not record(*pending, task, writer, progress):
-            break
+            state, statistics = programs.train(state, arrays, examples_kb, span)
+        if pending is not None:
+            if not record(*pending, task, writer, progress, meter, budget):
+                break
         pending = (end, end - step, statistics)
         outcome.step = end
+        if not timed:
+            jax.block_until_ready(statistics)
+            meter.leave_out(end - step)
+            timed = True
+        if all(leaf.is_ready() for leaf in jax.tree.leaves(statistics)):
+            # This device computes before it returns: the time is known at once.
+            if not record(*pending, task, writer, progress, meter, budget):
+                break
+            pending = None
 
         reason = stop()
-        evaluates = end == total_steps or any(
-            end % p == 0 for p in (epoch, evaluate_every) if p
-        )
+        after = meter.seconds_at(end)
+        ends = budget.done(end, after)
+        evaluates = any(end % p == 0 for p in validation_periods)
+        if budget.unit == "seconds" and not ends:
+            evaluates |= passes(before, after, evaluate_every)
         saves = bool(checkpoint_every) and end % checkpoint_every == 0
-        if not (evaluates or saves or reason):
+        if not (evaluates or saves or reason or ends):
             continue
 
-        if not record(*pending, task, writer, progress):
-            break
-        pending = None
-        outcome.train_seconds += time.perf_counter() - since
-        if evaluates:
+        if pending is not None:
+            if not record(*pending, task, writer, progress, meter, budget):
+                break
+            pending = None
+        # The time until here was estimated; now it is known.
+        ends = budget.done(end, outcome.train_seconds)
+        if evaluates or ends:
             validate(state, arrays, task, programs, validation, outcome, writer)
             metrics = outcome.last["metrics"] if outcome.last else {}
             progress.say(
@@ -132,17 +181,81 @@ def train(
             )
             if outcome.best is not None and outcome.best["step"] == end:
                 checkpoints.save("best", state, outcome.facts())
-        if reason and end < total_steps:
+        if reason and not ends:
             outcome.status, outcome.reason = "interrupted", reason
-        checkpoints.save("last", state, outcome.facts())
-        since = time.perf_counter()
+        if evaluates or saves or reason or ends:
+            checkpoints.save("last", state, outcome.facts())
+        meter.start()
 
+    outcome.skips = int(jax.device_get(state.skips))
+    outcome.first_skip = int(jax.device_get(state.first_skip))
     if int(jax.device_get(state.broken_step)) >= 0:
-        outcome.train_seconds += time.perf_counter() - since
         outcome.step = int(jax.device_get(state.step))
+        meter.reach(outcome.step)
         outcome.status = "diverged"
         outcome.reason = describe_divergence(state, checkpoints)
     return state, outcome
+
+
+class Meter:
+    """Keeps `outcome.train_seconds`: the time of updates that are known to have ended.
+
+    Args:
+      outcome: of the run.
+      clock: seconds.
+    """
+
+    def __init__(self, outcome: Outcome, clock: Callable[[], float]):
+        self._outcome, self._clock = outcome, clock
+        self._step = outcome.step
+        self._since = clock()
+
+    def start(self) -> None:
+        """Goes on after something that is no training."""
+        self._since = self._clock()
+
+    def reach(self, step: int) -> None:
+        """Update `step` has just been seen to have ended."""
+        now = self._clock()
+        self._outcome.train_seconds += now - self._since
+        self._step, self._since = max(step, self._step), now
+
+    def leave_out(self, steps: int) -> None:
+        """The first `steps` updates have ended; they do not count."""
+        now = self._clock()
+        self._outcome.first_steps += steps
+        self._outcome.first_seconds += now - self._since
+        self._step, self._since = self._step + steps, now
+
+    @property
+    def seconds_per_step(self) -> float:
+        """What an update takes; 0 while that is not known."""
+        outcome = self._outcome
+        counted = self._step - outcome.first_steps
+        if counted > 0 and outcome.train_seconds > 0:
+            return outcome.train_seconds / counted
+        if outcome.first_steps:
+            return outcome.first_seconds / outcome.first_steps
+        return 0.0
+
+    def seconds_at(self, step: int) -> float:
+        """When update `step` ends, in training seconds, as far as can be told."""
+        return self._outcome.train_seconds + self.seconds_per_step * max(
+            step - self._step, 0
+        )
+
+    def last_step(self, budget: Budget) -> int:
+        """The update with which the budget will be spent, as far as can be told."""
+        if budget.steps is not None:
+            return budget.steps
+        step, each = self._outcome.step, self.seconds_per_step
+        left = budget.total - self.seconds_at(step)
+        return step + max(1, math.ceil(left / each)) if each else step + 1
+
+
+def passes(before: float, now: float, every: float) -> bool:
+    """Whether a multiple of `every` lies between two times."""
+    return every > 0 and now // every > before // every
 
 
 def record(
@@ -152,12 +265,18 @@ def record(
     task: Task,
     writer: MetricWriter,
     progress: TrainingProgress,
+    meter: Meter,
+    budget: Budget,
 ) -> bool:
     """Fetches and writes one dispatch's metrics; False if a step in it broke."""
     sums = {k: np.asarray(v) for k, v in jax.device_get(statistics).items()}
-    done = float(sums["steps"])
-    if done < count:
+    meter.reach(end)
+    done, skipped = float(sums["steps"]), float(sums["skipped"])
+    if done + skipped < count:
         return False
+    if done == 0:
+        writer.write(end, "train", {"skipped": skipped})
+        return True
     of_model = {k for k in sums if k.startswith(MODEL_METRICS)}
     own = {k: v for k, v in sums.items() if k not in {*STEP_STATISTICS, *of_model}}
     metrics = task.summarize(own) | {k: float(sums[k]) / done for k in of_model}
@@ -166,8 +285,10 @@ def record(
         "auxiliary_loss": float(sums["auxiliary_loss"]) / done,
         "total_loss": float(sums["total_loss"]) / done,
     }
+    if skipped:
+        metrics["skipped"] = skipped
     writer.write(end, "train", metrics)
-    progress.update(end, metrics["total_loss"])
+    progress.update(end, metrics["total_loss"], meter.last_step(budget))
     return True
 
 
@@ -228,6 +349,10 @@ def describe_divergence(state: TrainState, checkpoints: Checkpoints) -> str:
         if saved is not None
         else "no checkpoint was written yet"
     )
+    skips = int(jax.device_get(state.skips))
+    if skips:
+        first = int(jax.device_get(state.first_skip))
+        where += f", after {skips} skipped updates, the first at step {first}"
     return (
         f"step {step}: {where}; {good}; lower train.learning_rate or "
         "train.clip_norm, or raise train.warmup_steps"

@@ -2,77 +2,101 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxbench.errors import InputError, nearest
 
-SCHEDULES = ("constant", "cosine", "linear", "cosine_restarts", "exponential")
+SCHEDULES = (
+    "constant",
+    "cosine",
+    "linear",
+    "cosine_restarts",
+    "exponential",
+    "oscillating",
+)
+# Steps of the warm-up and of half a period of "oscillating".
+OSCILLATION = 1000
+
+# (updates done, fraction of the budget that is spent) -> part of the peak rate.
+Shape = Callable[[Any, Any], Any]
 
 
-def schedule(
-    name: str,
-    *,
-    learning_rate: float,
-    warmup_steps: int,
-    total_steps: int,
-    final_fraction: float = 0.0,
-) -> optax.Schedule:
-    """Builds a learning-rate schedule: linear warm-up from 0, then `name`.
+def schedule(name: str, *, warmup: float = 0.0, final_fraction: float = 0.0) -> Shape:
+    """Builds the shape of a learning rate: linear warm-up from 0, then `name`.
+
+    All but "oscillating" are functions of the fraction of the budget that is spent, so
+    fast and slow models end at the same rate, whether steps are counted or seconds.
 
     Args:
       name: one of `SCHEDULES`. `cosine_restarts` has four cycles, each twice as long
         as the one before (SGDR, Loshchilov & Hutter 2017, arXiv:1608.03983).
-      learning_rate: peak, reached at step `warmup_steps`.
-      warmup_steps: updates of the warm-up; update 0 has rate 0 when it is positive.
-      total_steps: updates of the whole run, warm-up included.
+        `oscillating` is that of the Elman benchmark, a function of the step alone:
+        1000 steps of warm-up, then a cosine of period 2000 that is 0 at step 1000.
+      warmup: fraction of the budget; the peak is reached at its end. The rate of the
+        first update is 0 when it is positive.
       final_fraction: what is left of the peak at the end (cosine, linear,
-        exponential; in each cycle of cosine_restarts). Exponential needs it positive.
+        exponential; in each cycle of cosine_restarts; in the troughs of oscillating).
+        Exponential needs it positive.
 
     Raises:
-      InputError: unknown name, or a warm-up that is longer than the run.
+      InputError: unknown name, or a warm-up that is as long as the run.
     """
     if name not in SCHEDULES:
         raise InputError(
             f"train.schedule={name!r} is unknown; nearest: {nearest(name, SCHEDULES)}"
         )
-    if warmup_steps >= total_steps and name != "constant":
+    if name == "oscillating":
+        return functools.partial(_oscillating, final_fraction)
+    if warmup >= 1 and name != "constant":
         raise InputError(
-            f"train.warmup_steps={warmup_steps} must be below the run's {total_steps} "
-            f"steps for schedule {name!r}; lower it or train longer"
+            f"a warm-up of {warmup:g} of the run must be below 1 for schedule "
+            f"{name!r}; lower it or train longer"
         )
-    steps = max(total_steps - warmup_steps, 1)
+    after = _after_warmup(name, final_fraction)
+
+    def shape(step: Any, fraction: Any) -> Any:
+        del step
+        # A budget of seconds may be overdrawn by part of a dispatch.
+        spent = jnp.clip((fraction - warmup) / max(1 - warmup, 1e-9), 0, 1)
+        if warmup == 0:
+            return after(spent)
+        return jnp.where(fraction < warmup, fraction / warmup, after(spent))
+
+    return shape
+
+
+def _after_warmup(name: str, final: float) -> Callable[[Any], Any]:
+    """The part of the peak at a fraction, from 0 to 1, of what follows the warm-up."""
     if name == "constant":
-        after = optax.constant_schedule(learning_rate)
-    elif name == "cosine":
-        after = optax.cosine_decay_schedule(learning_rate, steps, final_fraction)
-    elif name == "linear":
-        after = optax.linear_schedule(
-            learning_rate, learning_rate * final_fraction, steps
-        )
-    elif name == "exponential":
-        if final_fraction <= 0:
+        return optax.constant_schedule(1.0)
+    if name == "cosine":
+        return optax.cosine_decay_schedule(1.0, 1, final)
+    if name == "linear":
+        return optax.linear_schedule(1.0, final, 1)
+    if name == "exponential":
+        if final <= 0:
             raise InputError(
                 "train.schedule='exponential' needs train.final_fraction > 0"
             )
-        after = optax.exponential_decay(learning_rate, steps, final_fraction)
-    else:
-        first = max(steps // 15, 1)
-        lengths = [first, 2 * first, 4 * first]
-        lengths.append(max(steps - sum(lengths), 1))
-        after = optax.join_schedules(
-            [
-                optax.cosine_decay_schedule(learning_rate, length, final_fraction)
-                for length in lengths
-            ],
-            [lengths[0], sum(lengths[:2]), sum(lengths[:3])],
-        )
-    if warmup_steps == 0:
-        return after
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, after], [warmup_steps])
+        return optax.exponential_decay(1.0, 1, final)
+    lengths = [1 / 15, 2 / 15, 4 / 15, 8 / 15]
+    return optax.join_schedules(
+        [optax.cosine_decay_schedule(1.0, length, final) for length in lengths],
+        [1 / 15, 3 / 15, 7 / 15],
+    )
+
+
+def _oscillating(final: float, step: Any, fraction: Any) -> Any:
+    """Ignores how much of the budget is spent, as the original did."""
+    del fraction
+    wave = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * step / OSCILLATION))
+    return jnp.where(step < OSCILLATION, step / OSCILLATION, wave)
 
 
 def parameter_groups(params: Any) -> Any:
@@ -80,20 +104,23 @@ def parameter_groups(params: Any) -> Any:
 
     "ssm": the leaf's name starts with `ssm_` (see `jaxbench.mixers`): no weight decay
     and a learning rate of its own. "vector": fewer than two axes (biases, norm
-    scales): no weight decay. "matrix": everything else, with weight decay.
+    scales), or a table whose name ends in `_embedding`: no weight decay. "matrix":
+    everything else, with weight decay.
     """
 
     def label(path: tuple[Any, ...], leaf: jax.Array) -> str:
-        if str(path[-1].key).startswith("ssm_"):
+        name = str(path[-1].key)
+        if name.startswith("ssm_"):
             return "ssm"
-        return "matrix" if leaf.ndim >= 2 else "vector"
+        table = name.endswith("_embedding")
+        return "matrix" if leaf.ndim >= 2 and not table else "vector"
 
     return jax.tree_util.tree_map_with_path(label, params)
 
 
 def adamw(
     *,
-    shape: optax.Schedule,
+    shape: Shape,
     learning_rate: float,
     ssm_learning_rate: float,
     weight_decay: float,
@@ -111,7 +138,8 @@ def adamw(
     their rate alone share one compiled program.
 
     Args:
-      shape: schedule with peak 1; the rate at update n is `learning_rate * shape(n)`.
+      shape: from `schedule`; the rate at update n is `learning_rate * shape(n, f)`,
+        where f is what `spend` last wrote into the state.
       learning_rate: peak of the groups "matrix" and "vector".
       ssm_learning_rate: peak of the group "ssm".
       weight_decay: decoupled decay of the group "matrix".
@@ -122,13 +150,15 @@ def adamw(
     """
 
     def group(peak: float, decay: float) -> optax.GradientTransformation:
-        def at_peak(learning_rate: Any) -> optax.GradientTransformation:
+        def at_peak(learning_rate: Any, spent: Any) -> optax.GradientTransformation:
             def rate(count: Any) -> Any:
-                return learning_rate * shape(count)
+                return learning_rate * shape(count, spent)
 
             return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=decay)
 
-        return optax.inject_hyperparams(at_peak)(learning_rate=peak)
+        # Else they would have the type of the parameters.
+        injected = optax.inject_hyperparams(at_peak, hyperparam_dtype=jnp.float32)
+        return injected(learning_rate=peak, spent=0.0)
 
     small_decay = weight_decay if decay_vectors else 0.0
     by_group = optax.multi_transform(
@@ -142,3 +172,8 @@ def adamw(
     if clip_norm <= 0:
         return by_group
     return optax.chain(optax.clip_by_global_norm(clip_norm), by_group)
+
+
+def spend(opt_state: optax.OptState, fraction: jax.Array) -> optax.OptState:
+    """Tells an optimiser of `adamw` which fraction of the budget is spent."""
+    return optax.tree_utils.tree_set(opt_state, spent=fraction)

@@ -19,7 +19,7 @@ from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
 from jaxbench.training.state import TrainState
-from jaxbench.training.step import make_evaluate_program, make_train_program
+from jaxbench.training.step import Span, make_evaluate_program, make_train_program
 
 # In JAX 0.10, XLA's CPU compiler drops the barriers around what remat recomputes early
 # enough to find that it has it already, and remat saves nothing.
@@ -95,23 +95,28 @@ def make_initializer(
     *,
     seed: int,
     ema: bool,
+    parameter_dtype: Any = jnp.float32,
 ) -> Callable[[Mapping[str, jax.Array], jax.Array], TrainState]:
     """Builds `(arrays, examples_b) -> TrainState`: pure, so shapes cost nothing.
 
     The key that initialises the parameters and the key of the run both come from
     `seed` and from nothing else. The work is two compiled programs; neither the seed
     nor the learning rate is a constant of the long one, so that the runs of a sweep
-    find it in the compilation cache.
+    find it in the compilation cache. `parameter_dtype` is the type of parameters and
+    optimiser state; anything but float32 loses small updates.
     """
 
     @functools.partial(jax.jit, out_shardings=placement.whole)
     def draw(key: jax.Array, arrays: Mapping[str, jax.Array], examples_b: Any) -> Any:
         batch = dict(task.gather(arrays, examples_b))
         batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
-        return model.init(key, batch)
+        return dict(model.init(key, batch))
 
     @functools.partial(jax.jit, out_shardings=placement.whole)
     def create(variables: Any, key: jax.Array) -> TrainState:
+        variables["params"] = jax.tree.map(
+            lambda leaf: leaf.astype(parameter_dtype), variables["params"]
+        )
         return TrainState.create(variables, optimizer, key, ema=ema)
 
     def initialize(arrays: Mapping[str, jax.Array], examples_b: Any) -> TrainState:
@@ -133,6 +138,7 @@ def compile_programs(
     batches_per_evaluation: int,
     ema_decay: float,
     micro_batches: int = 1,
+    max_skips: int = 0,
 ) -> Programs:
     """Compiles training and evaluation ahead of time, before anything is allocated.
 
@@ -149,8 +155,8 @@ def compile_programs(
         name: abstract(value.shape, value.dtype, placement.whole)
         for name, value in task.arrays.items()
     }
-    rows = task.splits["train"]
-    one = abstract((batch_size, *rows.shape[1:]), rows.dtype, placement.whole)
+    rows = first_batch(task, batch_size)
+    one = abstract(rows.shape, rows.dtype, placement.whole)
     state = jax.tree.map(
         lambda leaf: abstract(leaf.shape, leaf.dtype, placement.whole),
         jax.eval_shape(initialize, arrays, one),
@@ -160,13 +166,18 @@ def compile_programs(
         return abstract((count, size, *shape), dtype, placement.batch)
 
     program = make_train_program(
-        model, task, optimizer, ema_decay=ema_decay, micro_batches=micro_batches
+        model,
+        task,
+        optimizer,
+        ema_decay=ema_decay,
+        micro_batches=micro_batches,
+        max_skips=max_skips,
     )
     traced = jax.jit(program, donate_argnums=0).trace(
         state,
         arrays,
         batches(steps_per_dispatch, batch_size, rows.shape[1:], rows.dtype),
-        abstract((), np.int32, placement.whole),
+        abstract_span(placement),
     )
     remat = model.stack.remat and jax.default_backend() == "cpu"
     train = traced.lower().compile(KEEP_REMAT if remat else None)
@@ -191,6 +202,32 @@ def compile_programs(
         predicted_bytes=max(predicted_bytes(train), predicted_bytes(evaluate)),
         compile_seconds=time.perf_counter() - start,
     )
+
+
+def first_batch(task: Task, batch_size: int) -> np.ndarray:
+    """Rows of one step: their shape and type are those of every step."""
+    return task.order(batch_size=batch_size, seed=0).steps(0, 1, 1)[0]
+
+
+def place_span(
+    placement: Placement, updates: int, spent: float, each: float, total: float
+) -> Span:
+    """What a dispatch covers, on the devices."""
+
+    def place(value: Any) -> jax.Array:
+        return jax.device_put(value, placement.whole)
+
+    numbers = [place(np.float32(value)) for value in (spent, each, total)]
+    return Span(place(np.int32(updates)), *numbers)
+
+
+def abstract_span(placement: Placement) -> Span:
+    """The shapes and types of `place_span`."""
+
+    def scalar(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((), dtype, sharding=placement.whole)
+
+    return Span(scalar(np.int32), *[scalar(np.float32)] * 3)
 
 
 def predicted_bytes(compiled: Any) -> int:

@@ -24,7 +24,7 @@ class TrainingProgress:
     """A bar with steps, rate, loss and time left; plain lines without a terminal.
 
     Args:
-      total: steps of the whole run.
+      total: steps of the whole run, 0 while that is not known.
       start: steps done before this process started.
       label: what is being trained.
       report: told (step, total, loss, steps a second) at every update.
@@ -60,7 +60,7 @@ class TrainingProgress:
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                self.label, total=self.total, completed=self.start, facts=""
+                self.label, total=self.total or None, completed=self.start, facts=""
             )
         return self
 
@@ -73,15 +73,16 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float) -> None:
-        """Shows `step` of `total` with the newest loss."""
+    def update(self, step: int, loss: float, total: int) -> None:
+        """Shows `step` of `total`, as far as that is known now, and the newest loss."""
+        self.total = max(step, total)
         now = time.monotonic()
         rate = (step - self.start) / max(now - self._began, 1e-9)
         if self._report is not None:
             self._report(step, self.total, loss, rate)
         facts = f"loss {loss:.4f}  {rate:.1f} steps/s"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, facts=facts)
+            self._bar.update(self._task, completed=step, total=self.total, facts=facts)
         elif now - self._printed >= PLAIN_EVERY_SECONDS or step >= self.total:
             self._printed = now
             left = (self.total - step) / max(rate, 1e-9)

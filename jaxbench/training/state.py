@@ -23,8 +23,11 @@ class TrainState(struct.PyTreeNode):
       constants: variables that are never trained (the "constants" collection).
       opt_state: state of the optax chain.
       ema_params: exponential moving average of `params`, or () when it is off.
+      skips: int32 scalar, updates left out because they were not finite.
+      first_skip: int32 scalar, the step of the first of them, or -1.
       broken_step: int32 scalar, the step whose loss or gradient was not finite, or -1.
-        From that step on nothing is updated: the state is the last good one.
+        One that was skipped is not broken. From a broken step on nothing is updated:
+        the state is the last good one.
       broken_leaf: int32 scalar, index of the first parameter leaf with a non-finite
         gradient at `broken_step`; -1 when only the loss was not finite.
     """
@@ -35,6 +38,8 @@ class TrainState(struct.PyTreeNode):
     constants: Params
     opt_state: optax.OptState
     ema_params: Params
+    skips: jax.Array
+    first_skip: jax.Array
     broken_step: jax.Array
     broken_leaf: jax.Array
 
@@ -57,6 +62,8 @@ class TrainState(struct.PyTreeNode):
             opt_state=optimizer.init(params),
             # A copy: donated buffers must not be shared between two leaves.
             ema_params=jax.tree.map(jnp.copy, params) if ema else (),
+            skips=jnp.zeros((), jnp.int32),
+            first_skip=jnp.full((), -1, jnp.int32),
             broken_step=jnp.full((), -1, jnp.int32),
             broken_leaf=jnp.full((), -1, jnp.int32),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,14 +12,33 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from jaxbench.tasks.task import Batch, Statistics, Task
+from jaxbench.training.optimizer import spend
 from jaxbench.training.state import Params, TrainState
 
 # Prefix of the statistics that are means over steps of what mixers sowed.
 MODEL_METRICS = "model/"
 
 Arrays = Mapping[str, jax.Array]
+
+
+class Span(NamedTuple):
+    """What a dispatch covers, as scalars on the device.
+
+    Attributes:
+      updates: int32, how many to make.
+      spent: float32, of the budget at the first of them, in steps or seconds.
+      each: float32, what an update is expected to spend.
+      total: float32, the whole budget.
+    """
+
+    updates: jax.Array
+    spent: jax.Array
+    each: jax.Array
+    total: jax.Array
+
+
 TrainProgram = Callable[
-    [TrainState, Arrays, jax.Array, jax.Array], tuple[TrainState, Statistics]
+    [TrainState, Arrays, jax.Array, Span], tuple[TrainState, Statistics]
 ]
 EvaluateProgram = Callable[[Params, Arrays, jax.Array, jax.Array], Statistics]
 
@@ -129,31 +148,39 @@ def loss_and_grads(
 def train_step(
     state: TrainState,
     batch: Batch,
+    fraction: jax.Array,
     *,
     model: nn.Module,
     task: Task,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     micro_batches: int = 1,
+    max_skips: int = 0,
 ) -> tuple[TrainState, Statistics]:
     """Makes one update, or none if the loss or a gradient is not finite.
 
-    A non-finite step leaves parameters and optimiser state untouched and records
-    itself in `broken_step` and `broken_leaf`, so the caller holds the last good state.
+    A non-finite step leaves parameters and optimiser state untouched. The first
+    `max_skips` of them are skipped and counted; the next one records itself in
+    `broken_step` and `broken_leaf`, so the caller holds the last good state.
 
     Args:
       state: the state after `state.step` updates.
       batch: what the task's `gather` returned, with `weight_b`.
+      fraction: of the budget that is spent, for the schedule.
       model, task, optimizer: static parts of the program.
       ema_decay: decay of the averaged parameters; unused when there are none.
       micro_batches: parts the batch is worked through in; they divide it.
+      max_skips: non-finite updates to leave out before the run counts as diverged.
     """
     loss, statistics, grads = loss_and_grads(
         state, batch, model=model, task=task, micro_batches=micro_batches
     )
     grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    skip = ~good & (state.skips < max_skips)
+    updates, opt_state = optimizer.update(
+        grads, spend(state.opt_state, fraction), state.params
+    )
     params = optax.apply_updates(state.params, updates)
     ema_params = (
         ()
@@ -165,12 +192,14 @@ def train_step(
         return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
 
     new_state = state.replace(
-        step=state.step + good.astype(jnp.int32),
+        step=state.step + (good | skip).astype(jnp.int32),
         params=keep_if_good(params, state.params),
         opt_state=keep_if_good(opt_state, state.opt_state),
         ema_params=keep_if_good(ema_params, state.ema_params),
-        broken_step=jnp.where(good, -1, state.step),
-        broken_leaf=jnp.where(good, -1, first_broken_leaf(grads)),
+        skips=state.skips + skip.astype(jnp.int32),
+        first_skip=jnp.where(skip & (state.skips == 0), state.step, state.first_skip),
+        broken_step=jnp.where(good | skip, -1, state.step),
+        broken_leaf=jnp.where(good | skip, -1, first_broken_leaf(grads)),
     )
     statistics = statistics | {
         "steps": jnp.float32(1),
@@ -178,7 +207,8 @@ def train_step(
         "total_loss": loss,
     }
     # A broken step's numbers would turn the sums of its dispatch into NaN.
-    return new_state, jax.tree.map(lambda s: jnp.where(good, s, 0), statistics)
+    statistics = jax.tree.map(lambda s: jnp.where(good, s, 0), statistics)
+    return new_state, statistics | {"skipped": skip.astype(jnp.float32)}
 
 
 def first_broken_leaf(grads: Params) -> jax.Array:
@@ -194,41 +224,48 @@ def make_train_program(
     *,
     ema_decay: float = 0.0,
     micro_batches: int = 1,
+    max_skips: int = 0,
 ) -> TrainProgram:
-    """Builds `(state, arrays, examples_kb, count) -> (state, statistics)`.
+    """Builds `(state, arrays, examples_kb, span) -> (state, statistics)`.
 
-    Runs up to `count` <= K updates in one dispatch: windows are gathered from the
-    arrays on the device, statistics are summed over the steps, nothing returns to the
-    host in between. Stops at the first step that is not finite (see `train_step`).
+    Runs up to `span.updates` <= K updates in one dispatch: windows are gathered from
+    the arrays on the device, statistics are summed over the steps, nothing returns to
+    the host in between. Stops at the first step that is broken (see `train_step`).
     """
 
-    def step(state: TrainState, arrays: Arrays, examples_b: jax.Array) -> Any:
+    def step(
+        state: TrainState, arrays: Arrays, examples_b: jax.Array, fraction: jax.Array
+    ) -> Any:
         batch = dict(task.gather(arrays, examples_b))
         batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
         return train_step(
             state,
             batch,
+            fraction,
             model=model,
             task=task,
             optimizer=optimizer,
             ema_decay=ema_decay,
             micro_batches=micro_batches,
+            max_skips=max_skips,
         )
 
     def train(
-        state: TrainState, arrays: Arrays, examples_kb: jax.Array, count: jax.Array
+        state: TrainState, arrays: Arrays, examples_kb: jax.Array, span: Span
     ) -> tuple[TrainState, Statistics]:
-        shapes = jax.eval_shape(step, state, arrays, examples_kb[0])[1]
+        shapes = jax.eval_shape(step, state, arrays, examples_kb[0], span.spent)[1]
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
         def unfinished(carry: Any) -> jax.Array:
             done, state, _ = carry
-            return (done < count) & (state.broken_step < 0)
+            return (done < span.updates) & (state.broken_step < 0)
 
         def body(carry: Any) -> Any:
             done, state, total = carry
             examples_b = jax.lax.dynamic_index_in_dim(examples_kb, done, keepdims=False)
-            state, statistics = step(state, arrays, examples_b)
+            # In whole steps, exact: dispatches of any length give the same rates.
+            fraction = (span.spent + done * span.each) / span.total
+            state, statistics = step(state, arrays, examples_b, fraction)
             return done + 1, state, jax.tree.map(jnp.add, total, statistics)
 
         start = (jnp.zeros((), jnp.int32), state, zeros)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.data.game import Game
+from jaxbench.data.order import EpochOrder
 from jaxbench.errors import InputError, nearest
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.zelda import floors, loss, protocols, windows
@@ -106,6 +108,7 @@ def build(
         readout=readout,
         arrays=data.arrays,
         splits=data.splits,
+        order=functools.partial(EpochOrder, data.splits["train"]),
         gather=data.gather,
         loss=score,
         summarize=loss.summarize,

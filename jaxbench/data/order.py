@@ -16,7 +16,7 @@ def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
     return generator.permutation(examples)
 
 
-class Order:
+class EpochOrder:
     """Batches by step: epoch after epoch of full permutations.
 
     The examples left over at an epoch's end (fewer than a batch) are skipped; another

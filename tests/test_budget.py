@@ -1,0 +1,238 @@
+"""Runs that end with a number of steps, of bytes, or of seconds of training."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from toy import BATCH, Parts, toy_task
+
+from jaxbench.errors import InputError
+from jaxbench.training.budget import Budget, parse_budget, read_budget
+from jaxbench.training.loop import Meter, Outcome
+from jaxbench.training.records import read_metrics
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    return Parts(k=8)
+
+
+class Clock:
+    """A clock that only the train program moves: `each` seconds a step."""
+
+    def __init__(self, parts: Parts, each: float):
+        self.now = 100.0
+        self.each = each
+        self.train = parts.programs.train
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, state, arrays, rows, span):
+        self.now += self.each * int(span.updates)
+        return jax.block_until_ready(self.train(state, arrays, rows, span))
+
+
+def train(parts, folder, monkeypatch, budget, each=1.0, **overrides):
+    clock = Clock(parts, each)
+    programs = parts.programs
+    moved = type(programs)(**{**vars(programs), "train": clock.run})
+    monkeypatch.setattr(parts, "programs", moved)
+    settings = dict(checkpoint_every=0, first_steps=5, clock=clock) | overrides
+    return parts.train(folder, budget, **settings)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("10min", (600, "seconds")),
+        ("90s", (90, "seconds")),
+        ("1.5h", (5400, "seconds")),
+        ("50MB", (50_000_000, "bytes")),
+        ("2kB", (2000, "bytes")),
+        ("2000steps", (2000, "steps")),
+    ],
+)
+def test_budgets_are_read_with_their_unit(text, expected):
+    assert parse_budget(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("0min", "must be more than nothing"),
+        ("0MB", "must be more than nothing"),
+        ("-5s", "must be more than nothing"),
+        ("nans", "more than nothing|needs a unit"),
+        ("600", "needs a unit"),
+        ("10 minutes", r"needs a unit.*nearest: .*min"),
+        ("50Mb", r"needs a unit.*nearest: .*MB"),
+        ("", "needs a unit"),
+    ],
+)
+def test_a_budget_of_nothing_or_without_a_unit_is_refused(text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_budget(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_become_whole_steps():
+    sizes = dict(batch_size=4, tokens_per_example=100)
+    assert read_budget("1kB", **sizes) == Budget(2)
+    assert read_budget("7steps", **sizes) == Budget(7)
+    assert read_budget("2min", **sizes) == Budget(120, "seconds")
+    with pytest.raises(InputError, match="less than one step of 400 bytes"):
+        read_budget("0.3kB", **sizes)
+
+
+def test_a_budget_of_seconds_ends_with_the_time(parts, tmp_path, monkeypatch):
+    """The first five steps are made and left out; the last dispatch is cut short."""
+    _, outcome = train(parts, tmp_path, monkeypatch, Budget(10, "seconds"), each=0.7)
+    assert outcome.first_steps == 5
+    assert outcome.first_seconds == pytest.approx(5 * 0.7)
+    # 15 steps of 0.7 s are the first to fill 10 s.
+    assert outcome.step == 5 + 15
+    assert outcome.train_seconds == pytest.approx(15 * 0.7)
+    assert outcome.last["step"] == 20
+
+
+class Endless:
+    """An order without epochs."""
+
+    steps_per_epoch = 0
+
+    def steps(self, start: int, count: int, pad_to: int) -> np.ndarray:
+        return np.zeros((pad_to, BATCH), np.int32) + start
+
+
+def test_validations_stand_at_parts_of_the_time(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "order", Endless())
+    train(parts, tmp_path, monkeypatch, Budget(40, "seconds"), evaluate_every=10)
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    steps = [r["step"] for r in records if r["split"] == "validation"]
+    # Dispatches end at multiples of 8; time 10 is step 15, and so on.
+    assert steps == [16, 32, 40, 45]
+
+
+def test_validating_and_saving_spend_nothing(parts, tmp_path, monkeypatch):
+    from jaxbench.training import loop
+
+    clock = Clock(parts, 1.0)
+    programs = type(parts.programs)(**{**vars(parts.programs), "train": clock.run})
+    monkeypatch.setattr(parts, "programs", programs)
+    score = loop.score
+
+    def slow_score(*arguments):
+        clock.now += 1000
+        return score(*arguments)
+
+    monkeypatch.setattr(loop, "score", slow_score)
+    _, outcome = parts.train(
+        tmp_path,
+        Budget(12, "seconds"),
+        checkpoint_every=0,
+        first_steps=5,
+        evaluate_every=3,
+        clock=clock,
+    )
+    assert outcome.step == 17
+    assert outcome.train_seconds == pytest.approx(12)
+
+
+def test_an_interrupted_budget_of_seconds_goes_on(parts, tmp_path, monkeypatch):
+    budget = Budget(20, "seconds")
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return "enough" if len(asked) == 3 else None
+
+    _, first = train(parts, tmp_path, monkeypatch, budget, stop=stop)
+    assert first.status == "interrupted" and first.step == 16
+    _, outcome = train(parts, tmp_path, monkeypatch, budget)
+    # Each process leaves out its own first five steps.
+    assert outcome.status == "ok" and outcome.first_steps == 10
+    assert outcome.train_seconds == pytest.approx(20)
+    assert outcome.step == 30
+
+
+def test_the_schedule_sees_the_part_that_is_spent(parts, tmp_path, monkeypatch):
+    spans = []
+    clock = Clock(parts, 2.0)
+
+    def run(state, arrays, rows, span):
+        spans.append([float(x) for x in span])
+        return clock.run(state, arrays, rows, span)
+
+    programs = type(parts.programs)(**{**vars(parts.programs), "train": run})
+    monkeypatch.setattr(parts, "programs", programs)
+    parts.train(
+        tmp_path,
+        Budget(30, "seconds"),
+        checkpoint_every=0,
+        evaluate_every=0,
+        first_steps=5,
+        clock=clock,
+    )
+    # updates, spent, seconds a step, total; nothing is spent by the first five steps.
+    assert spans[0] == [5, 0, 0, 30]
+    assert spans[1][1:] == [0, 2, 30]
+    assert [s[1] for s in spans[1:]] == sorted(s[1] for s in spans[1:])
+    assert spans[-1][1] + spans[-1][0] * spans[-1][2] == pytest.approx(30)
+
+
+def test_a_meter_counts_only_what_is_known_to_have_ended():
+    times = iter([0.0, 3.0, 10.0, 11.0])
+    outcome = Outcome()
+    meter = Meter(outcome, lambda: next(times))
+    meter.leave_out(2)
+    assert (outcome.first_steps, outcome.first_seconds) == (2, 3.0)
+    assert meter.seconds_at(4) == pytest.approx(2 * 1.5)
+    outcome.step = 9
+    meter.reach(9)
+    assert outcome.train_seconds == 7.0 and meter.seconds_per_step == 1.0
+    assert meter.seconds_at(12) == 10.0
+    assert meter.last_step(Budget(10, "seconds")) == 12
+    meter.start()
+    assert outcome.train_seconds == 7.0
+
+
+def broken_task(*steps: int, seed: int = 3):
+    """The toy task with a signal that is not finite in windows of the given steps."""
+    task = toy_task()
+    order = task.order(batch_size=BATCH, seed=seed)
+    signal = np.array(task.arrays["signal"])
+    rows = [int(order.steps(step, 1, 1)[0, 0]) for step in steps]
+    for row in rows:
+        signal[row] = np.nan
+    hit = {
+        step
+        for step in range(order.steps_per_epoch)
+        for row in order.steps(step, 1, 1)[0]
+        if any(set(range(int(row), int(row) + 5)) & {r} for r in rows)
+    }
+    return toy_task(signal=signal), sorted(hit)
+
+
+def test_updates_that_are_not_finite_are_skipped_and_counted(tmp_path):
+    task, hit = broken_task(5)
+    parts = Parts(task=task, max_skips=len(hit))
+    state, outcome = parts.train(tmp_path, 8)
+    assert outcome.status == "ok" and outcome.step == 8
+    assert outcome.skips == len(hit) and outcome.first_skip == hit[0]
+    assert int(state.step) == 8 and int(state.broken_step) == -1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
+    skipped = [r.get("skipped", 0) for r in read_metrics(tmp_path / "metrics.jsonl")]
+    assert sum(skipped) == len(hit)
+
+
+def test_one_skip_too_many_ends_the_run(tmp_path):
+    task, hit = broken_task(5)
+    parts = Parts(task=task, max_skips=len(hit) - 1)
+    _, outcome = parts.train(tmp_path, 8)
+    assert outcome.status == "diverged" and outcome.step == hit[-1]
+    assert f"step {hit[-1]}:" in outcome.reason
+    if len(hit) > 1:
+        assert f"after {len(hit) - 1} skipped updates" in outcome.reason
+        assert f"the first at step {hit[0]}" in outcome.reason
