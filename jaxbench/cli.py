@@ -12,7 +12,7 @@ from typing import Any
 from jaxbench import __version__
 from jaxbench.errors import InputError
 
-DEFAULT_CACHE = "~/.cache/jaxbench/replays"
+DEFAULT_CACHE = "~/.cache/jaxbench"
 
 EXIT_CODES = """exit codes: 0 all is well; 1 something that ran did not end ok;
 2 unusable input, one line says what; 143 interrupted (the same command goes on)"""
@@ -20,12 +20,16 @@ LIST = """\
   jaxbench list                      the table
   jaxbench list --sizes --width=64   with parameters and bytes of state
   jaxbench list --json               for programs
+  jaxbench list --task=pile --size=100m
+                                     width and depth of 100 million parameters
   jaxbench list s4                   all about one: equation, sizes, forms, options
   jaxbench list --pages=docs/backbones
                                      a Markdown page of each
 """
 PREPARE = """\
   jaxbench prepare ~/replays         parse once; runs then start in seconds
+  jaxbench prepare ~/enwik8.gz       unpack a text corpus once
+  jaxbench prepare ~/pile/train      shards *.jsonl.zst; damaged ones are left out
 """
 LATENCY = """\
   jaxbench latency runs/suites/zelda-clean-1a2b3c4d
@@ -34,6 +38,14 @@ LATENCY = """\
 """
 THROUGHPUT = """\
   jaxbench throughput runs/suites/zelda-clean-1a2b3c4d
+"""
+SAMPLE = """\
+  jaxbench sample runs/pile/mamba2/seed0-1a2b3c4d --prompt="It was a dark and"
+  jaxbench sample runs/pile/e61/seed0-1a2b3c4d --prompt=1e23 --hex --temperature=0
+"""
+SCORE = """\
+  jaxbench score runs/pile/mamba2/seed0-1a2b3c4d          the test split
+  jaxbench score runs/pile/e61/seed0-1a2b3c4d --carry     the state goes on
 """
 LEADERBOARD = """\
   jaxbench leaderboard runs/suites/zelda-clean-1a2b3c4d
@@ -48,6 +60,9 @@ SUITE = """\
       three backbones, five seeds each, on your replays
   jaxbench suite --config=configs/zelda.py --only=original --sweep --jobs=2
       first a shared grid of learning rates, then the best of each
+  jaxbench suite --config=configs/pile.py:size=10m,budget=10min --only=elman \\
+      --config.data.corpus=classics100.xz
+      byte-level language models, equal time for each; budget=50MB: equal text
   jaxbench suite --config=configs/zelda.py --dry_run
       what would run, and what is done
 """
@@ -83,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_suite(commands)
     _add_measure(commands)
+    _add_text(commands)
     _add_leaderboard(commands)
     return parser
 
@@ -116,20 +132,38 @@ def _add_list(commands: Any) -> None:
         metavar="FOLDER",
         help="write everyone's page there",
     )
+    rows.add_argument("--task", help="pile: sizes of byte-level language models")
+    rows.add_argument(
+        "--size", help="of --task: 1m, 10m, 100m (default), 350m or published"
+    )
 
 
 def _add_prepare(commands: Any) -> None:
     prepare = _command(
         commands,
         "prepare",
-        "parse a folder of replays into the cache and say who plays",
+        "read replays or a text corpus into the cache and say what is in them",
         PREPARE,
         _prepare,
     )
-    prepare.add_argument("replays", type=Path, help="folder of .slp files")
-    prepare.add_argument("--cache", default=DEFAULT_CACHE, help="default: %(default)s")
-    prepare.add_argument("--max_files", type=int, default=0, help="0 for all")
-    prepare.add_argument("--workers", type=int, default=0, help="0: one per core")
+    prepare.add_argument(
+        "data",
+        type=Path,
+        help="folder of .slp files; text: any file (.xz, .gz, .zst), or a file or "
+        "folder of .jsonl.zst shards",
+    )
+    prepare.add_argument(
+        "--cache", help=f"default: {DEFAULT_CACHE}/replays or {DEFAULT_CACHE}/corpora"
+    )
+    prepare.add_argument(
+        "--max_files", type=int, help="replays: so many at most (0 for all)"
+    )
+    prepare.add_argument("--workers", type=int, help="replays: 0 for one per core")
+    prepare.add_argument(
+        "--splits",
+        default="",
+        help="text: train=0:90M,validation=90M:95M,test=95M:100M",
+    )
 
 
 def _add_suite(commands: Any) -> None:
@@ -150,7 +184,8 @@ def _add_suite(commands: Any) -> None:
     suite.add_argument(
         "--only",
         default="",
-        help="names, patterns or the group 'original', with commas",
+        help="names, patterns or groups, with commas; groups: original (the 34 of "
+        "zelda's benchmark), elman (the byte-level models of pile's)",
     )
     suite.add_argument("--skip", default="", help="the same, to leave out")
     suite.add_argument(
@@ -217,6 +252,29 @@ def _add_measure(commands: Any) -> None:
     )
 
 
+def _add_text(commands: Any) -> None:
+    sample = _command(
+        commands, "sample", "continue a prompt with a language run", SAMPLE, _sample
+    )
+    sample.add_argument("folder", type=Path, help="of a finished run of pile")
+    sample.add_argument("--prompt", default="", help="text, or bytes with --hex")
+    sample.add_argument("--prompt_file", type=Path, help="read the prompt from it")
+    sample.add_argument("--hex", action="store_true", help="prompt is hexadecimal")
+    sample.add_argument("--bytes", type=int, default=500, help="default: %(default)s")
+    sample.add_argument("--temperature", type=float, default=0.8, help="0: likeliest")
+    sample.add_argument("--seed", type=int, default=0, help="of the draws")
+    score = _command(
+        commands, "score", "score language runs on held-out text", SCORE, _score
+    )
+    score.add_argument("folders", nargs="+", type=Path, help="of finished runs of pile")
+    score.add_argument("--split", default="test", help="default: %(default)s")
+    score.add_argument(
+        "--carry", action="store_true", help="carry the state from window to window"
+    )
+    for command in (sample, score):
+        command.add_argument("--which", default="best", help="best or last weights")
+
+
 def _add_leaderboard(commands: Any) -> None:
     board = _command(
         commands,
@@ -238,6 +296,10 @@ def _list(options: argparse.Namespace) -> int:
 
     if options.width < 1:
         raise InputError(f"--width={options.width} must be at least 1")
+    if options.task is not None or options.size is not None:
+        from jaxbench.bench.sizes_table import sizes_command
+
+        return sizes_command(options)
     if options.backbone is not None:
         return _page(options)
     if options.pages is not None:
@@ -337,6 +399,30 @@ def table_cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
     ]
 
 
+def _sample(options: argparse.Namespace) -> int:
+    _as_the_run_was(options.folder)
+    from jaxbench.bench.decode import sample_command
+
+    return sample_command(options)
+
+
+def _score(options: argparse.Namespace) -> int:
+    _as_the_run_was(options.folders[0])
+    from jaxbench.bench.score import score_command
+
+    return score_command(options)
+
+
+def _as_the_run_was(folder: Path) -> None:
+    """Sets what XLA reads from the environment as the run's config says."""
+    from jaxbench.bench.environment import apply_environment, xla_environment
+    from jaxbench.bench.run_folder import read_json
+
+    config = read_json(folder / "config.json")
+    if config is not None:
+        apply_environment(xla_environment(config["xla"]))
+
+
 def _measure(options: argparse.Namespace) -> int:
     from jaxbench.bench.measure_command import measure_command
 
@@ -359,15 +445,35 @@ def _suite(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    from jaxbench.bench.corpus_command import holds_text, prepare_corpus
+
+    if (options.max_files or 0) < 0 or (options.workers or 0) < 0:
+        raise InputError("--max_files and --workers must not be negative")
+    data = options.data.expanduser()
+    text = holds_text(data)
+    cache = options.cache
+    if cache is None:
+        cache = f"{DEFAULT_CACHE}/{'corpora' if text else 'replays'}"
+    cache_dir = Path(cache).expanduser() if cache else None
+    if not text:
+        return _prepare_replays(options, data, cache_dir)
+    if options.max_files is not None or options.workers is not None:
+        raise InputError(f"{data} is text: --max_files and --workers are for replays")
+    return prepare_corpus(str(data), splits=options.splits, cache=cache_dir)
+
+
+def _prepare_replays(
+    options: argparse.Namespace, folder: Path, cache: Path | None
+) -> int:
     from jaxbench.data.replays import describe, load_replays
 
-    if options.max_files < 0 or options.workers < 0:
-        raise InputError("--max_files and --workers must not be negative")
+    if options.splits:
+        raise InputError("--splits is for a text corpus: a file or a folder of shards")
     games, _ = load_replays(
-        options.replays.expanduser(),
-        max_files=options.max_files,
-        workers=options.workers,
-        cache_dir=Path(options.cache).expanduser() if options.cache else None,
+        folder,
+        max_files=options.max_files or 0,
+        workers=options.workers or 0,
+        cache_dir=cache,
     )
     from rich.console import Console
     from rich.table import Table

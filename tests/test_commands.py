@@ -16,8 +16,9 @@ from processes import ROOT, SMALL, config, environment, jaxbench, run_py
 
 RESULT_FIELDS = (
     "schema task protocol backbone seed purpose learning_rate group primary status "
-    "reason log_tail params steps examples best last floors curve throughput seconds "
-    "memory state_bytes latency data device versions git config_hash"
+    "reason log_tail params shape budget steps examples skips best last floors curve "
+    "throughput seconds memory state_bytes latency decode scores data device versions "
+    "git config_hash"
 ).split()
 
 

@@ -20,6 +20,7 @@ from jaxbench.bench.throughput import measure_throughput
 from jaxbench.bench.trained import one_device, open_run, write_measurement
 from jaxbench.bench.utilization import count_flops, memory_bandwidth
 from jaxbench.errors import InputError
+from jaxbench.training.programs import first_batch
 from jaxbench.training.step import train_step
 
 PEAK, BANDWIDTH = 1e12, 1e11
@@ -82,7 +83,7 @@ def test_flops_and_bytes_are_those_of_one_update(run, tmp_path, device):
     steady = measure_throughput(folder, repeats=1, seconds=0.01)
     opened = open_run(folder)
     weights = opened.result["params"]["total"]
-    placement, rows = one_device(), opened.task.splits["train"][:16]
+    placement, rows = one_device(), first_batch(opened.task, 16)
     state = opened.initializer(placement)(dict(opened.task.arrays), rows)
 
     def update(state, arrays, rows):
@@ -90,6 +91,7 @@ def test_flops_and_bytes_are_those_of_one_update(run, tmp_path, device):
         return train_step(
             state,
             batch,
+            jnp.float32(0.5),
             model=opened.model,
             task=opened.task,
             optimizer=opened.optimizer(),

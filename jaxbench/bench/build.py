@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,13 +14,16 @@ import optax
 
 from jaxbench.bench.check import parse_options
 from jaxbench.data import replays
+from jaxbench.data.corpus.read import open_corpus
 from jaxbench.data.simulation.record import simulate_replays
-from jaxbench.errors import InputError, nearest
 from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
+from jaxbench.models.sizes import solve
 from jaxbench.models.stack import Stack
-from jaxbench.tasks.task import Task
+from jaxbench.tasks.pile import language
+from jaxbench.tasks.task import Order, Task
 from jaxbench.tasks.zelda import imitation
+from jaxbench.training.budget import Budget, read_budget
 from jaxbench.training.optimizer import adamw, schedule
 
 Config = Mapping[str, Any]
@@ -29,15 +34,30 @@ def build_task(config: Config, say: Callable[[str], None]) -> Task:
     """Reads or simulates the data and builds the task.
 
     Raises:
-      InputError: an unknown task, or data that cannot be used.
+      InputError: data that cannot be used.
     """
-    builders = {"zelda": _zelda}
-    if config["task"] not in builders:
-        raise InputError(
-            f"task={config['task']!r} is unknown; nearest: "
-            f"{nearest(config['task'], builders)}"
-        )
-    return builders[config["task"]](config, say)
+    return {"zelda": _zelda, "pile": _pile}[config["task"]](config, say)
+
+
+def _pile(config: Config, say: Callable[[str], None]) -> Task:
+    data = config["data"]
+    if not data["corpus"]:
+        say("no data.corpus: reading Python's own sources (results will say so)")
+    corpus = open_corpus(
+        data["corpus"],
+        splits=data["splits"],
+        cache=Path(data["cache"]).expanduser() if data["cache"] else None,
+        say=say,
+    )
+    return language.build(
+        corpus,
+        protocol=config["protocol"],
+        width=model_shape(config)[0],
+        window=data["window"],
+        sampler=data["sampler"],
+        validation_bytes=data["validation_bytes"],
+        dtype=DTYPES[config["train"]["dtype"]],
+    )
 
 
 def _zelda(config: Config, say: Callable[[str], None]) -> Task:
@@ -90,22 +110,48 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
     )
 
 
+def model_shape(config: Config) -> tuple[int, int | None, dict[str, Any]]:
+    """Width, depth (None: the row's own) and options of the configured model.
+
+    Raises:
+      InputError: an unknown backbone or option, or a size that no width reaches.
+    """
+    model = config["model"]
+    options = parse_options(model["options"])
+    if not model.get("size"):
+        return model["width"], model["depth"], options
+    shape = solve(
+        model["backbone"],
+        model["size"],
+        depth=model["depth"],
+        options=options,
+        compat=_as_published(config),
+    )
+    return shape.width, shape.depth, dict(shape.options)
+
+
 def build_backbone(config: Config) -> Stack:
     """Builds the configured stack.
 
     Raises:
       InputError: an unknown backbone or option, or a value that cannot be.
     """
-    model = config["model"]
+    width, depth, options = model_shape(config)
     return build_stack(
-        model["backbone"],
-        width=model["width"],
-        depth=model["depth"],
-        dropout=model["dropout"],
+        config["model"]["backbone"],
+        width=width,
+        depth=depth,
+        dropout=config["model"]["dropout"],
         dtype=DTYPES[config["train"]["dtype"]],
-        remat=model["remat"],
-        options=parse_options(model["options"]),
+        remat=config["model"]["remat"],
+        options=options,
+        compat=_as_published(config),
     )
+
+
+def _as_published(config: Config) -> bool:
+    """Whether rows are built with the faults of their byte-level publication."""
+    return config["task"] == "pile" and config["protocol"] == "compat"
 
 
 def build_model(stack: Stack, task: Task) -> Model:
@@ -115,16 +161,44 @@ def build_model(stack: Stack, task: Task) -> Model:
     )
 
 
+def build_budget(config: Config, task: Task, order: Order) -> Budget:
+    """How long the configured run is.
+
+    Raises:
+      InputError: nothing at all, or a budget that cannot be read.
+    """
+    train = config["train"]
+    if "budget" in train:
+        return read_budget(
+            train["budget"],
+            batch_size=train["batch_size"],
+            tokens_per_example=task.tokens_per_example,
+        )
+    steps = train["epochs"] * order.steps_per_epoch
+    if train["max_steps"]:
+        steps = min(steps or sys.maxsize, train["max_steps"])
+    return Budget(steps)
+
+
+def evaluate_every(config: Config, budget: Budget) -> float:
+    """Steps, or seconds, between two validations."""
+    train = config["train"]
+    if "evaluations" not in train:
+        return train["evaluate_every"]
+    if not train["evaluations"]:
+        return 0
+    every = budget.total / train["evaluations"]
+    return every if budget.unit == "seconds" else math.ceil(every)
+
+
 def build_optimizer(
-    config: Config, total_steps: int, warmup_steps: int
+    config: Config, budget: Budget, say: Callable[[str], None]
 ) -> optax.GradientTransformation:
-    """Builds the optax chain for a run of `total_steps` updates."""
+    """Builds the optax chain of a run."""
     train = config["train"]
     shape = schedule(
         train["schedule"],
-        learning_rate=1.0,
-        warmup_steps=warmup_steps,
-        total_steps=total_steps,
+        warmup=_warmup(train, budget, say),
         final_fraction=train["final_fraction"],
     )
     return adamw(
@@ -138,3 +212,20 @@ def build_optimizer(
         eps=train["eps"],
         clip_norm=train["clip_norm"],
     )
+
+
+def _warmup(
+    train: Mapping[str, Any], budget: Budget, say: Callable[[str], None]
+) -> float:
+    """The part of the budget that is warm-up; a tenth where its steps do not fit."""
+    if "warmup_fraction" in train:
+        return train["warmup_fraction"]
+    warmup = train["warmup_steps"]
+    if warmup < budget.total or train["schedule"] == "constant":
+        return warmup / budget.total
+    shorter = budget.total // 10
+    say(
+        f"train.warmup_steps={warmup} does not fit {budget.total:.0f} steps; "
+        f"warming up for {shorter:.0f}"
+    )
+    return shorter / budget.total

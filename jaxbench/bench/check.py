@@ -10,19 +10,27 @@ import numpy as np
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
+from jaxbench.models.row import PUBLISHED, SIZES
+from jaxbench.training.budget import parse_budget
+from jaxbench.training.records import flatten
 
+TASKS = ("zelda", "pile")
+DTYPES = ("float32", "bfloat16")
+# A rule holds where the recipe has the key.
 CHOICES = {
+    "task": TASKS,
     "protocol": ("clean", "compat"),
     "purpose": ("score", "sweep"),
+    "data.sampler": ("random", "sequential"),
     "model.head": ("independent", "autoregressive"),
     "model.readout": ("last", "all"),
-    "train.dtype": ("float32", "bfloat16"),
+    "train.dtype": DTYPES,
+    "train.parameter_dtype": DTYPES,
 }
 POSITIVE = (
     "data.window",
     "data.stride",
     "data.simulated_games",
-    "model.width",
     "train.batch_size",
     "train.steps_per_dispatch",
     "train.learning_rate",
@@ -33,18 +41,23 @@ NOT_NEGATIVE = (
     "data.max_files",
     "data.delay",
     "data.workers",
+    "data.validation_bytes",
+    "model.width",
     "train.epochs",
     "train.max_steps",
     "train.warmup_steps",
     "train.clip_norm",
     "train.weight_decay",
     "train.evaluate_every",
+    "train.evaluations",
     "train.checkpoint_every",
+    "train.max_skips",
     "xla.memory_limit",
 )
 FRACTIONS = (
     "data.validation_fraction",
     "model.dropout",
+    "train.warmup_fraction",
     "train.ema_decay",
     "train.label_smoothing",
 )
@@ -57,31 +70,52 @@ def check_values(config: Mapping[str, Any]) -> None:
       InputError: naming the key, the value and the rule.
     """
 
-    def value(path: str) -> Any:
-        found: Any = config
-        for part in path.split("."):
-            found = found[part]
-        return found
-
+    given = flatten(config)
     for path, valid in CHOICES.items():
-        if value(path) not in valid:
+        if path in given and given[path] not in valid:
             raise InputError(
-                f"{path}={value(path)!r} is unknown; nearest: "
-                f"{nearest(str(value(path)), valid)}"
+                f"{path}={given[path]!r} is unknown; nearest: "
+                f"{nearest(str(given[path]), valid)}"
             )
     for path in POSITIVE:
-        if value(path) <= 0:
-            raise InputError(f"{path}={value(path)} must be positive")
+        if path in given and given[path] <= 0:
+            raise InputError(f"{path}={given[path]} must be positive")
     for path in NOT_NEGATIVE:
-        if value(path) < 0:
-            raise InputError(f"{path}={value(path)} must not be negative")
+        if path in given and given[path] < 0:
+            raise InputError(f"{path}={given[path]} must not be negative")
     for path in FRACTIONS:
-        if not 0 <= value(path) < 1:
-            raise InputError(f"{path}={value(path)} must lie in [0, 1)")
+        if path in given and not 0 <= given[path] < 1:
+            raise InputError(f"{path}={given[path]} must lie in [0, 1)")
     resolve(config["model"]["backbone"]).layers(config["model"]["depth"])
     parse_options(config["model"]["options"])
-    if not (config["train"]["epochs"] or config["train"]["max_steps"]):
+    _check_length(config["train"])
+    _check_size(config["model"])
+
+
+def _check_length(train: Mapping[str, Any]) -> None:
+    """How long a run is, by whichever keys the recipe has for it."""
+    if "budget" in train:
+        parse_budget(train["budget"])
+    elif not (train["epochs"] or train["max_steps"]):
         raise InputError("train.epochs and train.max_steps are both 0; set one")
+
+
+def _check_size(model: Mapping[str, Any]) -> None:
+    """How wide a model is: its width, or a size that decides it."""
+    size, width = model.get("size", ""), model["width"]
+    if not size and width < 1:
+        also = " or model.size" if "size" in model else ""
+        raise InputError(f"model.width={width} must be positive; set it{also}")
+    if size and width:
+        raise InputError(
+            f"model.size={size!r} and model.width={width} both say how wide the model "
+            "is; set model.size='' to give the width, or model.width=0"
+        )
+    known = [*SIZES, PUBLISHED]
+    if size and size not in known:
+        raise InputError(
+            f"model.size={size!r} is unknown; nearest: {nearest(size, known)}"
+        )
 
 
 def check_finite(arrays: Mapping[str, Any]) -> None:

@@ -21,9 +21,9 @@ from jaxbench.bench.result import blank_result, curve
 from jaxbench.bench.utilization import jaxpr_flops, matmul_peak
 from jaxbench.models.build import count_parameters, state_bytes
 from jaxbench.models.model import Model
-from jaxbench.tasks.task import Task
+from jaxbench.tasks.task import Order, Task
+from jaxbench.training.budget import Budget
 from jaxbench.training.loop import Outcome
-from jaxbench.training.order import Order
 from jaxbench.training.programs import Programs
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "peppi-py")
@@ -49,7 +49,7 @@ class Facts:
         """What the chosen programs need on one device, once that is known."""
         return self.plan.tried[-1]["predicted_bytes"] if self.plan else None
 
-    def prepared(self, task: Task, order: Order) -> None:
+    def prepared(self, task: Task, order: Order, budget: Budget) -> None:
         """Takes in what the data says."""
         self._tokens = task.tokens_per_example
         self._known |= {
@@ -63,6 +63,7 @@ class Facts:
                 "examples": {name: len(rows) for name, rows in task.splits.items()},
                 "steps_per_epoch": order.steps_per_epoch,
             },
+            "budget": {"total": budget.total, "unit": budget.unit},
         }
 
     def compiled(self, model: Model, programs: Programs) -> None:
@@ -77,6 +78,10 @@ class Facts:
             "params": {
                 "total": count_parameters(params),
                 "backbone": count_parameters(stack),
+            },
+            "shape": {
+                "width": model.stack.width,
+                "depth": len(model.stack.layers),
             },
             "state_bytes": state_bytes(state),
         }
@@ -98,7 +103,8 @@ class Facts:
         outcome, config = self.outcome, self.config
         batch = config["train"]["batch_size"]
         seconds = outcome.train_seconds
-        rate = outcome.step / seconds if seconds else None
+        timed = outcome.step - outcome.first_steps
+        rate = timed / seconds if seconds and timed > 0 else None
         blank = blank_result(config, status, reason)
         primary = self._known.get("primary")
         return (
@@ -107,6 +113,10 @@ class Facts:
             | {
                 "steps": outcome.step,
                 "examples": outcome.step * batch,
+                "skips": {
+                    "count": outcome.skips,
+                    "first_step": outcome.first_skip if outcome.skips else None,
+                },
                 "best": outcome.best,
                 "last": outcome.last,
                 "curve": curve(
@@ -122,6 +132,7 @@ class Facts:
                 "seconds": {
                     "startup": getattr(self, "_startup", None),
                     "compile": getattr(self, "_compile_seconds", None),
+                    "first_steps": outcome.first_seconds,
                     "train": outcome.train_seconds,
                     "eval": outcome.evaluate_seconds,
                 },

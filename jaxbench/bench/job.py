@@ -29,14 +29,15 @@ from jaxbench.errors import InputError
 from jaxbench.models.stack import Stack
 from jaxbench.tasks.task import Task
 from jaxbench.training import loop
+from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
 from jaxbench.training.disk import disk_is_full, full_disk_message
-from jaxbench.training.order import Order
 from jaxbench.training.programs import (
     Placement,
     Programs,
     compile_programs,
     evaluation_batches,
+    first_batch,
     make_initializer,
 )
 from jaxbench.training.progress import TrainingProgress
@@ -45,6 +46,8 @@ from jaxbench.training.writers import MetricWriter
 
 # Validation batches of one dispatch.
 BATCHES_PER_EVALUATION = 16
+# Updates that a budget leaves out: the device warms up.
+FIRST_STEPS = 5
 
 
 class OutOfMemoryError(Exception):
@@ -97,17 +100,13 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
     stack = build.build_backbone(config)
     task = build.build_task(config, _say)
     check_finite(task.arrays)
-    order = Order(
-        task.splits["train"], batch_size=train["batch_size"], seed=config["seed"]
-    )
-    facts.prepared(task, order)
-    total_steps = train["epochs"] * order.steps_per_epoch
-    if train["max_steps"]:
-        total_steps = min(total_steps or sys.maxsize, train["max_steps"])
+    order = task.order(batch_size=train["batch_size"], seed=config["seed"])
+    budget = build.build_budget(config, task, order)
+    facts.prepared(task, order, budget)
     placement = Placement.over_all_devices(train["batch_size"])
 
     heartbeat.phase("compile")
-    plan, initialize = _compile(config, stack, task, placement, total_steps)
+    plan, initialize = _compile(config, stack, task, placement, budget)
     facts.plan = plan
     if plan.programs is None:
         raise OutOfMemoryError(plan.refusal())
@@ -124,7 +123,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
         checkpoints = Checkpoints(folder / "checkpoints")
         if checkpoints.latest_step() is None:
             start_rows = jax.device_put(
-                task.splits["train"][: train["batch_size"]], placement.whole
+                first_batch(task, train["batch_size"]), placement.whole
             )
             state = initialize(arrays, start_rows)
             outcome = loop.Outcome()
@@ -138,7 +137,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
         facts.first_step_at(time.monotonic())
 
         progress = TrainingProgress(
-            total_steps,
+            budget.steps or 0,
             start=outcome.step,
             label=config["model"]["backbone"],
             report=heartbeat.step,
@@ -154,14 +153,15 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
                 validation=evaluation_batches(
                     task.splits["validation"], programs, placement
                 ),
-                total_steps=total_steps,
-                evaluate_every=train["evaluate_every"],
+                budget=budget,
+                evaluate_every=build.evaluate_every(config, budget),
                 checkpoint_every=train["checkpoint_every"],
                 checkpoints=checkpoints,
                 writer=writer,
                 progress=progress,
                 outcome=outcome,
                 stop=signals.reason,
+                first_steps=FIRST_STEPS if "budget" in train else 0,
             )
         checkpoints.close()
         facts.signal = signals.number
@@ -177,12 +177,11 @@ def _compile(
     stack: Stack,
     task: Task,
     placement: Placement,
-    total_steps: int,
+    budget: Budget,
 ) -> tuple[Plan, Callable[..., Any]]:
     """Compiles the run so that it fits, and gives what makes its first state."""
     train = config["train"]
-    warmup_steps = _warmup_steps(train, total_steps)
-    optimizer = build.build_optimizer(config, total_steps, warmup_steps)
+    optimizer = build.build_optimizer(config, budget, _say)
     initialize = make_initializer(
         build.build_model(stack, task),
         task,
@@ -190,6 +189,7 @@ def _compile(
         placement,
         seed=config["seed"],
         ema=train["ema_decay"] > 0,
+        parameter_dtype=build.DTYPES[train["parameter_dtype"]],
     )
 
     def compile_at(remat: bool, micro_batches: int) -> Programs:
@@ -200,10 +200,13 @@ def _compile(
             initialize,
             placement,
             batch_size=train["batch_size"],
-            steps_per_dispatch=min(train["steps_per_dispatch"], total_steps),
+            steps_per_dispatch=min(
+                train["steps_per_dispatch"], budget.steps or sys.maxsize
+            ),
             batches_per_evaluation=BATCHES_PER_EVALUATION,
             ema_decay=train["ema_decay"],
             micro_batches=micro_batches,
+            max_skips=train["max_skips"],
         )
 
     plan = fit(
@@ -220,19 +223,6 @@ def _compile(
             f"{plan.limit_is} suffices"
         )
     return plan, initialize
-
-
-def _warmup_steps(train: Mapping[str, Any], total_steps: int) -> int:
-    """The configured warm-up, or a tenth of a run too short for it (and says so)."""
-    warmup = train["warmup_steps"]
-    if warmup < total_steps or train["schedule"] == "constant":
-        return warmup
-    shorter = total_steps // 10
-    _say(
-        f"train.warmup_steps={warmup} does not fit {total_steps} steps; "
-        f"warming up for {shorter}"
-    )
-    return shorter
 
 
 def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:

@@ -6,10 +6,11 @@ One after the other, so that each has a fresh backend and the machine to itself.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxbench.bench.run_folder import read_json
-from jaxbench.bench.speed_tables import latency_table, throughput_table
+from jaxbench.bench.speed_tables import decode_table, latency_table, throughput_table
 from jaxbench.bench.suite.process import child_environment
+from jaxbench.bench.terms import terms
 from jaxbench.errors import InputError
 
-# Where a result keeps each measurement.
-PLACES = {"latency": ("latency",), "throughput": ("throughput", "steady")}
+
+def place_of(kind: str, task: str) -> tuple[str, ...]:
+    """Where a result of `task` keeps a measurement."""
+    if kind == "throughput":
+        return ("throughput", "steady")
+    return ("decode",) if task == "pile" else ("latency",)
 
 
 def measure_command(options: argparse.Namespace) -> int:
@@ -38,25 +44,35 @@ def measure_command(options: argparse.Namespace) -> int:
         count, flag = options.repeats, "--repeats"
     if count < 1:
         raise InputError(f"{flag}={count} must be at least 1")
-    rows: list[tuple[str, Mapping[str, Any] | str]] = []
+    # A suite is of one task, but several folders may be named.
+    rows: dict[str, list[tuple[str, Mapping[str, Any] | str]]] = {}
     runs = list(finished_runs(options.folders))
     for index, (folder, result) in enumerate(runs, start=1):
         name = result["backbone"] + (
             f", seed {result['seed']}" if result["seed"] else ""
         )
-        known = lookup(result, PLACES[kind])
-        if known is not None and not options.again:
-            rows.append((name, known))
-            continue
-        print(f"{kind}: [{index}/{len(runs)}] {name}", file=sys.stderr, flush=True)
-        rows.append((name, measure(kind, folder, count)))
-    table: Table = (latency_table if kind == "latency" else throughput_table)(rows)
+        task = result["task"]
+        known: Mapping[str, Any] | str | None = lookup(result, place_of(kind, task))
+        if known is None or options.again:
+            print(f"{kind}: [{index}/{len(runs)}] {name}", file=sys.stderr, flush=True)
+            known = measure(kind, folder, count)
+        rows.setdefault(task, []).append((name, known))
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)
-    console.print(table)
-    failed = any(isinstance(answer, str) for _, answer in rows)
-    return 1 if failed else 0
+    for task, of_task in rows.items():
+        console.print(_table(kind, task)(of_task))
+    answers = [answer for of_task in rows.values() for _, answer in of_task]
+    return 1 if any(isinstance(answer, str) for answer in answers) else 0
+
+
+def _table(kind: str, task: str) -> Callable[..., Table]:
+    if kind == "throughput":
+        words = terms(task)
+        if words.counts_examples:
+            return throughput_table
+        return functools.partial(throughput_table, rate=words.rate)
+    return decode_table if task == "pile" else latency_table
 
 
 def finished_runs(
@@ -106,7 +122,8 @@ def measure(kind: str, folder: Path, count: int) -> Mapping[str, Any] | str:
         text=True,
     )
     if done.returncode == 0:
-        return lookup(read_json(folder / "result.json") or {}, PLACES[kind])
+        result = read_json(folder / "result.json") or {}
+        return lookup(result, place_of(kind, config["task"]))
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = lines[-1].removeprefix("error: ") if lines else "no word of why"
     return f"exit code {done.returncode}: {said[:300]}"
@@ -124,7 +141,12 @@ def main(arguments: list[str]) -> int:
     """The child: measures one run and writes the answer into its result."""
     _, kind, folder, count = arguments
     try:
-        if kind == "latency":
+        config = read_json(Path(folder) / "config.json") or {}
+        if kind == "latency" and config.get("task") == "pile":
+            from jaxbench.bench.decode import measure_decode
+
+            measure_decode(Path(folder), count=int(count))
+        elif kind == "latency":
             from jaxbench.bench.latency import measure_latency
 
             measure_latency(Path(folder), frames=int(count))

@@ -9,8 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# Headline metrics first; tasks without them simply do not have these rows.
-HEADLINES = ("loss", "f1/buttons_micro", "change/any")
+from jaxbench.bench.terms import Terms, data_name, seen_bytes, terms, text_size
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
@@ -26,7 +25,8 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     if best is None:
         console.print(title, highlight=False)
     else:
-        console.print(_metric_table(title, best, last, result["floors"] or {}))
+        words, floors = terms(result["task"]), result["floors"] or {}
+        console.print(_metric_table(title, best, last, floors, words))
     if result["reason"]:
         console.print(f"reason: {result['reason']}", highlight=False, markup=False)
     console.print(_facts(result), highlight=False, markup=False)
@@ -38,6 +38,7 @@ def _metric_table(
     best: Mapping[str, Any],
     last: Mapping[str, Any],
     floors: Mapping[str, Mapping[str, float]],
+    words: Terms,
 ) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("validation")
@@ -46,12 +47,12 @@ def _metric_table(
     for name in floors:
         table.add_column(f"floor: {name}", justify="right")
     metrics = best["metrics"]
-    names = [n for n in HEADLINES if n in metrics]
+    names = [n for n in words.headlines if n in metrics]
     names += [n for n in metrics if n not in names]
     for name in names:
         row = [metrics[name], last["metrics"].get(name)]
         row += [floor.get(name) for floor in floors.values()]
-        table.add_row(name, *(_number(value) for value in row))
+        table.add_row(words.name(name), *(_number(value) for value in row))
     return table
 
 
@@ -62,12 +63,28 @@ def _number(value: float | None) -> str:
 
 
 def _facts(result: Mapping[str, Any]) -> str:
-    parts = [f"{result['steps']:,} steps", f"{result['examples']:,} examples"]
+    words = terms(result["task"])
+    parts = [f"{result['steps']:,} steps", _seen(result, words)]
     if result["params"]:
-        parts.append(f"{result['params']['total']:,} parameters")
-    rate = result["throughput"]["steps_per_s"]
-    if rate:
-        parts.append(f"{rate:.1f} steps/s on {result['device']['kind']}")
+        shape = result.get("shape")
+        size = f" (width {shape['width']}, depth {shape['depth']})" if shape else ""
+        parts.append(f"{result['params']['total']:,} parameters{size}")
+    skips = result.get("skips") or {"count": 0}
+    if skips["count"]:
+        parts.append(
+            f"{skips['count']} updates skipped, the first at step {skips['first_step']}"
+        )
+    speed = words.speed(result["throughput"])
+    if speed:
+        parts.append(f"{speed} on {result['device']['kind']}")
     if result["data"]:
-        parts.append(f"data: {result['data']['source']}")
+        parts.append(f"data: {data_name(result['data'])}")
     return ", ".join(parts)
+
+
+def _seen(result: Mapping[str, Any], words: Terms) -> str:
+    """How much it was trained on, in what people count."""
+    text = None if words.counts_examples else seen_bytes(result)
+    if text is None:
+        return f"{result['examples']:,} examples"
+    return f"{text_size(text)} of text"

@@ -43,9 +43,42 @@ def latency_table(rows: Iterable[Row]) -> Table:
     return table
 
 
-def throughput_table(rows: Iterable[Row]) -> Table:
-    """One line for each run, the most examples per second first, failures last."""
-    done, failed = _split(rows, lambda steady: -steady["examples_per_s"])
+def decode_table(rows: Iterable[Row]) -> Table:
+    """One line for each language model, the most bytes a second first."""
+    done, failed = _split(rows, lambda decode: -decode["bytes_per_s"])
+    table = Table(
+        title="one byte at a time, batch 1",
+        caption=_device(done),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("backbone")
+    for name in ("bytes/s", "p50 ms", "p99 ms", "max ms", "step form agrees to"):
+        table.add_column(name, justify="right")
+    for name, decode in done:
+        table.add_row(
+            escape(name),
+            f"{decode['bytes_per_s']:,.0f}",
+            f"{decode['p50_ms']:.3f}",
+            f"{decode['p99_ms']:.3f}",
+            f"{decode['max_ms']:.3f}",
+            f"{decode['agrees']:.1e}",
+        )
+    _add_failures(table, failed)
+    return table
+
+
+def throughput_table(
+    rows: Iterable[Row], rate: tuple[str, str] = ("examples_per_s", "examples/s")
+) -> Table:
+    """One line for each run, the fastest first, failures last.
+
+    Args:
+      rows: measurements by name.
+      rate: what to compare: its key in a measurement, and its unit.
+    """
+    key, unit = rate
+    done, failed = _split(rows, lambda steady: -steady.get(key, 0))
     table = Table(
         title="training speed, compiled and warm",
         caption=_device(done),
@@ -54,14 +87,14 @@ def throughput_table(rows: Iterable[Row]) -> Table:
     )
     table.add_column("backbone")
     for name in (
-        *("examples/s", "steps/s", "compile s", "GFLOP/step", "by compiler"),
+        *(unit, "steps/s", "compile s", "GFLOP/step", "by compiler"),
         *("GB/step", "of matmul peak", "of bandwidth"),
     ):
         table.add_column(name, justify="right")
     for name, steady in done:
         table.add_row(
             escape(name),
-            f"{steady['examples_per_s']:,.0f}",
+            f"{steady[key]:,.0f}" if key in steady else "-",
             f"{steady['steps_per_s']:.2f}",
             f"{steady['compile_seconds']:.1f}",
             _billions(steady["flops_per_step"]),

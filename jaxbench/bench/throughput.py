@@ -16,8 +16,13 @@ from jaxbench.bench.job import BATCHES_PER_EVALUATION
 from jaxbench.bench.trained import Run, open_run, write_measurement
 from jaxbench.bench.utilization import jaxpr_flops, matmul_peak, memory_bandwidth
 from jaxbench.errors import InputError
-from jaxbench.training.order import Order
-from jaxbench.training.programs import Placement, Programs, compile_programs
+from jaxbench.training.programs import (
+    Placement,
+    Programs,
+    compile_programs,
+    first_batch,
+    place_span,
+)
 
 # Different dispatches of examples kept on the device and used in turn.
 GROUPS_OF_EXAMPLES = 8
@@ -52,7 +57,7 @@ def measure_throughput(
       clock: seconds, for tests.
 
     Returns:
-      device; steps_per_s and examples_per_s; slowest_steps_per_s and
+      device; steps_per_s, examples_per_s and tokens_per_s; slowest_steps_per_s and
       fastest_steps_per_s of the groups; compile_seconds (short where the compilation
       cache holds the program); flops_per_step; flops_per_step_compiler and
       bytes_per_step (None where the compiler does not say); matmul_peak_flops and
@@ -74,6 +79,7 @@ def measure_throughput(
         "device": device(),
         "steps_per_s": rate,
         "examples_per_s": rate * batch_size,
+        "tokens_per_s": rate * batch_size * run.task.tokens_per_example,
         "slowest_steps_per_s": min(rates),
         "fastest_steps_per_s": max(rates),
         "compile_seconds": programs.compile_seconds,
@@ -99,6 +105,7 @@ def _compile(run: Run, placement: Placement) -> Programs:
         batches_per_evaluation=BATCHES_PER_EVALUATION,
         ema_decay=train["ema_decay"],
         micro_batches=run.micro_batches,
+        max_skips=train["max_skips"],
     )
 
 
@@ -111,24 +118,23 @@ def _time(
     clock: Callable[[], float],
 ) -> tuple[int, list[float]]:
     """Updates of one group, and updates per second of each group."""
-    batch_size = run.config["train"]["batch_size"]
-    rows = run.task.splits["train"]
-    order = Order(rows, batch_size=batch_size, seed=run.config["seed"])
-    length = min(programs.steps_per_dispatch, order.steps_per_epoch)
-    count = jax.device_put(np.int32(length), placement.whole)
+    order = run.order()
+    epoch = order.steps_per_epoch or programs.steps_per_dispatch * GROUPS_OF_EXAMPLES
+    length = min(programs.steps_per_dispatch, epoch)
+    # The schedule stays where the run is half done: its rate is neither 0 nor gone.
+    span = place_span(placement, length, 0.5, 0.0, 1.0)
     examples = [
         jax.device_put(
             order.steps(start, length, programs.steps_per_dispatch), placement.batch
         )
-        for start in range(0, order.steps_per_epoch - length + 1, length)[
-            :GROUPS_OF_EXAMPLES
-        ]
+        for start in range(0, epoch - length + 1, length)[:GROUPS_OF_EXAMPLES]
     ]
     arrays = {
         name: jax.device_put(np.asarray(value), placement.whole)
         for name, value in run.task.arrays.items()
     }
-    first = jax.device_put(rows[:batch_size], placement.whole)
+    batch_size = run.config["train"]["batch_size"]
+    first = jax.device_put(first_batch(run.task, batch_size), placement.whole)
     state = run.initializer(placement)(arrays, first)
 
     def dispatch(times: int) -> float:
@@ -136,7 +142,7 @@ def _time(
         start = clock()
         for i in range(times):
             group = examples[i % len(examples)]
-            state, statistics = programs.train(state, arrays, group, count)
+            state, statistics = programs.train(state, arrays, group, span)
         jax.block_until_ready((state, statistics))
         return clock() - start
 

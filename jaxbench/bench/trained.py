@@ -16,9 +16,10 @@ from jaxbench.bench.result import FINISHED, SCHEMA
 from jaxbench.bench.run_folder import read_json, write_json
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
-from jaxbench.tasks.task import Task
+from jaxbench.tasks.task import Order, Task
+from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.programs import Placement, make_initializer
+from jaxbench.training.programs import Placement, first_batch, make_initializer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +43,17 @@ class Run:
     model: Model
 
     def optimizer(self) -> optax.GradientTransformation:
-        """Its optimiser; of a run that broke off early, with a longer schedule."""
-        warmup = self.config["train"]["warmup_steps"]
-        total = max(self.result["steps"], warmup + 1)
-        return build.build_optimizer(self.config, total, warmup)
+        """Its optimiser."""
+        return build.build_optimizer(self.config, self.budget(), lambda line: None)
+
+    def order(self) -> Order:
+        """Which rows made up which of its steps."""
+        batch_size = self.config["train"]["batch_size"]
+        return self.task.order(batch_size=batch_size, seed=self.config["seed"])
+
+    def budget(self) -> Budget:
+        """What it was given to spend."""
+        return build.build_budget(self.config, self.task, self.order())
 
     def initializer(self, placement: Placement) -> Any:
         """The function that makes its train state, see `make_initializer`."""
@@ -56,6 +64,7 @@ class Run:
             placement,
             seed=self.config["seed"],
             ema=self.config["train"]["ema_decay"] > 0,
+            parameter_dtype=build.DTYPES[self.config["train"]["parameter_dtype"]],
         )
 
 
@@ -119,7 +128,7 @@ def restore_variables(run: Run, which: str, placement: Placement) -> tuple[Any, 
 
     batch_size = run.config["train"]["batch_size"]
     arrays = jax.tree.map(abstract, dict(run.task.arrays))
-    rows = abstract(run.task.splits["train"][:batch_size])
+    rows = abstract(first_batch(run.task, batch_size))
     shapes = jax.eval_shape(run.initializer(placement), arrays, rows)
     state, _ = checkpoints.restore(jax.tree.map(abstract, shapes), which)
     checkpoints.close()
@@ -164,11 +173,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 def _build_task(
     folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Task:
-    replays = config["data"]["replays"]
-    if replays and not Path(replays).expanduser().exists():
+    given = config["data"].get("replays") or config["data"].get("corpus")
+    if given and not Path(given).expanduser().exists():
         raise InputError(
-            f"the data of the run {folder} is gone: there is no {replays}; put the "
-            "replays back, or call from the folder that the path starts in"
+            f"the data of the run {folder} is gone: there is no {given}; put it back, "
+            "or call from the folder that the path starts in"
         )
     try:
         task = build.build_task(config, lambda line: None)
@@ -181,6 +190,6 @@ def _build_task(
     if was != now:
         raise InputError(
             f"the data of the run {folder} has changed: its fingerprint was "
-            f"{str(was)[:12]} and is now {str(now)[:12]}; put the same replays back"
+            f"{str(was)[:12]} and is now {str(now)[:12]}; put the same data back"
         )
     return task

@@ -1,0 +1,136 @@
+"""Builds the language-modelling task: a corpus in, `Task` out."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbench.data.corpus.read import Corpus
+from jaxbench.data.corpus.windows import (
+    RandomWindows,
+    SequentialChunks,
+    byte_counts,
+    consecutive_windows,
+    unigram_nats,
+)
+from jaxbench.errors import InputError, nearest
+from jaxbench.tasks.pile.loss import byte_loss, summarize
+from jaxbench.tasks.pile.modules import BYTES, ByteEncoder, ByteHead, ByteTable
+from jaxbench.tasks.task import Batch, Order, Task
+
+SAMPLERS: dict[str, Callable[..., Order]] = {
+    "random": RandomWindows,
+    "sequential": SequentialChunks,
+}
+
+
+def build(
+    corpus: Corpus,
+    *,
+    protocol: str,
+    width: int,
+    window: int = 512,
+    sampler: str = "random",
+    validation_bytes: int = 2_000_000,
+    dtype: Any = jnp.float32,
+) -> Task:
+    """The task of predicting each byte of a text from those before it.
+
+    Training windows are `window` + 1 bytes, inputs and targets one apart, from a zero
+    state. Validation cuts the first `validation_bytes` of the held-out split into
+    windows; of each, the byte before it is the first input, so every byte is a target
+    once and no state is carried. The test split, cut alike, is for `jaxbench score`.
+
+    Args:
+      corpus: bytes and splits.
+      protocol: "clean" or "compat"; the recipe sets what differs, this is its name.
+      width: of the encoder's output.
+      window: bytes a model sees.
+      sampler: "random" offsets, or the "sequential" chunks of the Elman benchmark.
+      validation_bytes: scored bytes; 0 for the whole split.
+      dtype: compute type of the output product.
+
+    Raises:
+      InputError: a value out of its range, or a split shorter than a window.
+    """
+    if sampler not in SAMPLERS:
+        raise InputError(
+            f"data.sampler={sampler!r} is unknown; nearest: "
+            f"{nearest(sampler, SAMPLERS)}"
+        )
+    splits = {
+        name: consecutive_windows(
+            corpus.bytes_n, where, window=window, limit=validation_bytes
+        )
+        for name, where in corpus.splits.items()
+        if name != "train"
+    }
+    rows = splits["validation"]
+    table = ByteTable(width)
+    return Task(
+        name="pile",
+        protocol=protocol,
+        encoder=ByteEncoder(table),
+        head=ByteHead(table, dtype),
+        readout="all",
+        arrays={},
+        splits=splits,
+        order=functools.partial(
+            SAMPLERS[sampler], corpus.bytes_n, corpus.splits["train"], window=window
+        ),
+        gather=gather,
+        loss=byte_loss,
+        summarize=summarize,
+        primary="nats_per_byte",
+        maximize=False,
+        tokens_per_example=window,
+        floors=floors(corpus, rows),
+        source={
+            **corpus.source,
+            "protocol": protocol,
+            "options": {
+                "window": window,
+                "sampler": sampler,
+                "validation_bytes": int(np.count_nonzero(rows[:, 1:] >= 0)),
+            },
+        },
+    )
+
+
+def gather(arrays: Mapping[str, jax.Array], examples_bt: jax.Array) -> Batch:
+    """Inputs and targets of rows of bytes; -1 is padding, and only a target."""
+    del arrays
+    rows_bt = examples_bt.astype(jnp.int32)
+    return {
+        "bytes_bt": jnp.maximum(rows_bt[:, :-1], 0),
+        "target_bt": rows_bt[:, 1:],
+    }
+
+
+def floors(corpus: Corpus, rows: np.ndarray) -> dict[str, dict[str, float]]:
+    """What a model must beat on the scored bytes.
+
+    "uniform" gives all bytes the same probability; "unigram" that of the training
+    split, counted with one added to each byte.
+    """
+    train = byte_counts(corpus.bytes_n, corpus.splits["train"]) + 1.0
+    targets = rows[:, 1:]
+    scored = np.bincount(targets[targets >= 0], minlength=BYTES)
+    share = scored / scored.sum()
+    unigram = float(-np.sum(share * np.log(train / train.sum())))
+    best = float(unigram_nats(scored))
+    return {
+        "uniform": _both(math.log(BYTES)),
+        "unigram": _both(unigram) | {"accuracy": float(share[train.argmax()])},
+        "entropy of one byte": _both(best),
+    }
+
+
+def _both(nats: float) -> dict[str, float]:
+    return {"nats_per_byte": nats, "bits_per_byte": nats / math.log(2)}

@@ -1,0 +1,276 @@
+"""Byte-level language modelling: what is counted, what is scored, what is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import pile
+from jaxbench.bench import build
+from jaxbench.bench.check import check_values
+from jaxbench.data.corpus import Corpus
+from jaxbench.errors import InputError
+from jaxbench.models.build import build_stack, count_parameters
+from jaxbench.models.model import Model
+from jaxbench.tasks.pile import language
+from jaxbench.tasks.pile.loss import byte_loss, summarize
+from jaxbench.tasks.pile.text import SEPARATOR, Writer, check_prompt
+from jaxbench.training.loop import score
+from jaxbench.training.programs import (
+    Placement,
+    compile_programs,
+    evaluation_batches,
+    make_initializer,
+)
+
+WINDOW = 16
+
+
+def corpus(size: int = 4000, held_out: int = 1003) -> Corpus:
+    generator = np.random.default_rng(0)
+    text = generator.choice(
+        np.frombuffer(b"abcde \x1e", np.uint8),
+        size,
+        p=[0.4, 0.2, 0.1, 0.1, 0.05, 0.1, 0.05],
+    )
+    first = size - 2 * held_out
+    splits = {
+        "train": (0, first),
+        "validation": (first, first + held_out),
+        "test": (first + held_out, size),
+    }
+    return Corpus(text, splits, {"source": "corpus", "fingerprint": "0" * 64})
+
+
+def task(**overrides):
+    settings = dict(protocol="clean", width=16, window=WINDOW, validation_bytes=0)
+    return language.build(corpus(), **(settings | overrides))
+
+
+def model_of(made, backbone="gru", width=16):
+    stack = build_stack(backbone, width=width, depth=1)
+    return Model(encoder=made.encoder, stack=stack, head=made.head, readout="all")
+
+
+# --- every byte once -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [1, 7, 16, 1002])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_every_held_out_byte_is_a_target_once(window, split):
+    text = corpus()
+    rows = task(window=window).splits[split]
+    start, stop = text.splits[split]
+    targets = rows[:, 1:]
+    np.testing.assert_array_equal(targets[targets >= 0], text.bytes_n[start:stop])
+    inputs = rows[:, :-1][targets >= 0]
+    before = np.concatenate([[0x1E], text.bytes_n[start : stop - 1]])
+    np.testing.assert_array_equal(inputs, before)
+
+
+def test_the_score_counts_every_byte_of_the_file_and_is_its_likelihood():
+    """Through the real evaluation program, padding and all, against a plain sum."""
+    made = task()
+    model = model_of(made)
+    optimizer = build.build_optimizer(
+        resolved("gru,size=1m,budget=10steps"), BUDGET, print
+    )
+    placement = Placement.over_all_devices(8)
+    initialize = make_initializer(model, made, optimizer, placement, seed=0, ema=False)
+    programs = compile_programs(
+        model,
+        made,
+        optimizer,
+        initialize,
+        placement,
+        batch_size=8,
+        steps_per_dispatch=1,
+        batches_per_evaluation=3,
+        ema_decay=0.0,
+    )
+    first = made.order(batch_size=8, seed=0).steps(0, 1, 1)[0]
+    state = initialize({}, first)
+    validation = evaluation_batches(made.splits["validation"], programs, placement)
+    metrics = score(state, {}, made, programs, validation)
+    assert metrics["bytes"] == 1003
+
+    total = 0.0
+    for row in made.splits["validation"]:
+        length = int((row[1:] >= 0).sum())
+        given = jnp.asarray(row[None, :length], jnp.int32)
+        logits, _ = model.apply(state.evaluation_variables(), {"bytes_bt": given})
+        p_tv = np.asarray(jax.nn.softmax(logits[0]), np.float64)
+        np.testing.assert_allclose(p_tv.sum(-1), 1, rtol=1e-5)
+        total -= np.log(p_tv[np.arange(length), row[1 : length + 1]]).sum()
+    assert metrics["nats_per_byte"] == pytest.approx(total / 1003, rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(total / 1003 / math.log(2))
+
+
+def test_probabilities_of_all_bytes_sum_to_one():
+    made = task()
+    model = model_of(made)
+    batch = made.gather({}, jnp.asarray(made.splits["validation"][:2]))
+    variables = model.init(jax.random.key(0), batch)
+    logits, _ = model.apply(variables, batch)
+    assert logits.shape == (2, WINDOW, 256) and logits.dtype == jnp.float32
+    sums = np.exp(np.asarray(logits, np.float64)).sum(-1)
+    loss, _ = byte_loss(logits, batch | {"weight_b": jnp.ones(2)})
+    chosen = np.take_along_axis(
+        np.asarray(logits), np.asarray(batch["target_bt"])[..., None], -1
+    )[..., 0]
+    assert float(loss) == pytest.approx(float((np.log(sums) - chosen).mean()), rel=1e-5)
+
+
+# --- oracle, constant, floors ----------------------------------------------------
+
+
+def test_an_oracle_reaches_zero_and_the_floors_are_what_a_constant_scores():
+    made = task()
+    rows = jnp.asarray(made.splits["validation"])
+    batch = made.gather({}, rows) | {"weight_b": jnp.ones(len(rows))}
+    target = jnp.maximum(batch["target_bt"], 0)
+    _, sums = byte_loss(1e4 * jax.nn.one_hot(target, 256), batch)
+    oracle = summarize(jax.device_get(sums))
+    assert oracle["nats_per_byte"] == 0 and oracle["accuracy"] == 1
+
+    shape = (*target.shape, 256)
+    _, sums = byte_loss(jnp.zeros(shape), batch)
+    uniform = summarize(jax.device_get(sums))["nats_per_byte"]
+    assert uniform == pytest.approx(made.floors["uniform"]["nats_per_byte"], rel=1e-5)
+    counts = np.bincount(corpus().bytes_n[:1994], minlength=256) + 1.0
+    logits = jnp.broadcast_to(jnp.log(counts / counts.sum()), shape)
+    _, sums = byte_loss(logits, batch)
+    unigram = summarize(jax.device_get(sums))
+    floor = made.floors["unigram"]
+    assert unigram["nats_per_byte"] == pytest.approx(floor["nats_per_byte"], rel=1e-5)
+    assert unigram["accuracy"] == pytest.approx(floor["accuracy"])
+    best = made.floors["entropy of one byte"]["nats_per_byte"]
+    assert best <= floor["nats_per_byte"]
+
+
+def test_quarters_of_the_window_add_up():
+    made = task()
+    rows = jnp.asarray(made.splits["validation"][:-1])
+    batch = made.gather({}, rows) | {"weight_b": jnp.ones(len(rows))}
+    logits = jax.random.normal(jax.random.key(0), (*batch["target_bt"].shape, 256))
+    _, sums = byte_loss(logits, batch)
+    metrics = summarize(jax.device_get(sums))
+    quarters = [metrics[f"nats_per_byte/quarter_{i}"] for i in (1, 2, 3, 4)]
+    assert np.mean(quarters) == pytest.approx(metrics["nats_per_byte"], rel=1e-5)
+
+
+def test_padding_counts_nothing():
+    made = task()
+    row = jnp.asarray(made.splits["validation"][-1:])
+    assert (row < 0).any()
+    batch = made.gather({}, row) | {"weight_b": jnp.ones(1)}
+    logits = jax.random.normal(jax.random.key(0), (1, WINDOW, 256))
+    changed = jnp.where((batch["target_bt"] < 0)[..., None], 7.0, logits)
+    assert byte_loss(logits, batch)[0] == byte_loss(changed, batch)[0]
+
+
+# --- the model -------------------------------------------------------------------
+
+
+def test_input_and_output_share_one_table():
+    made = task()
+    model = model_of(made)
+    batch = made.gather({}, jnp.asarray(made.splits["validation"][:2]))
+    params = model.init(jax.random.key(0), batch)["params"]
+    stack = count_parameters(params["stack"])
+    assert count_parameters(params) == stack + 256 * 16
+    assert "head" not in params
+
+
+def test_the_step_form_writes_what_the_whole_window_says():
+    made = task()
+    model = model_of(made, "mamba2")
+    batch = made.gather({}, jnp.asarray(made.splits["validation"][1:2]))
+    variables = model.init(jax.random.key(0), batch)
+    logits, _ = model.apply(variables, batch)
+    writer = Writer(model, variables, temperature=0)
+    for byte, expected in zip(np.asarray(batch["bytes_bt"][0]), logits[0], strict=True):
+        drawn = writer(int(byte))
+        np.testing.assert_allclose(writer.logits_v, expected, atol=2e-5)
+        assert drawn == int(jnp.argmax(expected))
+    again = bytes(writer.go_on(b"abc", 9))
+    writer.restart()
+    fresh = bytes(writer.go_on(b"abc", 9))
+    assert len(again) == len(fresh) == 9
+    whole = model.apply(
+        variables,
+        {"bytes_bt": jnp.asarray(list(SEPARATOR + b"abc" + fresh[:8]))[None]},
+    )[0][0]
+    assert fresh == bytes(np.asarray(jnp.argmax(whole, -1))[3:].tolist())
+
+
+def test_draws_repeat_with_their_seed_and_prompts_are_bytes():
+    made = task()
+    model = model_of(made)
+    batch = made.gather({}, jnp.asarray(made.splits["validation"][:1]))
+    variables = model.init(jax.random.key(0), batch)
+
+    def write(seed):
+        return bytes(Writer(model, variables, seed=seed).go_on(b"", 20))
+
+    assert write(1) == write(1) != write(2)
+    with pytest.raises(InputError, match="must be bytes, not str"):
+        check_prompt("text")
+    with pytest.raises(InputError, match="temperature=-1 must be 0 or more"):
+        Writer(model, variables, temperature=-1)
+
+
+# --- the recipe ------------------------------------------------------------------
+
+
+def resolved(text: str = "gru") -> dict:
+    return json.loads(pile.get_config(text).to_json())
+
+
+BUDGET = build.read_budget("10steps", batch_size=8, tokens_per_example=WINDOW)
+
+
+def test_batches_are_the_same_for_every_backbone():
+    one, other = task(width=16), task(width=64)
+    for step in (0, 5):
+        np.testing.assert_array_equal(
+            one.order(batch_size=4, seed=3).steps(step, 2, 2),
+            other.order(batch_size=4, seed=3).steps(step, 2, 2),
+        )
+
+
+def test_a_width_takes_the_place_of_the_size():
+    config = resolved("gru,width=32")
+    assert config["model"]["size"] == "" and config["model"]["width"] == 32
+    check_values(config)
+    assert build.build_backbone(config).width == 32
+
+
+def test_compat_takes_over_the_originals_training():
+    train = resolved("e61,protocol=compat")["train"]
+    assert train["schedule"] == "oscillating" and train["learning_rate"] == 3e-4
+    assert train["parameter_dtype"] == "bfloat16" and train["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("gru,budget=0min", r"budget='0min' must be more than nothing"),
+        ("gru,budget=600", r"budget='600' needs a unit"),
+        ("gru,size=2m", r"size='2m' is unknown; nearest: .*1m"),
+        ("gru,size=1m,width=64", "both say how wide"),
+        ("gru,size=", "width=0 must be positive; set it or model.size"),
+        ("gru,sampler=shuffled", "sampler='shuffled' is unknown"),
+        ("gru,warmup_fraction=1", r"warmup_fraction=1.0 must lie in \[0, 1\)"),
+        ("gru,max_skips=-1", "max_skips=-1 must not be negative"),
+    ],
+)
+def test_values_no_run_could_use_are_one_line(text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        check_values(resolved(text))
+    assert "\n" not in str(caught.value)

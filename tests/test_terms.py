@@ -1,0 +1,80 @@
+"""What results are told as: names, units, sizes, and the tables that use them."""
+
+from __future__ import annotations
+
+import boards
+import pile_boards
+import pytest
+from rich.console import Console
+
+from jaxbench.bench.report import print_result
+from jaxbench.bench.speed_tables import throughput_table
+from jaxbench.bench.terms import data_name, seen_bytes, terms, text_size
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (999, "999 B"), (2560, "2.6 kB"), (49_987_584, "50.0 MB")],
+)
+def test_sizes_of_text_are_powers_of_ten(count, shown):
+    assert text_size(count) == shown
+
+
+def test_seen_bytes_are_examples_of_a_window():
+    result = pile_boards.result(steps=10)
+    assert seen_bytes(result) == 10 * pile_boards.BATCH * pile_boards.WINDOW
+    for broken in ({"data": None}, {"data": {"options": {}}}, {"examples": None}):
+        assert seen_bytes(result | broken) is None
+
+
+def test_data_is_called_by_kind_and_name():
+    assert data_name({"source": "corpus", "name": "a.xz"}) == "corpus a.xz"
+    name = "Python 3.11.7 standard library"
+    assert data_name({"source": "python", "name": name}) == name
+    assert data_name({"source": "replays"}) == "replays" and data_name({}) == ""
+
+
+def test_tasks_that_nobody_knows_have_plain_terms():
+    assert terms("mqar").name("accuracy") == "accuracy"
+    assert terms("mqar").speed({"steps_per_s": 2.0}) == "2.0 steps/s"
+    assert terms("pile").speed({"tokens_per_s": None}) == ""
+
+
+def test_a_language_run_is_told_in_bytes(capsys, tmp_path):
+    skips = {"count": 2, "first_step": 7}
+    print_result(pile_boards.result("e61", 1.25, skips=skips), tmp_path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "nats/byte" in out and "nats_per_byte" not in out
+    assert "nats/byte, quarter 4" in out and "floor: unigram" in out
+    assert "3,000 steps, 49.2 MB of text, 100,000,000 parameters" in out
+    assert "(width 640, depth 20), 2 updates skipped, the first at step 7" in out
+    assert "81,783 bytes/s on H200, data: corpus classics100.xz" in out
+
+
+def test_a_run_from_before_is_told_as_it_was(capsys, tmp_path):
+    print_result(boards.result("gru", 1.1), tmp_path)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "2,000 steps, 128,000 examples, 200,003 parameters, 40.0 steps/s" in out
+    assert "data: replays" in out
+
+
+def test_training_speed_of_text_is_in_bytes():
+    steady = {
+        "device": {"kind": "cpu"},
+        "steps_per_s": 2.0,
+        "examples_per_s": 64.0,
+        "compile_seconds": 1.0,
+        "flops_per_step": None,
+        "flops_per_step_compiler": None,
+        "bytes_per_step": None,
+        "matmul_fraction": None,
+        "bandwidth_fraction": None,
+    }
+    rows = [("old", steady), ("new", steady | {"tokens_per_s": 32_768.0})]
+    console = Console(width=140, record=True, file=None, quiet=True)
+    table = throughput_table(rows, rate=terms("pile").rate)
+    headers = [column.header for column in table.columns]
+    assert headers[:3] == ["backbone", "bytes/s", "steps/s"]
+    console.print(table)
+    assert list(table.columns[0].cells) == ["new", "old"]
+    assert list(table.columns[1].cells) == ["32,768", "-"]
