@@ -1,4 +1,4 @@
-"""From runs to sections: one ranking for each task, protocol and data."""
+"""From runs to sections: one ranking for each task, protocol, data and budget."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from jaxbench.bench import statistics
-from jaxbench.bench.leaderboard.notes import section_notes
+from jaxbench.bench.leaderboard.budget import Budget
 from jaxbench.bench.leaderboard.read import FAILURES, Run, numbers
+from jaxbench.bench.terms import Terms, terms
 from jaxbench.models.zoo import FAMILIES, ROWS
 
 OTHER_FAMILY = "patterns"
@@ -56,13 +57,13 @@ class Row:
 
     def median(self, *keys: str) -> float | None:
         """Median over the runs that ended well."""
-        return _median(run.number(*keys) for run in self.scored)
+        return median(run.number(*keys) for run in self.scored)
 
     def fact(self, *keys: str) -> float | None:
         """As `median`, from failed runs where no run ended well."""
         found = self.median(*keys)
         return (
-            _median(run.number(*keys) for run in self.runs) if found is None else found
+            median(run.number(*keys) for run in self.runs) if found is None else found
         )
 
     def scores(self, which: str = "best") -> list[float]:
@@ -91,7 +92,7 @@ class Row:
     def speed(self, *keys: str) -> float | None:
         """Median over the runs that ended well on `device`."""
         here = [run for run in self.scored if run.device == self.device]
-        return _median(run.number(*keys) for run in here)
+        return median(run.number(*keys) for run in here)
 
     def representative(self) -> Run | None:
         """The run whose score is nearest the median: a real run for curves."""
@@ -113,7 +114,7 @@ class Section:
       sweeps: runs of the learning-rate search by backbone.
       left_out: runs of a seed that is there already, with what was kept.
       unreadable: files without a run in them.
-      notes: sentences about what may be claimed.
+      ranking_notes: what the numbers of seeds allow, in sentences.
     """
 
     key: Key
@@ -126,7 +127,17 @@ class Section:
     sweeps: dict[str, list[Run]]
     left_out: list[tuple[Run, str]]
     unreadable: list[Run]
-    notes: list[str]
+    ranking_notes: list[str]
+
+    @property
+    def terms(self) -> Terms:
+        """What its task calls things."""
+        return terms(self.key.task)
+
+    @property
+    def metric_name(self) -> str:
+        """The metric that ranks, for people."""
+        return self.terms.name(self.metric)
 
     @property
     def failures(self) -> list[Run]:
@@ -143,6 +154,10 @@ class Section:
     def data(self) -> dict[str, Any]:
         """What a run says about the data; empty where none knows."""
         return next((run.get("data") for run in self.runs if run.get("data")), {})
+
+    def row_of(self, backbone: str) -> Row | None:
+        """The first row of a backbone."""
+        return next((row for row in self.rows if row.backbone == backbone), None)
 
     def heads(self) -> list[str]:
         """Parts of the metric that ranks ("loss/buttons", ...), as results order it."""
@@ -202,6 +217,7 @@ class Key:
       source: "replays", "simulated", ...
       fingerprint: digest of the data and of how examples are cut from it.
       options: how examples are cut, as JSON.
+      budget: what each run had to train with, where the task holds that equal.
     """
 
     task: str
@@ -209,29 +225,35 @@ class Key:
     source: str
     fingerprint: str
     options: str
+    budget: Budget
 
     @classmethod
     def of(cls, run: Run) -> Key:
-        """The key of a run that knows its data."""
+        """The key of a run, as far as it knows."""
         return cls(
             run.text("task"),
             run.text("protocol"),
             run.text("data", "source"),
             run.text("data", "fingerprint"),
             json.dumps(run.get("data", "options") or {}, sort_keys=True),
+            Budget.of(run),
         )
+
+    def data(self) -> tuple[str, str, str]:
+        """What tells data apart."""
+        return self.source, self.fingerprint, self.options
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
     """Sorts runs into rankings; every run lands in exactly one of them.
 
-    Runs that failed before they knew their data join the ranking of their task and
-    protocol, the one of their own folder first.
+    Runs that failed before they knew their data or took a step join a ranking that
+    agrees with what they know, the one of their own folder first.
     """
     groups: dict[Key, list[Run]] = {}
     homeless = []
     for run in runs:
-        if run.get("data"):
+        if run.get("data") and Budget.of(run).whole:
             groups.setdefault(Key.of(run), []).append(run)
         else:
             homeless.append(run)
@@ -242,17 +264,24 @@ def sections(runs: Sequence[Run]) -> list[Section]:
 
 
 def _home(run: Run, groups: dict[Key, list[Run]]) -> Key:
-    """The ranking a run without data belongs to."""
+    """The ranking that a run belongs to which does not know all of its key."""
 
     def likeness(key: Key) -> tuple[int, int]:
         same_folder = sum(other.source == run.source for other in groups[key])
         return same_folder, len(groups[key])
 
-    asked = run.text("task"), run.text("protocol")
+    own = Key.of(run)
     fits = [
-        key for key in groups if not run.content or (key.task, key.protocol) == asked
+        key
+        for key in groups
+        if not run.content
+        or (
+            (key.task, key.protocol) == (own.task, own.protocol)
+            and (not run.get("data") or key.data() == own.data())
+            and own.budget.agrees(key.budget)
+        )
     ]
-    return max(fits, key=likeness) if fits else Key.of(run)
+    return max(fits, key=likeness) if fits else own
 
 
 def _section(key: Key, runs: list[Run]) -> Section:
@@ -281,7 +310,7 @@ def _section(key: Key, runs: list[Run]) -> Section:
     for run in sorted(readable, key=lambda r: (r.backbone, r.shown)):
         if run.is_sweep:
             sweeps.setdefault(run.backbone, []).append(run)
-    section = Section(
+    return Section(
         key=key,
         metric=metric,
         maximize=maximize,
@@ -292,10 +321,8 @@ def _section(key: Key, runs: list[Run]) -> Section:
         sweeps=sweeps,
         left_out=left_out,
         unreadable=unreadable,
-        notes=[],
+        ranking_notes=list(ranking.notes),
     )
-    section.notes = section_notes(section, list(ranking.notes))
-    return section
 
 
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[tuple[Run, str]]]:
@@ -350,6 +377,7 @@ def _floors(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
     return {}
 
 
-def _median(values: Iterable[float | int | None]) -> float | None:
+def median(values: Iterable[float | int | None]) -> float | None:
+    """The median of what is there; None where nothing is."""
     found = [value for value in values if value is not None]
     return average.median(found) if found else None

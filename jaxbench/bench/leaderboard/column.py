@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxbench.bench.leaderboard.board import Row
+from jaxbench.bench.terms import text_size
 
 Value = Callable[[Row], Any]
 
@@ -73,7 +74,13 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": lambda value: f"{100 * value:.1f} %",
     "count": lambda value: f"{value:,.0f}",
     "bytes": _bytes,
+    "text size": text_size,
     "rate": _significant,
     "ms": lambda value: f"{value:.2f}",
     "interval": lambda ends: f"{ends[0]:.4f} to {ends[1]:.4f}",
 }
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxbench.bench.leaderboard import costs
 from jaxbench.bench.leaderboard.board import Row, Section
 from jaxbench.bench.leaderboard.column import VIEWS, Column, Value
 from jaxbench.bench.leaderboard.read import finite
+from jaxbench.bench.leaderboard.task_board import Shown
+from jaxbench.bench.leaderboard.tasks import task_board
 
 
 def columns(section: Section) -> list[Column]:
@@ -16,11 +17,8 @@ def columns(section: Section) -> list[Column]:
         *_identity(),
         *_quality(section),
         *_metrics(section),
-        *costs.size(),
-        *costs.speed(section),
-        *costs.memory(),
-        *costs.latency(),
-        *_origin(),
+        *task_board(section).columns(section),
+        *_origin(section),
     ]
     return [
         c
@@ -89,7 +87,7 @@ def _quality(section: Section) -> list[Column]:
     return [
         Column(
             "best_median",
-            f"{section.metric}, best",
+            f"{section.metric_name}, best",
             "score",
             lambda row: row.score(),
             ("overview", "quality"),
@@ -129,7 +127,7 @@ def _quality(section: Section) -> list[Column]:
         ),
         Column(
             "last_median",
-            "last",
+            _last_title(section),
             "score",
             lambda row: row.score("last"),
             ("overview", "quality"),
@@ -141,14 +139,20 @@ def _quality(section: Section) -> list[Column]:
     ]
 
 
+def _last_title(section: Section) -> str:
+    """Short where the metric has no unit that must be said again."""
+    name = section.metric_name
+    return "last" if name == section.metric else f"{name}, last"
+
+
 def _gain(section: Section, floor: str) -> Column:
     return Column(
         f"gain_{floor}",
         f"over {floor.replace('_', '-')}",
         "percent",
         lambda row: section.gain(row, floor),
-        ("overview", "quality") if floor == "copy_previous" else ("quality",),
-        f"how much of the {section.metric} of the floor “{floor}” is saved",
+        ("overview",) * (floor == task_board(section).floor) + ("quality",),
+        f"how much of the {section.metric_name} of the floor “{floor}” is saved",
         "high",
     )
 
@@ -159,51 +163,27 @@ def _metrics(section: Section) -> list[Column]:
     for row in section.rows:
         for run in row.scored:
             names |= dict.fromkeys(run.metrics())
-    heads = section.heads()
     return [
-        _metric(section, name, name in heads)
+        _metric(name, task_board(section).metric(section, name))
         for name in names
         if name not in (section.metric, "objective")
     ]
 
 
-def _metric(section: Section, name: str, is_head: bool) -> Column:
-    group, _, part = name.partition("/")
-    ratio = group in ("accuracy", "f1", "change") and part != "frames"
-    views: tuple[str, ...] = ()
-    if name in ("f1/buttons_micro", "change/any"):
-        views = ("overview", "heads", "changes")
-    elif is_head or group == "f1":
-        views = ("heads",)
-    elif group == "change" and ratio:
-        views = ("changes",)
-    better = "high" if ratio or section.maximize else "low"
+def _metric(name: str, shown: Shown) -> Column:
     return Column(
         name,
-        TITLES.get(name, part if group in ("change", section.metric) else name),
-        "percent" if ratio else "score",
+        shown.title,
+        shown.kind,
         lambda row: row.median("best", "metrics", name),
-        views,
-        ABOUT.get(name, ""),
-        better if ratio or is_head else "",
+        shown.views,
+        shown.about,
+        shown.better,
         lambda metrics: metrics.get(name),
     )
 
 
-TITLES = {
-    "f1/buttons_micro": "button F1",
-    "f1/buttons_macro": "F1, macro",
-    "change/any": "change acc.",
-}
-ABOUT = {
-    "f1/buttons_micro": "F1 over all button presses",
-    "f1/buttons_macro": "mean of the buttons' F1",
-    "change/any": "all six groups right on frames where the player changed any; "
-    "repeating the previous input scores 0",
-}
-
-
-def _origin() -> list[Column]:
+def _origin(section: Section) -> list[Column]:
     def reason(row: Row) -> Any:
         return (
             "; ".join(f"{r.status}: {r.reason}" for r in row.runs if not r.ok) or None
@@ -224,7 +204,7 @@ def _origin() -> list[Column]:
             "examples",
             "count",
             lambda row: row.fact("examples"),
-            ("speed",),
+            ("speed",) if section.terms.counts_examples else (),
         ),
         Column("device", "device", "text", lambda row: row.device or None),
         Column("reason", "reason", "text", reason),

@@ -1,4 +1,4 @@
-"""The columns about size, speed, memory and latency."""
+"""The columns about size, speed and memory, which every task has."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from jaxbench.bench.leaderboard.board import Row, Section
 from jaxbench.bench.leaderboard.column import Column, Value
 
 
-def size() -> list[Column]:
+def size(section: Section) -> list[Column]:
     """Parameters and state."""
+    token = section.terms.token
     return [
         Column(
             "params_total",
@@ -35,7 +36,7 @@ def size() -> list[Column]:
             "bytes",
             lambda row: row.fact("state_bytes"),
             ("memory",),
-            "what one stream carries from frame to frame",
+            f"what one stream carries from {token} to {token}",
             "low",
         ),
     ]
@@ -45,21 +46,24 @@ def speed(section: Section) -> list[Column]:
     """Rates of training; those that all rows have are shown."""
     # Steady rates are shown where all rows have them, so that one column compares.
     steady = section.steady()
+    quoted, unit = section.terms.rate
+    titles = {quoted: unit}
+    shown_too = {quoted, "steps_per_s"}
+    if section.terms.counts_examples:
+        shown_too.add("examples_per_s")
     found = []
     for prefix, keys, shown, about in (
         ("", (), not steady, "whole run, without compilation"),
         ("steady_", ("steady",), steady, "steady state"),
     ):
-        for name, views in (
-            ("steps_per_s", ("overview", "speed")),
-            ("examples_per_s", ("speed",)),
-            ("tokens_per_s", ()),
-        ):
+        for name in ("steps_per_s", "examples_per_s", "tokens_per_s"):
+            views = ("overview",) * (name == quoted)
+            views += ("speed",) * (name in shown_too)
             path = ("throughput", *keys, name)
             found.append(
                 Column(
                     prefix + name,
-                    name.replace("_per_", "/"),
+                    titles.get(name, name.replace("_per_", "/")),
                     "rate",
                     _speed_of(*path),
                     views if shown else (),
@@ -82,14 +86,14 @@ def speed(section: Section) -> list[Column]:
     seconds = [
         Column(
             f"{part}_seconds",
-            f"{part} s",
+            f"{part.replace('_', ' ')} s",
             "rate",
-            _speed_of("seconds", part),
+            _seconds_of(part),
             ("speed",),
-            f"seconds of {part}, median over seeds",
+            f"seconds of {part.replace('_', ' ')}, median over seeds",
             "low",
         )
-        for part in ("startup", "compile", "train", "eval")
+        for part in ("startup", "compile", "first_steps", "train", "eval")
     ]
     bandwidth = Column(
         "bandwidth_fraction",
@@ -105,6 +109,13 @@ def speed(section: Section) -> list[Column]:
 
 def _speed_of(*keys: str) -> Value:
     return lambda row: row.speed(*keys)
+
+
+def _seconds_of(part: str) -> Value:
+    # Where the first steps are not timed apart they take no seconds of their own.
+    if part == "first_steps":
+        return lambda row: row.speed("seconds", part) or None
+    return _speed_of("seconds", part)
 
 
 def memory() -> list[Column]:
@@ -154,62 +165,3 @@ def memory() -> list[Column]:
             "low",
         ),
     ]
-
-
-def latency() -> list[Column]:
-    """Time of one frame, and whether that makes 60 fps."""
-
-    def time(mode: str, name: str) -> Value:
-        if name == "max_ms":
-            return lambda row: max(_latencies(row, mode, name), default=None)
-        return lambda row: row.speed("latency", mode, name)
-
-    def verdict(row: Row) -> Any:
-        found = [
-            run.get("latency", "step", "makes_60fps")
-            for run in row.runs
-            if run.get("latency", "step")
-        ]
-        return ("yes" if all(found) else "no") if found else None
-
-    modes = {"step": "streaming", "window": "30-frame window"}
-    return [
-        *(
-            Column(
-                f"latency_{mode}_{name}",
-                f"{name.removesuffix('_ms')} ms"
-                + (", window" if mode == "window" else ""),
-                "ms",
-                time(mode, name),
-                ("overview", "latency")
-                if (mode, name) == ("step", "p99_ms")
-                else ("latency",),
-                f"one frame, batch 1, {about}, policy heads included",
-                "low",
-            )
-            for mode, about in modes.items()
-            for name in ("p50_ms", "p99_ms", "max_ms")
-        ),
-        Column(
-            "makes_60fps",
-            "60 fps",
-            "text",
-            verdict,
-            ("overview", "latency"),
-            "p99 of the streaming step below 16.7 ms",
-        ),
-        Column(
-            "share_of_frame",
-            "of a frame",
-            "percent",
-            lambda row: row.speed("latency", "step", "share_of_frame"),
-            ("latency",),
-            "p99 over a frame's 16.7 ms",
-            "low",
-        ),
-    ]
-
-
-def _latencies(row: Row, mode: str, name: str) -> list[float]:
-    found = (run.number("latency", mode, name) for run in row.scored)
-    return [value for value in found if value is not None]

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from jaxbench.bench.leaderboard import published
-from jaxbench.bench.leaderboard.board import Row, Section
-from jaxbench.bench.leaderboard.column import show
-from jaxbench.bench.leaderboard.notes import plural
+from jaxbench.bench.leaderboard.board import Section
+from jaxbench.bench.leaderboard.column import plural, show
 from jaxbench.bench.leaderboard.read import Run
-
-Table = tuple[list[str], list[list[str]]]
+from jaxbench.bench.leaderboard.task_board import Table
+from jaxbench.bench.leaderboard.tasks import task_board
+from jaxbench.bench.terms import data_name, text_size
 
 
 def title(section: Section) -> str:
-    """Task and protocol."""
-    return f"{section.key.task}, {section.key.protocol} protocol"
+    """Task and protocol, and what budget is equal, where one is."""
+    key = section.key
+    parts = [key.task, f"{key.protocol} protocol", key.budget.name]
+    return ", ".join(filter(None, parts))
+
+
+def which_data(section: Section, unknown: str) -> str:
+    """Source, name and digest of the data."""
+    name = data_name(section.data()) or unknown
+    return f"{name} {section.key.fingerprint[:12]}".strip()
+
+
+def tells_apart(section: Section, unknown: str) -> str:
+    """What distinguishes a ranking from others of its title."""
+    device = section.key.budget.device
+    return which_data(section, unknown) + (f", {device}" if device else "")
+
+
+def what_differs(sections: Sequence[Section]) -> str:
+    """Why there are several rankings."""
+    parts = ["task", "protocol", "data"]
+    budgets = [section.key.budget for section in sections]
+    if any(budget.unit for budget in budgets):
+        parts.append("budget")
+    if any(budget.device for budget in budgets):
+        parts.append("device")
+    return f"{', '.join(parts[:-1])} or {parts[-1]} differ"
 
 
 def summary(section: Section) -> list[str]:
@@ -41,21 +66,43 @@ def data_facts(section: Section) -> list[tuple[str, str]]:
     """Names and values about the data."""
     data, key = section.data(), section.key
     facts = [("source", key.source), ("fingerprint", key.fingerprint)]
+    if isinstance(data.get("documents"), int):
+        facts += _corpus_facts(data)
     splits = data.get("splits")
     for name, split in splits.items() if isinstance(splits, dict) else ():
-        if not isinstance(split, dict):
-            continue
-        games, parts = split.get("games"), []
-        if isinstance(games, list):
-            parts.append(plural(len(games), "game"))
-        for noun in ("examples", "frames"):
-            if isinstance(split.get(noun), int):
-                parts.append(f"{split[noun]:,} {noun}")
-        facts.append((name, ", ".join(parts)))
+        facts.append((name, _split_facts(split)))
     options = json.loads(key.options)
     text = ", ".join(f"{k}={json.dumps(v)}" for k, v in options.items())
     facts.append(("options", text))
     return [(name, value) for name, value in facts if value]
+
+
+def _corpus_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    parts = [str(data.get("name") or "unnamed")]
+    if isinstance(data.get("bytes"), int):
+        parts.append(text_size(data["bytes"]))
+    parts.append(plural(data["documents"], "document"))
+    facts = [("corpus", ", ".join(parts))]
+    skipped = data.get("skipped")
+    if isinstance(skipped, dict) and skipped:
+        facts.append(("left out", ", ".join(f"{k}: {v}" for k, v in skipped.items())))
+    return facts
+
+
+def _split_facts(split: Any) -> str:
+    """A split: games and examples, or a range of bytes."""
+    if isinstance(split, list) and [type(edge) for edge in split] == [int, int]:
+        start, stop = split
+        return f"bytes {start:,} to {stop:,} ({text_size(stop - start)})"
+    if not isinstance(split, dict):
+        return ""
+    games, parts = split.get("games"), []
+    if isinstance(games, list):
+        parts.append(plural(len(games), "game"))
+    for noun in ("examples", "frames"):
+        if isinstance(split.get(noun), int):
+            parts.append(f"{split[noun]:,} {noun}")
+    return ", ".join(parts)
 
 
 def origin_facts(section: Section, folders: Iterable[str]) -> list[tuple[str, str]]:
@@ -94,37 +141,21 @@ def seeds_table(section: Section) -> Table:
                     row.name,
                     show("count", run.seed),
                     run.status,
-                    *seed_facts(run),
+                    *seed_cells(section, run),
                     run.shown,
                 ]
             )
-    return ["backbone", "seed", "status", *SEED_FACTS, "folder"], lines
+    return ["backbone", "seed", "status", *seed_titles(section), "folder"], lines
 
 
-SEED_FACTS = (
-    "best",
-    "at step",
-    "last",
-    "steps",
-    "examples",
-    "steps/s",
-    "train s",
-    "peak memory",
-)
+def seed_titles(section: Section) -> list[str]:
+    """Headers of `seed_cells`."""
+    return [fact.title for fact in task_board(section).seed_facts]
 
 
-def seed_facts(run: Run) -> list[str]:
-    """Cells for `SEED_FACTS`."""
-    return [
-        show("score", run.score()),
-        show("count", run.number("best", "step")),
-        show("score", run.score("last")),
-        show("count", run.number("steps")),
-        show("count", run.number("examples")),
-        show("rate", run.number("throughput", "steps_per_s")),
-        show("rate", run.number("seconds", "train")),
-        show("bytes", run.number("memory", "peak_bytes")),
-    ]
+def seed_cells(section: Section, run: Run) -> list[str]:
+    """What the line of a seed says."""
+    return [fact.text(run) for fact in task_board(section).seed_facts]
 
 
 def memory_plan(run: Run) -> str:
@@ -183,55 +214,3 @@ def sweep_table(section: Section) -> Table:
             cells.append(", ".join(texts) + (" *" if rate == best else ""))
         lines.append(cells)
     return ["backbone", *(f"{rate:g}" for rate in rates)], lines
-
-
-PUBLISHED_HEADER = [
-    "backbone",
-    "their name",
-    "their place",
-    "their last",
-    "our place",
-    "our last",
-    "our best",
-    "their ms",
-    "our p99 (ms)",
-    "their batch, rate",
-    "remark",
-]
-
-
-def published_table(section: Section) -> Table:
-    """The published rows in their order, ours beside them."""
-    ours: dict[str, Row] = {}
-    for line in section.rows:
-        ours.setdefault(line.backbone, line)
-    lines = []
-    for place, (name, theirs) in enumerate(published.ROWS.items(), start=1):
-        row = ours.get(name)
-        lines.append(
-            [
-                name,
-                theirs.name,
-                str(place) if theirs.loss else "",
-                show("score", theirs.loss),
-                str(row.place.rank) if row and row.place else "",
-                show("score", row.score("last")) if row else "",
-                _score_or_status(row),
-                show("ms", theirs.latency_ms),
-                show("ms", row.speed("latency", "step", "p99_ms")) if row else "",
-                f"{theirs.batch}, {theirs.learning_rate:g}",
-                theirs.note,
-            ]
-        )
-    return list(PUBLISHED_HEADER), lines
-
-
-def _score_or_status(row: Row | None) -> str:
-    if row is None:
-        return "not on this board"
-    return show("score", row.score()) or row.status
-
-
-def has_published(section: Section) -> bool:
-    """Whether the published numbers belong beside this section."""
-    return section.key.task == "zelda" and section.key.protocol == "compat"

@@ -9,15 +9,18 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 
-from jaxbench.bench.leaderboard import facts, published
+from jaxbench.bench.leaderboard import facts
 from jaxbench.bench.leaderboard.board import Section
 from jaxbench.bench.leaderboard.column import VIEWS
 from jaxbench.bench.leaderboard.columns import columns
+from jaxbench.bench.leaderboard.notes import section_notes
 from jaxbench.bench.leaderboard.page_parts import items, plain, reason
 from jaxbench.bench.leaderboard.page_search import search
 from jaxbench.bench.leaderboard.page_table import board_table
 from jaxbench.bench.leaderboard.plot_parts import Plot
 from jaxbench.bench.leaderboard.plots import plots
+from jaxbench.bench.leaderboard.task_board import View
+from jaxbench.bench.leaderboard.tasks import task_board
 
 
 def page_text(sections: Sequence[Section], folders: Sequence[str]) -> str:
@@ -57,18 +60,15 @@ def _contents(sections: Sequence[Section]) -> str:
         return ""
     items = "".join(
         f'<li><a href="#s{i}">{escape(facts.title(s))}</a> '
-        f'<span class="muted">{escape(_which_data(s))}</span></li>'
+        '<span class="muted">'
+        f"{escape(facts.tells_apart(s, 'data unknown'))}</span></li>"
         for i, s in enumerate(sections, start=1)
     )
     return (
-        f"<nav><p>{len(sections)} rankings, because task, protocol or data differ:</p>"
+        f"<nav><p>{len(sections)} rankings, because "
+        f"{escape(facts.what_differs(sections))}:</p>"
         f"<ul>{items}</ul></nav>"
     )
-
-
-def _which_data(section: Section) -> str:
-    key = section.key
-    return f"{key.source or 'data unknown'} {key.fingerprint[:12]}".strip()
 
 
 def _section(section: Section, number: int, folders: Sequence[str]) -> str:
@@ -78,8 +78,8 @@ def _section(section: Section, number: int, folders: Sequence[str]) -> str:
         f'<section class="ranking" id="{name}">',
         f"<h2>{escape(facts.title(section))}</h2>",
         f'<p class="by">{escape(" · ".join(facts.summary(section)))} · '
-        f"{escape(_which_data(section))} · {escape(devices)}</p>",
-        f'<div class="claims"><ul>{items(section.notes)}</ul></div>',
+        f"{escape(facts.which_data(section, 'data unknown'))} · {escape(devices)}</p>",
+        f'<div class="claims"><ul>{items(section_notes(section))}</ul></div>',
         _controls(section, name),
         board_table(section, name),
         *_figures(plots(section, name)),
@@ -97,14 +97,11 @@ def _controls(section: Section, name: str) -> str:
     families = sorted({row.family for row in section.rows})
     statuses = sorted({run.status for row in section.rows for run in row.runs})
     found = columns(section)
-    views = [
-        view
-        for view in VIEWS
-        if any(view in c.views and len(c.views) < len(VIEWS) for c in found)
-    ]
     buttons = "".join(
-        f'<button type="button" value="{view}">{view.capitalize()}</button>'
-        for view in views
+        f'<button type="button" value="{view.key}">'
+        f"{view.button or view.key.capitalize()}</button>"
+        for view in (View("overview", ""), *task_board(section).views)
+        if any(view.key in c.views and len(c.views) < len(VIEWS) for c in found)
     )
     return (
         '<div class="bar">'
@@ -164,13 +161,14 @@ def _failures(section: Section) -> list[str]:
 
 
 def _published(section: Section) -> list[str]:
-    if not facts.has_published(section):
+    found = task_board(section).published(section)
+    if found is None:
         return []
-    header, lines = facts.published_table(section)
+    header, lines = found.table
     return [
         "<h3>The published numbers beside ours</h3>",
-        f'<div class="scroll">{plain(header, lines, numbers=range(2, 9))}</div>',
-        f"<ul>{items([*published.DIFFERENCES, published.LATENCY_NOTE])}</ul>",
+        f'<div class="scroll">{plain(header, lines, numbers=found.numbers)}</div>',
+        f"<ul>{items(found.remarks)}</ul>",
     ]
 
 

@@ -28,8 +28,8 @@ def search(section: Section) -> list[str]:
     )
     return [
         "<h3>Learning-rate search</h3>",
-        f"<p>Best validation {escape(section.metric)} at each rate; the best is set in "
-        "colour. These runs are not part of the ranking.</p>",
+        f"<p>Best validation {escape(section.metric_name)} at each rate; the best is "
+        "set in colour. These runs are not part of the ranking.</p>",
         f'<div class="scroll"><table class="plain"><thead><tr>{heads}'
         f"<th>curve</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>",
     ]

@@ -159,10 +159,15 @@ def _detail(section: Section, row: Row) -> str:
     if row.status == UNREADABLE:
         return f"<p>{escape(row.runs[0].reason)}</p>"
     lines = [
-        [show("count", run.seed), run.status, *facts.seed_facts(run), run.shown]
+        [
+            show("count", run.seed),
+            run.status,
+            *facts.seed_cells(section, run),
+            run.shown,
+        ]
         for run in row.runs
     ]
-    parts = [plain(["seed", "status", *facts.SEED_FACTS, "folder"], lines)]
+    parts = [plain(["seed", "status", *facts.seed_titles(section), "folder"], lines)]
     if row.place:
         tied = ", ".join(row.place.tied_with)
         text = f"Not told apart from: {tied}." if tied else "Told apart from every row."

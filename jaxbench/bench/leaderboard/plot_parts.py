@@ -49,6 +49,11 @@ def by_device(
     return sorted(groups.items(), key=lambda item: -len(item[1]))
 
 
+def row_device(row: Row) -> str:
+    """What a row trained on, in words."""
+    return row.device or "an unknown device"
+
+
 def score_range(section: Section) -> tuple[float, float, list[str]]:
     """Limits that keep the bulk of the scores apart, and what they leave outside.
 
@@ -96,13 +101,15 @@ def log_axis(axes: Axes, values: Sequence[float]) -> None:
 def axis_name(section: Section) -> str:
     """The metric that ranks, and which way is better."""
     better = "higher" if section.maximize else "lower"
-    return f"validation {section.metric}, {better} is better"
+    return f"validation {section.metric_name}, {better} is better"
 
 
 def tip(section: Section, row: Row) -> str:
     """What a mark says when pointed at."""
     place = f"rank {row.place.rank}, " if row.place else ""
     score = (
-        f"{section.metric} {show('score', row.score())}" if row.score() else "failed"
+        f"{section.metric_name} {show('score', row.score())}"
+        if row.score()
+        else "failed"
     )
     return f"{row.name}\n{place}{score}"

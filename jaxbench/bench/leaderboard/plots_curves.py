@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics as average
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from jaxbench.bench.leaderboard.board import Section
+from jaxbench.bench.leaderboard.board import Row, Section
 from jaxbench.bench.leaderboard.canvas import (
     LINES,
     MUTED,
@@ -17,60 +18,100 @@ from jaxbench.bench.leaderboard.canvas import (
     shorten,
     svg,
 )
-from jaxbench.bench.leaderboard.plot_parts import (
-    WIDTH,
-    Plot,
-    tip,
-)
+from jaxbench.bench.leaderboard.plot_parts import WIDTH, Plot, tip
+from jaxbench.bench.leaderboard.read import Run
 
 HIGHLIGHTED = len(LINES)
+HOW_TO_READ = (
+    f"One line per row, of the seed nearest its median. The {HIGHLIGHTED} best are "
+    "coloured and named; hover over a line or a table row to find the others."
+)
+NO_CURVES = "The results hold no curves (schema 1 did not keep them)."
+
+Line = list[tuple[float, float]]
 
 
-def curves(section: Section, salt: str) -> Plot:
-    """Training and validation by step; a panel is left out where it has no line."""
-    title = "Learning curves"
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One of the plots side by side.
+
+    Attributes:
+      title: above it: what its lines show.
+      label: of the axis across.
+      lines: by the place of their row on the page.
+      ticks: where to put ticks across; None where any round numbers do.
+    """
+
+    title: str
+    label: str
+    lines: dict[int, Line]
+    ticks: Sequence[float] | None = None
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is more than points: a single evaluation is no curve."""
+        return max(map(len, self.lines.values()), default=0) > 1
+
+
+def representatives(section: Section) -> list[tuple[int, Row, Run]]:
+    """Rows with a run that has curves, their places first."""
     runs = []
     for i, row in enumerate(section.rows):
         run = row.representative()
         if run is not None and (run.curve("train") or run.curve("validation")):
             runs.append((i, row, run))
+    return runs
+
+
+def curves(section: Section, salt: str) -> list[Plot]:
+    """Training and validation by step; a panel is left out where it has no line."""
+    title = "Learning curves"
+    runs = representatives(section)
     if not runs:
-        return Plot(title, "The results hold no curves (schema 1 did not keep them).")
-    drawn = {
-        "train": {i: _smooth(run.curve("train")) for i, _, run in runs},
-        "validation": {i: run.curve("validation") for i, _, run in runs},
-    }
-    # A single evaluation is no curve.
-    shown = [k for k, v in drawn.items() if max(map(len, v.values())) > 1]
-    if not shown:
+        return [Plot(title, NO_CURVES)]
+    panels = [
+        Panel(
+            "training loss, running median",
+            "step",
+            {i: _smooth(run.curve("train")) for i, _, run in runs},
+        ),
+        Panel(
+            f"validation {section.metric_name}",
+            "step",
+            {i: run.curve("validation") for i, _, run in runs},
+        ),
+    ]
+    return [draw_panels(section, salt, title, HOW_TO_READ, panels)]
+
+
+def draw_panels(
+    section: Section, salt: str, title: str, caption: str, panels: Sequence[Panel]
+) -> Plot:
+    """Panels side by side, without those that have no line; rows keep their colours."""
+    panels = [panel for panel in panels if panel.drawn]
+    if not panels:
         return Plot(title, "Every run was evaluated once: there is no curve to draw.")
+    order = sorted({i for panel in panels for i in panel.lines})
     figure, first = new_figure(2 * WIDTH, 380, left=66, top=28, right=150)
     figure.delaxes(first)
-    width = (2 * WIDTH - 66 - 150 - 60 * (len(shown) - 1)) / len(shown)
-    for k, which in enumerate(shown):
+    width = (2 * WIDTH - 66 - 150 - 60 * (len(panels) - 1)) / len(panels)
+    for k, panel in enumerate(panels):
         left = 66 + k * (width + 60)
         axes = figure.add_axes(
             (left / (2 * WIDTH), 42 / 380, width / (2 * WIDTH), (380 - 28 - 42) / 380)
         )
         axes.grid(True, axis="both")
         axes.tick_params(axis="y", labelcolor=MUTED)
-        name = (
-            "training loss, running median"
-            if which == "train"
-            else (f"validation {section.metric}")
+        axes.set_title(panel.title, loc="left", fontsize=11, color=MUTED)
+        axes.set_xlabel(panel.label)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
+        axes.xaxis.set_major_locator(
+            MaxNLocator(5) if panel.ticks is None else FixedLocator(list(panel.ticks))
         )
-        axes.set_title(name, loc="left", fontsize=11, color=MUTED)
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}"))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        ends = _draw_curves(axes, drawn[which], [i for i, _, _ in runs])
-        if k == len(shown) - 1:
+        ends = _draw_curves(axes, panel.lines, order)
+        if k == len(panels) - 1:
             _label_ends(axes, [(y, c, section.rows[i].name) for i, y, c in ends])
-    tips = {i: tip(section, row) for i, row, _ in runs}
-    caption = (
-        f"One line per row, of the seed nearest its median. The {HIGHLIGHTED} best are "
-        "coloured and named; hover over a line or a table row to find the others."
-    )
+    tips = {i: tip(section, section.rows[i]) for i in order}
     return Plot(title, caption, svg(figure, salt, title, tips), wide=True)
 
 
@@ -81,7 +122,7 @@ def _draw_curves(
     ends = []
     values = [y for points in curves.values() for _, y in points[len(points) // 10 :]]
     for place, i in reversed(list(enumerate(order))):
-        points = curves[i]
+        points = curves.get(i)
         if not points:
             continue
         bright = place < HIGHLIGHTED

@@ -29,12 +29,12 @@ from jaxbench.bench.leaderboard.plot_parts import (
 )
 
 
-def quality(section: Section, salt: str) -> Plot:
+def quality(section: Section, salt: str) -> list[Plot]:
     """Ordered scores: seeds, interval and median of every row, floors as lines."""
-    title = f"Quality: best validation {section.metric}"
+    title = f"Quality: best validation {section.metric_name}"
     rows = indexed(section, lambda row: row.score())
     if not rows:
-        return Plot(title, "No run has a score.")
+        return [Plot(title, "No run has a score.")]
     height = 54 + ROW_HEIGHT * len(rows) + 14
     figure, axes = new_figure(WIDTH, height, left=LEFT, top=26, right=52)
     row_axis(axes, [row.name for _, row in rows])
@@ -76,7 +76,7 @@ def quality(section: Section, salt: str) -> Plot:
     if outside:
         caption += f" Outside the plot: {', '.join(outside)}."
     tips = {i: tip(section, row) for i, row in rows}
-    return Plot(title, caption, svg(figure, salt, title, tips))
+    return [Plot(title, caption, svg(figure, salt, title, tips))]
 
 
 def _interval(
@@ -108,15 +108,15 @@ def _interval(
     axes.plot([median], [y], "o", color=ACCENT, ms=6.5, mew=0, gid=gid(index, 2))
 
 
-def heads_map(section: Section, salt: str) -> Plot:
+def heads_map(section: Section, salt: str) -> list[Plot]:
     """What each row saves of a floor's loss, part by part, as a heat map."""
     title = "Parts of the loss against a floor"
     heads = section.heads()
-    floors = [n for n in ("copy_previous", *section.floors) if n in section.floors]
+    floors = sorted(section.floors, key=lambda name: name != "copy_previous")
     rows = indexed(section, lambda row: row.scores() or None)
     if not heads or not rows or not floors:
         lacking = "no parts of the loss" if not heads else "no scored run"
-        return Plot(title, f"The results hold {lacking if floors else 'no floors'}.")
+        return [Plot(title, f"The results hold {lacking if floors else 'no floors'}.")]
     floor = floors[0]
     height = 40 + ROW_HEIGHT * len(rows)
     figure, axes = new_figure(WIDTH, height, left=LEFT, top=30, bottom=10)
@@ -159,4 +159,4 @@ def heads_map(section: Section, salt: str) -> Plot:
         "each part, median over seeds; negative and in the other colour: worse than it."
     )
     tips = {i: tip(section, row) for i, row in rows}
-    return Plot(title, caption, svg(figure, salt, title, tips))
+    return [Plot(title, caption, svg(figure, salt, title, tips))]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxbench.bench.result import STATUSES
+from jaxbench.bench.terms import seen_bytes
 from jaxbench.errors import InputError
 
 SCHEMAS = (1, 2)
@@ -19,8 +20,8 @@ FAILURES = ("diverged", "oom", "timeout", "crashed")
 UNREADABLE = "unreadable"
 
 _OBJECTS = (
-    "primary params best last floors curve throughput seconds memory latency data "
-    "device versions"
+    "primary params shape budget skips best last floors curve throughput seconds "
+    "memory latency decode scores data device versions"
 ).split()
 _TEXTS = ("task", "protocol", "backbone", "status")
 _MAX_LINES, _MAX_LENGTH = 30, 400
@@ -100,6 +101,11 @@ class Run:
     def metrics(self, which: str = "best") -> dict[str, float]:
         """All finite metrics at the best or the last evaluation."""
         return numbers(self.get(which, "metrics"))
+
+    @property
+    def seen_bytes(self) -> int | None:
+        """Bytes of text it was trained on; None for other data."""
+        return seen_bytes(self.content)
 
     def log_tail(self) -> list[str]:
         """The last lines of the log of a run that failed."""

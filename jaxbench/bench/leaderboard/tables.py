@@ -7,11 +7,13 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jaxbench.bench.leaderboard import facts, published
+from jaxbench.bench.leaderboard import facts
 from jaxbench.bench.leaderboard.board import Section
-from jaxbench.bench.leaderboard.column import VIEWS, Column, show
+from jaxbench.bench.leaderboard.column import VIEWS, Column, plural, show
 from jaxbench.bench.leaderboard.columns import columns
-from jaxbench.bench.leaderboard.notes import plural
+from jaxbench.bench.leaderboard.notes import section_notes
+from jaxbench.bench.leaderboard.task_board import Table
+from jaxbench.bench.leaderboard.tasks import task_board
 
 # Present in every CSV, so that programs can rely on them.
 BASE = ("kind", "task", "protocol", "fingerprint", "rank", "backbone", "family")
@@ -21,6 +23,8 @@ ALWAYS = (*BASE, "status", "n", "failed", "best_median", "last_median", "reason"
 def csv_text(sections: Sequence[Section]) -> str:
     """One line per row and per floor of every section, values as in the results."""
     names = dict.fromkeys(ALWAYS)
+    if any(section.key.budget.unit for section in sections):
+        names["budget"] = None
     records: list[dict[str, Any]] = []
     for section in sections:
         key = section.key
@@ -29,6 +33,8 @@ def csv_text(sections: Sequence[Section]) -> str:
             "protocol": key.protocol,
             "fingerprint": key.fingerprint,
         }
+        if key.budget.unit:
+            shared["budget"] = f"{key.budget.total:.10g} {key.budget.unit}"
         found = [c for c in columns(section) if c.kind != "interval"]
         names |= dict.fromkeys(column.key for column in found)
         for row in section.rows:
@@ -49,9 +55,9 @@ def markdown_text(sections: Sequence[Section], folders: Sequence[str]) -> str:
     parts = ["# Leaderboard", ""]
     if len(sections) > 1:
         parts += [
-            f"{len(sections)} rankings, because task, protocol or data differ:",
+            f"{len(sections)} rankings, because {facts.what_differs(sections)}:",
             "",
-            *(f"- {_cell(facts.title(s))}: {_differing(s)}" for s in sections),
+            *(f"- {_cell(facts.title(s))}: {_apart(s)}" for s in sections),
             "",
         ]
     for section in sections:
@@ -59,9 +65,8 @@ def markdown_text(sections: Sequence[Section], folders: Sequence[str]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _differing(section: Section) -> str:
-    key = section.key
-    return _cell(f"{key.source or 'unknown data'} {key.fingerprint[:12]}".strip())
+def _apart(section: Section) -> str:
+    return _cell(facts.tells_apart(section, "unknown data"))
 
 
 def _section(section: Section, folders: Sequence[str]) -> list[str]:
@@ -69,48 +74,42 @@ def _section(section: Section, folders: Sequence[str]) -> list[str]:
     parts = [
         f"## {_cell(facts.title(section))}",
         "",
-        f"{', '.join(facts.summary(section))}; {_differing(section)}; "
+        f"{', '.join(facts.summary(section))}; "
+        f"{_cell(facts.which_data(section, 'unknown data'))}; "
         f"{_cell(', '.join(section.devices))}.",
         "",
-        *_bullets(section.notes),
+        *_bullets(section_notes(section)),
         "",
         "### Ranking",
         "",
         *_view(section, found, "overview", floors=True),
         "",
     ]
-    for view, name in (
-        ("quality", "Scores over seeds"),
-        ("heads", "Parts of the loss, F1"),
-        ("changes", "Accuracy where the player changed something"),
-        ("speed", "Speed"),
-        ("memory", "Size and memory"),
-        ("latency", "Latency"),
-    ):
-        own = [c for c in found if view in c.views and len(c.views) < len(VIEWS)]
-        parts += [f"### {name}", ""]
-        floors = view in ("quality", "heads", "changes")
-        parts += _view(section, found, view, floors) if own else ["Not measured."]
-        parts.append("")
+    for view in task_board(section).views:
+        own = [c for c in found if view.key in c.views and len(c.views) < len(VIEWS)]
+        parts += [f"### {view.heading}", ""]
+        table = _view(section, found, view.key, view.floors)
+        parts += [*(table if own else ["Not measured."]), ""]
     parts += ["### Every seed", "", *_table(facts.seeds_table(section)), ""]
     parts += _failures(section)
     if section.sweeps:
         parts += [
             "### Learning-rate search",
             "",
-            f"Best validation {_cell(section.metric)} at each rate; * is the best. "
-            "These runs are not part of the ranking.",
+            f"Best validation {_cell(section.metric_name)} at each rate; * is the "
+            "best. These runs are not part of the ranking.",
             "",
             *_table(facts.sweep_table(section)),
             "",
         ]
-    if facts.has_published(section):
+    published = task_board(section).published(section)
+    if published:
         parts += [
             "### The published numbers",
             "",
-            *_table(facts.published_table(section)),
+            *_table(published.table),
             "",
-            *_bullets([*published.DIFFERENCES, published.LATENCY_NOTE]),
+            *_bullets(published.remarks),
             "",
         ]
     parts += ["### Data and origin", ""]
@@ -164,7 +163,7 @@ def _failures(section: Section) -> list[str]:
     return [*parts, ""]
 
 
-def _table(table: facts.Table, numeric: Sequence[bool] = ()) -> list[str]:
+def _table(table: Table, numeric: Sequence[bool] = ()) -> list[str]:
     header, lines = table
     marks = ["---:" if right else "---" for right in numeric] or ["---"] * len(header)
     rule = "| " + " | ".join(marks) + " |"

@@ -80,10 +80,15 @@ def suite_command(options: argparse.Namespace) -> int:
 
 
 def _base(options: argparse.Namespace) -> dict[str, Any]:
-    overrides = list(options.overrides)
+    base = read_recipe([f"--config={options.config}", *options.overrides])
     if options.epochs is not None:
-        overrides.append(f"--config.train.epochs={options.epochs}")
-    base = read_recipe([f"--config={options.config}", *overrides])
+        if "epochs" not in base["train"]:
+            raise InputError(
+                f"--epochs={options.epochs}: {options.config.partition(':')[0]} has no "
+                "train.epochs; say how long a run is by --config.train.budget=10min "
+                "or 50MB"
+            )
+        base["train"]["epochs"] = options.epochs
     if options.memory_limit is not None:
         base["xla"]["memory_limit"] = parse_gigabytes(options.memory_limit)
     return base

@@ -21,9 +21,10 @@ LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 # reported would be chosen by their luck.
 SWEEP_SEED = 1_000_003
 
-# What --only and --skip understand besides names.
+# What --only and --skip understand besides names: the rows of the original benchmarks.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "original": tuple(dict.fromkeys(ORIGINAL.values()))
+    "original": tuple(dict.fromkeys(ORIGINAL.values())),
+    "elman": tuple(name for name, row in ROWS.items() if row.published),
 }
 
 

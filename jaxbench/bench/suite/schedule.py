@@ -24,7 +24,7 @@ from jaxbench.bench.run_folder import (
 from jaxbench.bench.suite.devices import core_share, slots, visible_gpus
 from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.process import Child, settle, start
-from jaxbench.bench.suite.view import SuiteView
+from jaxbench.bench.suite.view import SuiteView, budget_unit
 from jaxbench.errors import InputError
 from jaxbench.training.stop import StopSignals
 
@@ -99,13 +99,16 @@ def check_request(request: Request) -> None:
     """Refuses a suite that no run of could start, before anything is written.
 
     Raises:
-      InputError: a value no run could use, or no replays where they should be.
+      InputError: a value no run could use, or no data where it should be.
     """
     for cell in request.cells({}):
         check_values(cell.config(request.base))
-    replays = request.base["data"].get("replays", "")
+    data = request.base["data"]
+    replays, corpus = data.get("replays", ""), data.get("corpus", "")
     if replays and not Path(replays).expanduser().is_dir():
         raise InputError(f"data.replays={replays!r} is no folder")
+    if corpus and not Path(corpus).expanduser().exists():
+        raise InputError(f"data.corpus={corpus!r} is no file or folder")
 
 
 def run_suite(
@@ -233,7 +236,8 @@ def _check_limits(child: Child, limits: Limits) -> None:
     content, silent = child.heartbeat()
     doing = content.get("phase", "start")
     if "step" in content:
-        doing = f"step {content['step']} of {content['total']}"
+        about = "about " if budget_unit(child.config) == "seconds" else ""
+        doing = f"step {content['step']} of {about}{content['total']}"
     if limits.timeout and child.seconds > limits.timeout:
         child.stop(
             "timeout",

@@ -18,6 +18,8 @@ from rich.text import Text
 
 from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.process import Child
+from jaxbench.bench.terms import terms
+from jaxbench.training.budget import parse_budget
 
 PLAIN_EVERY_SECONDS = 60.0
 DONE_SHOWN = 12
@@ -88,7 +90,8 @@ class SuiteView:
             self._printed = time.monotonic()
             for child in children:
                 content, _ = child.heartbeat()
-                self._say(f"       {child.cell}: {doing_text(content)}")
+                doing = doing_text(content, budget_unit(child.config))
+                self._say(f"       {child.cell}: {doing}")
 
     def _render(self, children: Sequence[Child], waiting: Sequence[Cell]) -> Group:
         total = len(self._request.cells(self._results))
@@ -119,7 +122,7 @@ class SuiteView:
                 Text(str(child.cell)),
                 Text("running", "cyan"),
                 bar,
-                Text(doing_text(content)),
+                Text(doing_text(content, budget_unit(child.config))),
                 clock(child.seconds),
             )
         if waiting:
@@ -145,28 +148,39 @@ def outcome_text(result: Mapping[str, Any]) -> str:
     """A run's outcome in a few words."""
     if result["status"] != "ok":
         return str(result["reason"])
-    metric = result["primary"]["metric"]
+    metric, words = result["primary"]["metric"], terms(result["task"])
     value = result["best"]["metrics"][metric]
-    rate = result["throughput"]["steps_per_s"]
-    speed = f", {rate:.1f} steps/s" if rate else ""
+    rate = words.speed(result["throughput"])
+    speed = f", {rate}" if rate else ""
+    skips = (result.get("skips") or {}).get("count")
+    skipped = f", {skips} updates skipped" if skips else ""
     memory = result["memory"]
     fitted = (
         f", remat, {memory['micro_batches']} micro-batches"
         if len(memory["tried"]) > 1
         else ""
     )
-    return f"best {metric} {value:.4f}{speed}{fitted}"
+    return f"best {words.name(metric)} {value:.4f}{speed}{skipped}{fitted}"
 
 
-def doing_text(content: Mapping[str, Any]) -> str:
-    """What a running run does, in a few words."""
+def doing_text(content: Mapping[str, Any], unit: str = "steps") -> str:
+    """What a running run does, in a few words; "~" before a total that is a guess."""
     if "step" not in content:
         return str(content.get("phase", "starting"))
     left = (content["total"] - content["step"]) / max(content["steps_per_s"], 1e-9)
+    about = "~" if unit == "seconds" else ""
     return (
-        f"step {content['step']}/{content['total']}, loss {content['loss']:.4f}, "
+        f"step {content['step']}/{about}{content['total']}, "
+        f"loss {content['loss']:.4f}, "
         f"{content['steps_per_s']:.1f} steps/s, {clock(left)} left"
     )
+
+
+def budget_unit(config: Mapping[str, Any]) -> str:
+    """In what the budget of a run is counted: "seconds" or "steps"."""
+    budget = config["train"].get("budget")
+    unit = parse_budget(budget)[1] if budget else "steps"
+    return "seconds" if unit == "seconds" else "steps"
 
 
 def clock(seconds: float) -> str:
