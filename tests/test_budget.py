@@ -236,3 +236,13 @@ def test_one_skip_too_many_ends_the_run(tmp_path):
     if len(hit) > 1:
         assert f"after {len(hit) - 1} skipped updates" in outcome.reason
         assert f"the first at step {hit[0]}" in outcome.reason
+
+
+def test_a_long_evaluation_is_seen_to_go_on(parts, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "jaxbench.training.progress.TrainingProgress.evaluating",
+        lambda self: said.append("evaluate"),
+    )
+    train(parts, tmp_path, monkeypatch, Budget(8))
+    assert said == ["evaluate"] * len(parts.validation)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from jaxbench.bench.leaderboard import write_leaderboard
 from jaxbench.bench.statistics.claims import decide
-from jaxbench.models.zoo import ORIGINAL
+from jaxbench.models.zoo import ORIGINAL, ROWS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 BOARDS = sorted(path.parent for path in RESULTS.glob("*/leaderboard.md"))
@@ -62,3 +62,28 @@ def test_the_original_34_are_on_the_board():
         for path in (RESULTS / "zelda_clean").rglob("result.json")
     }
     assert set(ORIGINAL.values()) <= rows
+
+
+def results(board: str) -> list[dict]:
+    folder = RESULTS / board
+    return [json.loads(path.read_text()) for path in folder.rglob("result.json")]
+
+
+def test_every_backbone_models_text_and_none_diverges():
+    rows = {result["backbone"]: result for result in results("pile_clean")}
+    assert set(rows) == {name for name, row in ROWS.items() if row.join != "next"}
+    for name, result in rows.items():
+        assert result["status"] == "ok", name
+        metrics = result["last"]["metrics"]
+        assert metrics["nats_per_byte"] < result["floors"]["uniform"]["nats_per_byte"]
+        assert metrics["bytes"] == 20_000
+        assert abs(result["params"]["total"] / 1e6 - 1) <= 0.01, name
+
+
+def test_what_was_published_with_faults_fails_with_them_and_trains_without():
+    with_faults = {result["backbone"]: result for result in results("pile_faults")}
+    cured = {result["backbone"]: result for result in results("pile_clean")}
+    broken = {name for name, r in with_faults.items() if r["status"] == "diverged"}
+    assert broken >= {f"e74_d_{k}_l" for k in ("tiedkvq", "tiedkq", "noz", "full")}
+    for name in with_faults:
+        assert cured[name]["status"] == "ok" and cured[name]["skips"]["count"] == 0

@@ -25,10 +25,14 @@ class Heartbeat:
     def __init__(self, folder: Path):
         self._folder = folder
         self._written = 0.0
+        self._content: dict[str, Any] = {}
 
     def phase(self, name: str) -> None:
-        """Says what begins: "data", "compile", "train", "evaluate"."""
-        self._write({"phase": name})
+        """Says what begins or goes on: "data", "compile", "evaluate".
+
+        How far training is stays as it was.
+        """
+        self._write(self._content | {"phase": name})
 
     def step(self, step: int, total: int, loss: float, rate: float) -> None:
         """Says how far training is; `rate` in steps a second."""
@@ -48,6 +52,7 @@ class Heartbeat:
         if not self._folder.is_dir():
             return
         self._written = time.monotonic()
+        self._content = content
         partial = self._folder / (FILE + ".partial")
         partial.write_text(json.dumps(content))
         os.replace(partial, self._folder / FILE)

@@ -141,6 +141,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
             start=outcome.step,
             label=config["model"]["backbone"],
             report=heartbeat.step,
+            report_phase=heartbeat.phase,
         )
         with StopSignals() as signals, progress:
             state, outcome = loop.train(

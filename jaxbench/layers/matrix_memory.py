@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import split_heads
 from jaxbench.layers.inits import Initializer
+from jaxbench.layers.ladder import xavier
 
 
 class MatrixState(NamedTuple):
@@ -38,19 +39,9 @@ def initial_matrix_state(
     return MatrixState(jnp.zeros((batch_size, heads, keys, values), jnp.float32))
 
 
-def xavier(scale: float = 1.0) -> Initializer:
-    """Uniform on scale * [-a, a], a = sqrt(6 / (fan_in + fan_out))."""
-    return nn.initializers.variance_scaling(scale**2, "fan_avg", "uniform")
-
-
 def constant(value: float) -> Initializer:
     """The same number everywhere."""
     return nn.initializers.constant(value)
-
-
-def self_gate(x: jax.Array) -> jax.Array:
-    """x * SiLU(x) = x^2 sigmoid(x): never negative, x^2 / 2 near 0."""
-    return x * nn.silu(x)
 
 
 def project_heads(

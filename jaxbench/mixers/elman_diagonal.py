@@ -17,7 +17,8 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import lecun
-from jaxbench.layers.matrix_memory import project_heads, self_gate, xavier
+from jaxbench.layers.ladder import self_gate, xavier
+from jaxbench.layers.matrix_memory import project_heads
 from jaxbench.layers.norms import l2_normalize
 from jaxbench.ops.diagonal import diagonal
 from jaxbench.ops.tanh_diagonal import tanh_diagonal

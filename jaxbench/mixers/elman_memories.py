@@ -20,13 +20,12 @@ from flax import linen as nn
 
 from jaxbench.layers.heads import merge_heads, split_heads
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.ladder import self_gate, xavier
 from jaxbench.layers.matrix_memory import (
     MatrixState,
     constant,
     initial_matrix_state,
     project_heads,
-    self_gate,
-    xavier,
 )
 from jaxbench.layers.norms import l2_normalize, norm
 from jaxbench.ops.gated_linear import gated_linear_attention

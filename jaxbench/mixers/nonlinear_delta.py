@@ -19,12 +19,11 @@ from jaxbench.layers.inits import (
     log_of_uniform,
     softplus_inverse_log_uniform,
 )
+from jaxbench.layers.ladder import self_gate, xavier
 from jaxbench.layers.matrix_memory import (
     MatrixState,
     initial_matrix_state,
     project_heads,
-    self_gate,
-    xavier,
 )
 from jaxbench.layers.norms import l2_normalize
 from jaxbench.ops.matrix_cell import matrix_rnn, tanh_delta

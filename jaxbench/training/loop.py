@@ -174,7 +174,10 @@ def train(
         # The time until here was estimated; now it is known.
         ends = budget.done(end, outcome.train_seconds)
         if evaluates or ends:
-            validate(state, arrays, task, programs, validation, outcome, writer)
+            validate(
+                *(state, arrays, task, programs, validation),
+                *(outcome, writer, progress),
+            )
             metrics = outcome.last["metrics"] if outcome.last else {}
             progress.say(
                 f"step {end}: validation {task.primary} {metrics[task.primary]:.4f}"
@@ -300,10 +303,11 @@ def validate(
     validation: list[tuple[jax.Array, jax.Array]],
     outcome: Outcome,
     writer: MetricWriter,
+    progress: TrainingProgress,
 ) -> None:
     """Scores the whole validation split and updates `outcome.best` and `.last`."""
     start = time.perf_counter()
-    metrics = score(state, arrays, task, programs, validation)
+    metrics = score(state, arrays, task, programs, validation, progress.evaluating)
     writer.write(outcome.step, "validation", metrics)
     outcome.last = {"step": outcome.step, "metrics": metrics}
     sign = -1 if task.maximize else 1
@@ -321,8 +325,12 @@ def score(
     task: Task,
     programs: Programs,
     batches: list[tuple[jax.Array, jax.Array]],
+    report: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """Metrics over the given batches, summed in float64 between dispatches."""
+    """Metrics over the given batches, summed in float64 between dispatches.
+
+    `report` is called after each dispatch.
+    """
     variables = state.evaluation_variables()
     total: dict[str, np.ndarray] = {}
     for examples_kb, weight_kb in batches:
@@ -330,6 +338,8 @@ def score(
             statistics = programs.evaluate(variables, arrays, examples_kb, weight_kb)
         for name, value in jax.device_get(statistics).items():
             total[name] = total.get(name, 0.0) + np.asarray(value, np.float64)
+        if report is not None:
+            report()
     return task.summarize(total)
 
 

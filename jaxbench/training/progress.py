@@ -28,6 +28,7 @@ class TrainingProgress:
       start: steps done before this process started.
       label: what is being trained.
       report: told (step, total, loss, steps a second) at every update.
+      report_phase: told "evaluate" as long as that goes on.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class TrainingProgress:
         start: int = 0,
         label: str = "train",
         report: Callable[[int, int, float, float], None] | None = None,
+        report_phase: Callable[[str], None] | None = None,
     ):
         self._report = report
+        self._report_phase = report_phase
         self.total = total
         self.start = start
         self.label = label
@@ -87,6 +90,11 @@ class TrainingProgress:
             self._printed = now
             left = (self.total - step) / max(rate, 1e-9)
             self.say(f"step {step}/{self.total}  {facts}  {left:.0f} s left")
+
+    def evaluating(self) -> None:
+        """Says that a part of an evaluation is done; it may take minutes."""
+        if self._report_phase is not None:
+            self._report_phase("evaluate")
 
     def say(self, line: str) -> None:
         """Prints one line above the bar."""

@@ -169,8 +169,11 @@ def doing_text(content: Mapping[str, Any], unit: str = "steps") -> str:
         return str(content.get("phase", "starting"))
     left = (content["total"] - content["step"]) / max(content["steps_per_s"], 1e-9)
     about = "~" if unit == "seconds" else ""
+    step = f"step {content['step']}/{about}{content['total']}"
+    if content.get("phase") == "evaluate":
+        return f"{step}, evaluating"
     return (
-        f"step {content['step']}/{about}{content['total']}, "
+        f"{step}, "
         f"loss {content['loss']:.4f}, "
         f"{content['steps_per_s']:.1f} steps/s, {clock(left)} left"
     )

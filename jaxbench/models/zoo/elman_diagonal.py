@@ -67,7 +67,7 @@ def _row(update: str, projections: str, nonlinearity: str) -> Row:
         norm="rms",
         options={"delta": delta, "projections": projections},
         note=_note(own, tanh),
-        about=_about(delta, own, tanh),
+        about=_about(delta, projections, tanh),
         equation=_equation(delta, projections, tanh),
         differences=_differences(delta, projections, tanh),
         primitives=("tanh_diagonal" if tanh else "diagonal",),
@@ -87,9 +87,14 @@ def _note(own: Projections, tanh: bool) -> str:
     return told
 
 
-def _about(delta: bool, own: Projections, tanh: bool) -> str:
+def _about(delta: bool, projections: str, tanh: bool) -> str:
     kind = "squashed by a tanh at every frame" if tanh else "linear in its past"
-    if delta:
+    if delta and projections == "tiedkvq":
+        remembers = (
+            "It remembers little: values are the keys, so the update draws every "
+            "number towards the same value, the length of recent keys"
+        )
+    elif delta:
         remembers = (
             "It remembers values under keys, and a key that comes again makes room "
             "for what it brings: its square says how much of the old number goes"
@@ -104,10 +109,11 @@ def _about(delta: bool, own: Projections, tanh: bool) -> str:
         if tanh
         else "all frames should be computed at once"
     )
+    told = PROJECTIONS[projections].told
     return (
         f"This is E74 cut down to the diagonal of its matrix: 96 numbers, {kind}, "
-        f"with {own.told}. {remembers}. Choose it to see what the matrix of E74 is "
-        f"worth, and of the sixteen this one where {when}."
+        f"with {told}. {remembers}. Choose it to see what the matrix of E74 is worth, "
+        f"and of the sixteen this one where {when}."
     )
 
 
