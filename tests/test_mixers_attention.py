@@ -164,7 +164,7 @@ def test_qk_norm_bounds_the_scores_of_large_inputs():
     ("mixer", "message"),
     [
         (SlidingWindowAttention(18), "heads=4 does not divide width=18"),
-        (SlidingWindowAttention(16, heads=0), "heads=0 does not divide width=16"),
+        (SlidingWindowAttention(16, heads=-1), "heads=-1 does not divide width=16"),
         (SlidingWindowAttention(12), "turns 3 channels"),
         (SlidingWindowAttention(16, rotary=0.4), "turns 1.6 channels"),
         (SlidingWindowAttention(16, rotary=1.5), "rotary=1.5 must be between 0"),

@@ -186,7 +186,7 @@ def test_every_option_is_told_with_the_value_the_row_gives_it(name):
 
 def test_meanings_are_read_from_the_docstring():
     told = meanings(mixer_class("attention:SlidingWindowAttention"))
-    assert told["heads"] == "H query heads of K = D / H channels."
+    assert told["heads"].startswith("H query heads of K = D / H channels; 0 is one")
     assert told["qk_norm"].startswith("RMS-normalise each head's")
     assert told["qk_norm"].endswith("whatever the weights.")
 

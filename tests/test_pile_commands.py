@@ -59,7 +59,7 @@ def test_a_run_says_nats_bits_and_bytes(finished):
     assert result["params"]["total"] == result["params"]["backbone"] + 256 * 16
     assert result["data"]["source"] == "corpus"
     assert result["data"]["name"] == "words.txt"
-    for word in ("nats_per_byte", "bits_per_byte", "floor: unigram"):
+    for word in ("nats/byte", "bits/byte", "floor: unigram"):
         assert word in done.stdout
 
 

@@ -22,7 +22,12 @@ from jaxbench.models.zoo import FAMILIES, ORIGINAL, ROWS
 # Parameters, and bytes of state for one sequence; None where a row is only a part.
 Size = tuple[int, int] | None
 
-NORMS = {"layer": "LayerNorm", "rms": "RMSNorm", "none": "none"}
+NORMS = {
+    "layer": "LayerNorm",
+    "centered": "LayerNorm without a bias",
+    "rms": "RMSNorm",
+    "none": "none",
+}
 
 
 def page(
@@ -289,6 +294,7 @@ def _commands(name: str, row: Row, backbone: Backbone) -> list[str]:
     lines = [
         f"python run.py --config=configs/zelda.py:{text}",
         f"python run.py --config=configs/zelda.py:{text},width=128,epochs=1",
+        f"python run.py --config=configs/pile.py:{text},size=1m,budget=10min",
     ]
     layer = backbone.elements[0]
     mixer = mixer_class(layer.mixer)
