@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -14,6 +15,7 @@ from toy import toy_model, toy_task
 from configs import zelda
 from jaxbench.bench import build, job
 from jaxbench.bench.memory import device_memory, fit, gigabytes, stages
+from jaxbench.data.order import EpochOrder
 from jaxbench.training.state import TrainState
 from jaxbench.training.step import loss_and_grads
 
@@ -24,7 +26,9 @@ def big_task():
     """The toy task with batches whose activations outweigh the parameters."""
     task = toy_task()
     rows = (np.arange(2 * BATCH) % 150).astype(np.int32)
-    return dataclasses.replace(task, splits={**task.splits, "train": rows})
+    splits = {**task.splits, "train": rows}
+    order = functools.partial(EpochOrder, rows)
+    return dataclasses.replace(task, splits=splits, order=order)
 
 
 def toy_config(limit_gb: float) -> dict:
