@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxbench.bench.decode import open_language_run
-from jaxbench.bench.run_folder import read_json
 from jaxbench.bench.trained import Run, one_device, restore_variables, write_measurement
 from jaxbench.errors import InputError
 
@@ -76,7 +75,7 @@ def score_run(
     streams = STREAMS if carry else 0
     metrics = run.task.summarize(score(run, variables, split, streams))
     name = f"{split}_carried" if carry else split
-    write_measurement(folder, ("scores",), read_scores(folder) | {name: metrics})
+    write_measurement(folder, ("scores", name), metrics)
     return metrics
 
 
@@ -109,8 +108,3 @@ def score(run: Run, variables: Any, split: str, streams: int) -> dict[str, Any]:
         total = sums if total is None else jax.tree.map(np.add, total, sums)
     assert total is not None
     return total
-
-
-def read_scores(folder: Path) -> dict[str, Any]:
-    """What earlier calls found."""
-    return (read_json(folder / "result.json") or {}).get("scores") or {}

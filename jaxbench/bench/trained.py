@@ -155,6 +155,9 @@ def write_measurement(folder: Path, path: tuple[str, ...], value: Any) -> None:
     result = _read(folder, "result.json")
     inside = result
     for name in path[:-1]:
+        # Nothing was measured there yet.
+        if inside.get(name) is None:
+            inside[name] = {}
         inside = inside[name]
     inside[path[-1]] = value
     write_json(folder / "result.json", result)
