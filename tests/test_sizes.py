@@ -15,7 +15,7 @@ from jaxbench.errors import InputError
 from jaxbench.layers.norms import norm
 from jaxbench.mixers.channel import GLU
 from jaxbench.mixers.llama_legacy import LlamaLegacy
-from jaxbench.models import sizes
+from jaxbench.models import counting
 from jaxbench.models.backbone import resolve
 from jaxbench.models.block import Block, Handed
 from jaxbench.models.build import build_stack, count_parameters, state_bytes
@@ -127,7 +127,7 @@ def test_a_given_depth_and_options_are_kept():
 
 def test_the_same_question_has_the_same_answer():
     first = solve("griffin", "10m")
-    sizes._block.cache_clear()
+    counting._block.cache_clear()
     assert solve("griffin", "10m") == first
     assert solve(" sliding_window ", "10m") == solve("swa", "10m")
 

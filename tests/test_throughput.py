@@ -18,8 +18,9 @@ from jaxbench.bench import throughput
 from jaxbench.bench.speed_tables import throughput_table
 from jaxbench.bench.throughput import measure_throughput
 from jaxbench.bench.trained import one_device, open_run, write_measurement
-from jaxbench.bench.utilization import count_flops, memory_bandwidth
+from jaxbench.bench.utilization import memory_bandwidth
 from jaxbench.errors import InputError
+from jaxbench.models.flops import count_flops
 from jaxbench.training.programs import first_batch
 from jaxbench.training.step import train_step
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxbench.bench.utilization import count_flops, matmul_peak
+from jaxbench.bench.utilization import matmul_peak
+from jaxbench.models.flops import count_flops
 
 
 def test_products_and_their_gradients():

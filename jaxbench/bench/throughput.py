@@ -14,8 +14,9 @@ import numpy as np
 from jaxbench.bench.facts import device
 from jaxbench.bench.job import BATCHES_PER_EVALUATION
 from jaxbench.bench.trained import Run, open_run, write_measurement
-from jaxbench.bench.utilization import jaxpr_flops, matmul_peak, memory_bandwidth
+from jaxbench.bench.utilization import matmul_peak, memory_bandwidth
 from jaxbench.errors import InputError
+from jaxbench.models.flops import jaxpr_flops
 from jaxbench.training.programs import (
     Placement,
     Programs,

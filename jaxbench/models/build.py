@@ -45,7 +45,7 @@ def build_stack(
     Raises:
       InputError: the text does not parse or names no row; width, depth or dropout is
         out of range; an option is unknown to all mixers or has another type than its
-        default.
+        default. The `taps` of a layer with `noconv` are no option.
     """
     resolved = resolve(backbone, compat)
     layers = resolved.layers(depth)
@@ -123,12 +123,15 @@ def _option_types(layer: Layer) -> dict[str, type]:
     mixers = {"": mixer_class(layer.mixer)}
     if layer.channel != "none":
         mixers["channel."] = mixer_class(CHANNELS[layer.channel].mixer)
-    return {
+    types = {
         prefix + name: type(getattr(mixer, name))
         for prefix, mixer in mixers.items()
         for name in field_names(mixer)
         if name not in GIVEN
     }
+    if layer.conv is False:
+        del types["taps"]
+    return types
 
 
 def _fits(value: Any, wanted: type) -> bool:
