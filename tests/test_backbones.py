@@ -64,6 +64,7 @@ WAIVERS: dict[tuple[str, str], str] = {
     ("e88", "copies"): "200 steps are too few for a delay of 10",
     ("e74_d_tiedkvq_t", "copies"): "values are the keys: it holds little else",
     ("e74_s_tiedkvq_t", "copies"): "values are the keys: it holds little else",
+    ("vanilla_report", "order"): "one layer of it: positions are the encoder's",
     ("bayesian", "gradient"): "widths of weights learn from noise, which is off here",
 }
 
@@ -132,6 +133,12 @@ STATE_BYTES = {
     "e75": 4 * 4 * 32 * 32,
     "e88": 4 * (D // 16) * 16 * 16,
     "m2rnn": 4 * (D // 16) * 64 * 16,
+    # Values twice as wide as keys, also in their convolution.
+    "deltanet_report": 4 * (4 * (D // 4) * (D // 2) + 3 * 4 * D),
+    "lstm_report": 4 * 2 * D,
+    "gru_report": 4 * D,
+    "rope_report": cache_bytes(2048, 2 * D),
+    "vanilla_report": cache_bytes(2048, 2 * D),
     "swa": cache_bytes(30, 2 * D),
     "transformer": cache_bytes(256, 2 * D),
     "llama": cache_bytes(512, 2 * D),

@@ -353,7 +353,7 @@ def test_options_reach_the_mixers_that_have_them():
         ({"options": {"channel.experts": 2}}, "no option 'channel.experts'"),
         ({"backbone": "fnet", "options": {"window": 0}}, "window=0 must be"),
         (
-            {"backbone": "gru", "options": {"heads": 4}},
+            {"backbone": "last_frame_mlp", "options": {"heads": 4}},
             "no option 'heads'; it has none",
         ),
     ],

@@ -59,7 +59,7 @@ def test_at_sign_marks_shared_weights():
         ("()", 2, "')'"),
         ("mamba/2", 7, "'2'"),
         ("mamba/", 7, "the end"),
-        ("mamba/mlp/mlp", 10, "'/'"),
+        ("mamba/mlp/mlp", 11, "'mlp'"),
         ("mamba*2/mlp", 8, "'/'"),
         ("(mamba)/mlp", 8, "'/'"),
         ("@", 2, "the end"),

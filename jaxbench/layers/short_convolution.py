@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxbench.errors import InputError
 from jaxbench.layers.inits import symmetric_uniform
 from jaxbench.ops.convolution import short_convolution
 
@@ -20,7 +21,7 @@ class ShortConvolution(nn.Module):
     Attributes:
       width: channels E.
       dtype: type of the result; the sum over taps is float32.
-      taps: length of the filter.
+      taps: length of the filter; 1 is a factor for each channel.
       bias: whether each channel has one.
     """
 
@@ -39,10 +40,22 @@ class ShortConvolution(nn.Module):
         """Filters [B, T, E]; the state, zero at first, is the last inputs.
 
         State: float32 [B, taps - 1, E].
+
+        Raises:
+          InputError: `taps` is less than 1.
         """
+        if self.taps < 1:
+            raise InputError(
+                f"taps={self.taps} must be at least 1, which sees one frame only"
+            )
         init = symmetric_uniform(self.taps**-0.5)
         kernel_we = self.param("kernel", init, (self.taps, self.width))
         bias_e = self.param("bias", init, (self.width,)) if self.bias else None
         return short_convolution(
             x_bte.astype(self.dtype), kernel_we, bias_e, state_bwe, reset_bt
         )
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> jax.Array:
+        """Returns zeros."""
+        return jnp.zeros((batch_size, self.taps - 1, self.width), jnp.float32)

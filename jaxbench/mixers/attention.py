@@ -30,9 +30,9 @@ class SlidingWindowAttention(nn.Module):
     episode; output W_o concat(o). Source: Beltagy et al. 2020, arXiv:2004.05150,
     section 3.1, causal; heads as in Vaswani et al. 2017; shared key-value heads from
     Shazeer 2019, arXiv:1911.02150, and Ainslie et al. 2023, arXiv:2305.13245.
-    Differences: rotary positions instead of absolute ones, no biases. A stack of L
-    layers sees L * (window - 1) frames back, so a stream sees further than one window
-    of training.
+    Differences: rotary positions instead of absolute ones, no biases unless asked for.
+    A stack of L layers sees L * (window - 1) frames back, so a stream sees further than
+    one window of training.
 
     Ordinary causal attention is a window at least as long as the training windows: a
     stream needs a bounded cache, so there is no endless one.
@@ -53,6 +53,7 @@ class SlidingWindowAttention(nn.Module):
       qk_norm: RMS-normalise each head's queries and keys before the rotation, with a
         learned scale (Dehghani et al. 2023, arXiv:2302.05442, section 2, there with
         LayerNorm): scores stay bounded whatever the weights.
+      bias: whether queries, keys, values and the output have biases.
     """
 
     width: int
@@ -63,6 +64,7 @@ class SlidingWindowAttention(nn.Module):
     window: int = 30
     rotary: float = 1.0
     qk_norm: bool = False
+    bias: bool = False
 
     @nn.compact
     def __call__(
@@ -74,7 +76,7 @@ class SlidingWindowAttention(nn.Module):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
         heads, shared, head = self._heads()
         columns = (heads + 2 * shared) * head
-        qkv = nn.Dense(columns, use_bias=False, dtype=self.dtype, name="qkv")
+        qkv = nn.Dense(columns, use_bias=self.bias, dtype=self.dtype, name="qkv")
         q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), heads, shared)
         if self.qk_norm:
             q_bthk = norm("rms", self.dtype, name="q_norm")(q_bthk)
@@ -83,7 +85,7 @@ class SlidingWindowAttention(nn.Module):
         o_bthk, state = banded_attention(
             q_bthk, k_bthk, v_bthk, window=self.window, cache=state, reset_bt=reset_bt
         )
-        out = _output(self.width, self.dtype, self.out_scale)
+        out = _output(self.width, self.dtype, self.out_scale, self.bias)
         return out(o_bthk.reshape(x_btd.shape)), state
 
     @nn.nowrap
@@ -280,9 +282,9 @@ def _rotate(
     return rotate(q_bthk), rotate(k_bthk)
 
 
-def _output(width: int, dtype: Any, scale: float) -> nn.Dense:
+def _output(width: int, dtype: Any, scale: float, bias: bool = False) -> nn.Dense:
     init = lecun(scale)
-    return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name="out")
+    return nn.Dense(width, use_bias=bias, dtype=dtype, kernel_init=init, name="out")
 
 
 def _head_width(width: int, heads: int, window: int, part: float) -> int:

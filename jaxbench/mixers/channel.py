@@ -24,19 +24,22 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class MLP(nn.Module):
     """W_out GELU(W_in x + b_in) + b_out.
 
-    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3, with GELU.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3, with GELU (Hendrycks &
+    Gimpel 2016, arXiv:1606.08415), by default in its approximation with tanh.
 
     Attributes:
       width: model width.
       dtype: compute type; parameters are float32.
       out_scale: factor on the initial output projection.
       expansion: hidden width over model width.
+      exact: GELU with the error function, as PyTorch has it, not with tanh.
     """
 
     width: int
     dtype: Any = jnp.float32
     out_scale: float = 1.0
     expansion: float = 4.0
+    exact: bool = False
 
     @nn.compact
     def __call__(
@@ -50,7 +53,7 @@ class MLP(nn.Module):
         out = nn.Dense(
             self.width, dtype=self.dtype, kernel_init=lecun(self.out_scale), name="out"
         )
-        return out(nn.gelu(hidden(x_btd))), ()
+        return out(nn.gelu(hidden(x_btd), approximate=not self.exact)), ()
 
     @nn.nowrap
     def initial_state(self, batch_size: int) -> tuple[()]:

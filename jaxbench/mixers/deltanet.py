@@ -44,6 +44,8 @@ class DeltaNet(nn.Module):
       taps: length of the short convolutions.
       negative: beta in (0, 2) instead of (0, 1): eigenvalues down to -1, which a state
         that must swap or count needs (Grazzi et al. 2024, arXiv:2411.12537).
+      value_expansion: value width over model width; keys are as wide as the model.
+      conv_bias: whether the short convolutions have biases; the authors' code has none.
     """
 
     width: int
@@ -52,6 +54,8 @@ class DeltaNet(nn.Module):
     heads: int = 4
     taps: int = 4
     negative: bool = False
+    value_expansion: int = 1
+    conv_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -62,21 +66,25 @@ class DeltaNet(nn.Module):
     ) -> tuple[jax.Array, DeltaState]:
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         head_width(self.width, self.heads)
-        inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
+        values = self.value_expansion * self.width
+        inputs = _Inputs(
+            self.width, values, self.heads, self.dtype, self.taps, self.conv_bias
+        )
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta_bth1 = _rate(x_btd, self.heads, self.dtype, self.negative)
         o, s_bhkv = delta_rule(
             q, beta_bth1 * k, v, jnp.zeros(k.shape[:3]), -k, beta_bth1 * k, s_bhkv,
             reset_bt,
         )  # fmt: skip
-        o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
+        o_bte = merge_heads(norm("rms", self.dtype, "head_norm")(o))
         out = _out(self.width, self.dtype, self.out_scale)
-        return out(o_btd), DeltaState(s_bhkv, *conv)
+        return out(o_bte), DeltaState(s_bhkv, *conv)
 
     @nn.nowrap
     def initial_state(self, batch_size: int) -> DeltaState:
         """Returns zeros."""
-        return _initial_state(batch_size, self.width, self.width, self.heads, self.taps)
+        values = self.value_expansion * self.width
+        return _initial_state(batch_size, self.width, values, self.heads, self.taps)
 
 
 class GatedDeltaNet(nn.Module):

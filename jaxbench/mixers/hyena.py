@@ -15,8 +15,6 @@ from jaxbench.layers.inits import lecun
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.convolution import causal_convolution, short_convolution, toeplitz
 
-TAPS = 3
-
 # The window falls to TARGET at these fractions of the filter: slowest, fastest channel.
 TARGET = 1e-2
 SLOW, FAST = 1.5, 0.3
@@ -38,7 +36,7 @@ class HyenaState(NamedTuple):
 class Hyena(nn.Module):
     """Order 2: a gate, a long convolution, a gate.
 
-    g, k, v = conv_3(W x);  u = k * v
+    g, k, v = conv(W x);  u = k * v
     z_t = sum_l h_l u_{t-l} + s u_t,  l < filter_length
     h_l = exp(-a l) MLP(position features of l), sine activations
     output W_o (g * z)
@@ -58,6 +56,7 @@ class Hyena(nn.Module):
       filter_width: hidden width of the network that writes it.
       filter_layers: its hidden layers.
       bands: frequencies among the position features.
+      taps: length of the short convolution.
       sine_frequency: initial factor inside the sines, learned. The paper's 14 is for
         filters of 2048 frames; every layer multiplies rounding errors by it, which
         reach 1e-3 of the output with three layers of 14.
@@ -70,6 +69,7 @@ class Hyena(nn.Module):
     filter_width: int = 64
     filter_layers: int = 3
     bands: int = 16
+    taps: int = 3
     sine_frequency: float = 1.0
 
     @nn.compact
@@ -85,7 +85,7 @@ class Hyena(nn.Module):
         project = nn.Dense(
             3 * self.width, use_bias=False, dtype=self.dtype, name="project"
         )
-        conv = ShortConvolution(3 * self.width, self.dtype, TAPS, name="conv")
+        conv = ShortConvolution(3 * self.width, self.dtype, self.taps, name="conv")
         gkv_bte, short_bwe = conv(project(x_btd), short_bwe, reset_bt)
         g_btd, k_btd, v_btd = jnp.split(gkv_bte.astype(jnp.float32), 3, axis=-1)
         z_btd, long_bwd = _long_convolution(
@@ -123,7 +123,7 @@ class Hyena(nn.Module):
     def initial_state(self, batch_size: int) -> HyenaState:
         """Returns zeros."""
         self._check()
-        long, short = self.filter_length - 1, TAPS - 1
+        long, short = self.filter_length - 1, self.taps - 1
         return HyenaState(
             jnp.zeros((batch_size, long, self.width), jnp.float32),
             jnp.zeros((batch_size, short, 3 * self.width), jnp.float32),
@@ -131,7 +131,7 @@ class Hyena(nn.Module):
 
     @nn.nowrap
     def _check(self) -> None:
-        for name in ("filter_length", "filter_width", "filter_layers", "bands"):
+        for name in ("filter_length", "filter_width", "filter_layers", "bands", "taps"):
             value = getattr(self, name)
             if value < 1:
                 raise InputError(f"{name}={value} must be at least 1")

@@ -13,6 +13,8 @@ from jaxbench.models.zoo import ROWS
 
 _TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+|[+*()@/])")
 _MAX_DEPTH = 512
+# Suffixes that put a short convolution before a mixer, or take out the mixer's own.
+SWITCHES = {"conv": True, "noconv": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +25,13 @@ class Element:
       name: of a row, or an alias.
       shared: whether it shares its weights with the equal places of the stack.
       channel: the channel mixer instead of the row's; None keeps the row's.
+      conv: a value of `SWITCHES`; None leaves the row as it is.
     """
 
     name: str
     shared: bool
     channel: str | None = None
+    conv: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +40,13 @@ class Layer:
 
     Attributes:
       name: the row's name.
-      mixer, channel, norm, join, temporal: as in `row.Row`.
+      mixer, channel, norm, join, temporal, final_norm: as in `row.Row`.
       options: (field, value) pairs for the mixer.
       channel_options: (field, value) pairs for the channel mixer.
       shared: whether all layers of a stack that equal this one are one set of weights
         (each keeps its own state).
+      conv: true with a short convolution before the mixer, false where the mixer's own
+        sees one frame only (its option `taps` is 1 then), None as the row says.
     """
 
     name: str
@@ -52,6 +58,13 @@ class Layer:
     options: tuple[tuple[str, Any], ...] = ()
     channel_options: tuple[tuple[str, Any], ...] = ()
     shared: bool = False
+    final_norm: str | None = None
+    conv: bool | None = None
+
+    @property
+    def norm_after(self) -> str:
+        """Kind of the norm after a stack whose last layer this is."""
+        return self.norm if self.final_norm is None else self.final_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +80,7 @@ class Backbone:
       streams: the weakest of the layers', see `row.STREAMS`.
       window: frames a window holds where `streams` is "window", else 0.
       temporal: whether any layer moves information along time.
+      learned_positions: whether any row of it asks for learned positions.
     """
 
     name: str
@@ -76,6 +90,7 @@ class Backbone:
     streams: str
     window: int
     temporal: bool
+    learned_positions: bool
 
     def layers(self, depth: int | None = None) -> tuple[Layer, ...]:
         """Returns the layers from the input on: the pattern, cycled to `depth`.
@@ -105,6 +120,8 @@ def parse(text: str) -> tuple[Element, ...]:
     that three times. `@swa` shares its weights with every other `@swa` of the stack:
     `(mamba*2+@swa)*3` has one attention layer, used three times. `swa/moe` has the
     channel mixer `moe` (a key of `row.CHANNELS`, or `none`) instead of the row's.
+    `swa/conv` has a short convolution before the mixer, `mamba/noconv` is without the
+    mixer's own; `swa/glu/conv` has both kinds of suffix, in either order.
 
     Raises:
       InputError: the text does not parse (the message shows where), or is longer than
@@ -129,11 +146,10 @@ def parse(text: str) -> tuple[Element, ...]:
             raise _syntax_error(text, start, token, "a name or '('")
         elif token == "/" and may_slash:
             token, start, position = _next_token(text, position)
-            groups[-1][-1] = (
-                dataclasses.replace(
-                    groups[-1][-1][0], channel=_channel(text, start, token)
-                ),
-            )
+            element = _with_suffix(groups[-1][-1][0], text, start, token)
+            groups[-1][-1] = (element,)
+            may_slash = element.channel is None or element.conv is None
+            continue
         elif token == "+":
             want_name = True
         elif token == "*":
@@ -162,15 +178,21 @@ def resolve(text: str, compat: bool = False) -> Backbone:
         published, faults included (`row.Published`).
 
     Raises:
-      InputError: the text does not parse, or names no row of the table.
+      InputError: the text does not parse, names no row of the table, or takes the
+        short convolution out of a row that has none.
     """
     elements = parse(text)
-    bare = _is_name(text.strip())
+    # Switches leave a row as deep as it is.
+    word, *suffixes = (part.strip() for part in text.split("/"))
+    bare = _is_name(word) and SWITCHES.keys() >= set(suffixes)
     layers: list[Layer] = []
     rows: list[Row] = []
     for element in elements:
         found = _expand(element, compat)
-        layers += [layer for layer, _ in found]
+        layers += [
+            with_options(layer, {"taps": 1}) if layer.conv is False else layer
+            for layer, _ in found
+        ]
         rows += [row for _, row in found]
     if len(layers) > _MAX_DEPTH:
         raise InputError(f"backbone {text!r} has more than {_MAX_DEPTH} layers")
@@ -187,13 +209,14 @@ def resolve(text: str, compat: bool = False) -> Backbone:
         streams=streams,
         window=max(row.window for row in rows) if streams == "window" else 0,
         temporal=any(is_temporal(layer) for layer in layers),
+        learned_positions=any(row.learned_positions for row in rows),
     )
 
 
 def is_temporal(layer: Layer) -> bool:
-    """Whether a layer moves information along time, in either of its halves."""
+    """Whether a layer moves information along time, in any of its parts."""
     of_channel = layer.channel != "none" and CHANNELS[layer.channel].temporal
-    return layer.temporal or of_channel
+    return layer.temporal or of_channel or layer.conv is True
 
 
 def with_options(layer: Layer, options: Mapping[str, Any]) -> Layer:
@@ -264,6 +287,8 @@ def _expand(element: Element, compat: bool) -> list[tuple[Layer, Row]]:
     name = canonical(element.name)
     row = ROWS[name]
     if row.mixer:
+        if element.conv is False and not _has_convolution(row):
+            raise _no_convolution(name)
         layer = Layer(
             name=name,
             mixer=row.mixer,
@@ -272,6 +297,8 @@ def _expand(element: Element, compat: bool) -> list[tuple[Layer, Row]]:
             join=row.join,
             temporal=row.temporal,
             shared=element.shared,
+            final_norm=row.final_norm,
+            conv=element.conv,
         )
         layer = with_options(layer, row.options)
         if compat and row.published is not None:
@@ -294,10 +321,44 @@ def _expand(element: Element, compat: bool) -> list[tuple[Layer, Row]]:
             layer = dataclasses.replace(
                 layer,
                 norm=row.norm or layer.norm,
+                final_norm=row.final_norm or layer.final_norm,
                 shared=element.shared or layer.shared,
             )
             expanded.append((layer, inner_row))
-    return expanded
+    return _switched(name, element.conv, expanded)
+
+
+def _switched(
+    name: str, conv: bool | None, expanded: list[tuple[Layer, Row]]
+) -> list[tuple[Layer, Row]]:
+    """Replaces the switches of a pattern row's layers by one for them all.
+
+    `noconv` is for those that have a short convolution; one at least must.
+    """
+    if conv is None:
+        return expanded
+    if conv:
+        return [(dataclasses.replace(x, conv=True), row) for x, row in expanded]
+    having = [_has_convolution(row) for _, row in expanded]
+    if not any(having):
+        raise _no_convolution(name)
+    return [
+        (dataclasses.replace(layer, conv=False if has else None), row)
+        for has, (layer, row) in zip(having, expanded, strict=True)
+    ]
+
+
+def _has_convolution(row: Row) -> bool:
+    """Whether the mixer of a row has a short convolution of its own."""
+    return "short_convolution" in row.primitives
+
+
+def _no_convolution(name: str) -> InputError:
+    known = ", ".join(key for key, row in ROWS.items() if _has_convolution(row))
+    return InputError(
+        f"backbone '{name}/noconv': {name!r} has no short convolution to take out; "
+        f"these have one: {known}"
+    )
 
 
 def _with_channel(layer: Layer, channel: str | None) -> Layer:
@@ -328,15 +389,25 @@ def _count(text: str, start: int, token: str) -> int:
     return int(token)
 
 
-def _channel(text: str, start: int, token: str) -> str:
-    if not _is_name(token):
-        raise _syntax_error(text, start, token, "a channel mixer")
-    if token not in {"none", *CHANNELS}:
-        raise InputError(
-            f"backbone {text!r}: no channel mixer is called {token!r}; nearest: "
-            f"{nearest(token, ['none', *CHANNELS])}"
-        )
-    return token
+def _with_suffix(element: Element, text: str, start: int, token: str) -> Element:
+    """Adds what follows a slash; of each kind an element has one at most."""
+    channels, switches = ["none", *CHANNELS], list(SWITCHES)
+    if element.channel is None and token in channels:
+        return dataclasses.replace(element, channel=token)
+    if element.conv is None and token in switches:
+        return dataclasses.replace(element, conv=SWITCHES[token])
+    taken = (element.channel, element.conv) != (None, None)
+    if taken or not _is_name(token):
+        kinds = {
+            "a channel mixer": element.channel is None,
+            "'conv' or 'noconv'": element.conv is None,
+        }
+        wanted = ", ".join(kind for kind, free in kinds.items() if free)
+        raise _syntax_error(text, start, token, wanted)
+    raise InputError(
+        f"backbone {text!r}: no channel mixer is called {token!r}, and no switch; "
+        f"nearest: {nearest(token, [*channels, *switches])}"
+    )
 
 
 def _flat(terms: list[tuple[Element, ...]]) -> tuple[Element, ...]:
@@ -344,14 +415,21 @@ def _flat(terms: list[tuple[Element, ...]]) -> tuple[Element, ...]:
 
 
 def _canonical_text(text: str) -> str:
+    """Aliases resolved, no spaces, the switch of a name behind its channel mixer."""
     tokens: list[str] = []
+    suffixes: list[str] = []
     position = 0
     while True:
         token, _, position = _next_token(text, position)
+        if token == "/":
+            suffix, _, position = _next_token(text, position)
+            suffixes.append(suffix)
+            continue
+        tokens += [f"/{s}" for s in sorted(suffixes, key=SWITCHES.__contains__)]
+        suffixes = []
         if not token:
             return "".join(tokens)
-        channel = bool(tokens) and tokens[-1] == "/"
-        tokens.append(canonical(token) if _is_name(token) and not channel else token)
+        tokens.append(canonical(token) if _is_name(token) else token)
 
 
 def _syntax_error(text: str, start: int, token: str, wanted: str) -> InputError:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.norms import norm
+from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.models.backbone import Layer
 from jaxbench.models.row import CHANNELS
 
@@ -25,10 +26,13 @@ class BlockState(NamedTuple):
     Attributes:
       mixer: state of the mixer.
       channel: state of the channel mixer, `()` for most.
+      conv: last inputs of the short convolution before the mixer, float32 [B, 3, D],
+        or `()` where there is none.
     """
 
     mixer: Any
     channel: Any
+    conv: Any = ()
 
 
 class Handed(NamedTuple):
@@ -54,6 +58,10 @@ class Block(nn.Module):
     section 2.3); a mixer takes part by declaring the field `out_scale`. A layer that
     replaces x is the same without the sums; one that joins the next leaves x as it is.
 
+    A layer with `conv` gives its mixer y + SiLU(conv(y)) for y = norm(x), 4 taps for
+    each channel, causal, no bias: any mixer then knows the frames just before, as Mamba
+    and the delta rules do from the short convolution inside them.
+
     Attributes:
       layer: what to build, from `models.backbone`.
       width: model width D.
@@ -75,6 +83,8 @@ class Block(nn.Module):
     def setup(self) -> None:
         layer = self.layer
         self.mixer_norm = norm(layer.norm, self.dtype)
+        if layer.conv:
+            self.conv = ShortConvolution(self.width, self.dtype, bias=False)
         self.mixer = self._build(mixer_class(layer.mixer), layer.options)
         self.drop = nn.Dropout(self.dropout)
         # Has parameters only where a layer below joins this one.
@@ -98,9 +108,10 @@ class Block(nn.Module):
         `last_only`.
         """
         x_btd, side_bte, lower = handed
-        mixer_state, channel_state = (None, None) if state is None else state
+        mixer_state, channel_state, conv_state = state or (None, None, None)
         y_btd = x_btd if side_bte is None else x_btd + self.side(side_bte)
         y_btd = y_btd if self.mixer_norm is None else self.mixer_norm(y_btd)
+        y_btd, conv_state = self._convolve(y_btd, conv_state, reset_bt)
         if takes_lower(type(self.mixer)):
             y_btd, mixer_state, lower = self.mixer(
                 y_btd, mixer_state, reset_bt, lower=lower
@@ -111,16 +122,17 @@ class Block(nn.Module):
         if last_only and not late:
             x_btd, y_btd, reset_bt = x_btd[:, -1:], y_btd[:, -1:], None
         if self.layer.join == "next":
-            return Handed(x_btd, y_btd, lower), BlockState(mixer_state, ())
+            return Handed(x_btd, y_btd, lower), BlockState(mixer_state, (), conv_state)
         x_btd = self._add(x_btd, y_btd)
         if self.layer.channel == "none":
-            return Handed(x_btd, None, lower), BlockState(mixer_state, ())
+            return Handed(x_btd, None, lower), BlockState(mixer_state, (), conv_state)
         y_btd = x_btd if self.channel_norm is None else self.channel_norm(x_btd)
         y_btd, channel_state = self.channel(y_btd, channel_state, reset_bt)
         x_btd = self._add(x_btd, y_btd)
         if last_only and late:
             x_btd = x_btd[:, -1:]
-        return Handed(x_btd, None, lower), BlockState(mixer_state, channel_state)
+        state = BlockState(mixer_state, channel_state, conv_state)
+        return Handed(x_btd, None, lower), state
 
     def initial_state(self, batch_size: int) -> BlockState:
         """Returns the state an episode starts from."""
@@ -128,6 +140,7 @@ class Block(nn.Module):
         return BlockState(
             self.mixer.initial_state(batch_size),
             self.channel.initial_state(batch_size) if has_channel else (),
+            self.conv.initial_state(batch_size) if self.layer.conv else (),
         )
 
     @nn.nowrap
@@ -140,6 +153,14 @@ class Block(nn.Module):
         }
         given = {name: value for name, value in known.items() if name in names}
         return mixer(self.width, self.dtype, **given, **dict(options))
+
+    def _convolve(
+        self, y_btd: jax.Array, state: Any, reset_bt: jax.Array | None
+    ) -> tuple[jax.Array, Any]:
+        if not self.layer.conv:
+            return y_btd, ()
+        filtered_btd, state = self.conv(y_btd, state, reset_bt)
+        return y_btd + nn.silu(filtered_btd).astype(y_btd.dtype), state
 
     def _add(self, x_btd: jax.Array, y_btd: jax.Array) -> jax.Array:
         y_btd = self.drop(y_btd, deterministic=not self.has_rng("dropout"))

@@ -104,8 +104,11 @@ class Row:
         row None keeps what its elements say.
       norm: kind of the norm before each branch and after the stack (`layers.norms`).
         In a pattern row None keeps what its elements say.
+      final_norm: kind of the norm after a stack that ends in this row; None is `norm`.
       join: one of `JOINS`. Pattern rows: as the elements say.
       temporal: whether information moves along time. Pattern rows: if any element's.
+      learned_positions: whether it knows positions only where the task adds a learned
+        vector for each.
       depth: layers by default; None is `DEFAULT_DEPTH`, or the length of the pattern.
       options: fields of the mixer that differ from its defaults; those of the channel
         mixer are called "channel.field". In a pattern row all begin with the name of
@@ -132,8 +135,10 @@ class Row:
     pattern: str = ""
     channel: str | None = None
     norm: str | None = None
+    final_norm: str | None = None
     join: str = "residual"
     temporal: bool = True
+    learned_positions: bool = False
     depth: int | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     causal: bool = True

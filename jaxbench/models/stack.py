@@ -24,7 +24,7 @@ StackState = tuple[BlockState, ...] | WindowRing
 
 
 class Stack(nn.Module):
-    """Blocks in order, then the norm of the last layer's kind.
+    """Blocks in order, then the norm that the last layer asks for.
 
     Parameters live under `blocks_<i>`, i the layer's index. Equal layers marked as
     shared use the parameters of the first of them; each keeps its own state.
@@ -69,7 +69,7 @@ class Stack(nn.Module):
             for index, layer in enumerate(self.layers)
             if self._weights_of(index) == index
         }
-        self.norm = norm(self.layers[-1].norm, self.dtype)
+        self.norm = norm(self.layers[-1].norm_after, self.dtype)
 
     def __call__(
         self,
@@ -167,7 +167,7 @@ class Stack(nn.Module):
         if str(given) != str(wanted_tree):
             raise InputError(
                 f"the state belongs to another backbone than "
-                f"{'+'.join(layer.name for layer in self.layers)}; {advice}"
+                f"{'+'.join(map(_named, self.layers))}; {advice}"
             )
         leaves = jax.tree_util.tree_leaves_with_path(expected)
         for (path, wanted), leaf in zip(leaves, jax.tree.leaves(state), strict=True):
@@ -182,6 +182,10 @@ class Stack(nn.Module):
         """Index of the layer whose parameters layer `index` uses."""
         layer = self.layers[index]
         return self.layers.index(layer) if layer.shared else index
+
+
+def _named(layer: Layer) -> str:
+    return f"{layer.name}/conv" if layer.conv else layer.name
 
 
 def _type_of(leaf: jax.Array) -> str:

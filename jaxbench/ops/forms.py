@@ -7,8 +7,11 @@ where the number behind it comes from. The first row that matches wins.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,6 +20,10 @@ import jax
 from jaxbench.errors import InputError, nearest
 
 TABLE = Path(__file__).with_name("forms.json")
+
+_BACKEND: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "backend", default=None
+)
 
 
 class Row(TypedDict):
@@ -47,6 +54,7 @@ def choose(
       state_size: floats of state per sequence.
       backend: "cpu", "gpu" or "tpu"; by default the one JAX runs on. Backends
         without rows of their own use those of "gpu", the other parallel machine.
+        Inside `forms_of` the default is the backend named there.
 
     Returns:
       The form, with a block length after a colon where it has one ("fused:10").
@@ -54,7 +62,21 @@ def choose(
     Raises:
       InputError: the table has no row for this primitive.
     """
-    return _choose(primitive, length, state_size, backend or jax.default_backend())
+    backend = backend or _BACKEND.get() or jax.default_backend()
+    return _choose(primitive, length, state_size, backend)
+
+
+@contextlib.contextmanager
+def forms_of(backend: str) -> Iterator[None]:
+    """Inside, what is traced has the forms of a backend, whichever JAX runs on.
+
+    For counts that must not depend on the device they are made on.
+    """
+    token = _BACKEND.set(backend)
+    try:
+        yield
+    finally:
+        _BACKEND.reset(token)
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from jaxbench.models.zoo import (
     hybrids,
     linear_attention,
     recurrent,
+    report,
     selective,
     state_spaces,
     windows,
@@ -43,6 +44,7 @@ FAMILIES: dict[str, dict[str, Row]] = {
     "whole windows": windows.ROWS,
     "each frame alone": frames.ROWS,
     "hybrids": hybrids.ROWS,
+    "pentathlon's first report": report.ROWS,
 }
 
 # The 34 names of the original benchmark, in its order, and the rows that define them
