@@ -1,0 +1,1 @@
+"""Synthetic tasks: what they ask, generators of examples, oracles and floors."""
