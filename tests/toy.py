@@ -174,7 +174,7 @@ class Parts:
             state, writer = self.start(), MetricWriter(folder)
         else:
             state, facts = checkpoints.restore(self.programs.abstract_state)
-            outcome = loop.Outcome(step=int(state.step), **facts)
+            outcome = loop.Outcome.resumed(int(state.step), facts)
             writer = MetricWriter(folder, resume_step=outcome.step)
         settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
         with TrainingProgress(budget.steps or 0) as progress:
@@ -184,8 +184,7 @@ class Parts:
                 task=self.task,
                 programs=self.programs,
                 placement=self.placement,
-                order=self.order,
-                validation=self.validation,
+                lessons=[loop.Lesson("", self.order, self.validation)],
                 budget=budget,
                 checkpoints=checkpoints,
                 writer=writer,

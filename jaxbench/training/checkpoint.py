@@ -65,19 +65,29 @@ class Checkpoints:
         """The newest complete step under `which`, or None."""
         return self._managers[which].latest_step()
 
+    def facts(self) -> tuple[int, dict[str, Any]]:
+        """The step of the newest "last" state and the facts saved with it."""
+        step = self.latest_step()
+        assert step is not None
+        restored = self._managers["last"].restore(
+            step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())
+        )
+        return step, restored["facts"]
+
     def restore(
-        self, abstract: TrainState, which: str = "last"
+        self, abstract: TrainState, which: str = "last", step: int | None = None
     ) -> tuple[TrainState, dict[str, Any]]:
-        """Reads the newest state of `which`, placed as `abstract` says.
+        """Reads a state of `which`, placed as `abstract` says.
 
         Args:
           abstract: a state of `jax.ShapeDtypeStruct`s with shardings.
           which: "last" or "best".
+          step: of the state; None is the newest.
 
         Raises:
           InputError: there is none, or its shapes are not those of `abstract`.
         """
-        step = self.latest_step(which)
+        step = self.latest_step(which) if step is None else step
         if step is None:
             raise InputError(f"no checkpoint under {self.folder / which}")
         try:

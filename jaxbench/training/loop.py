@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
+from jaxbench.training.goal import Convergence, Goal
 from jaxbench.training.programs import Placement, Programs, place_span
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState, leaf_names
@@ -25,6 +26,20 @@ STEP_STATISTICS = (
     *("steps", "skipped"),
     *("gradient_norm", "total_loss", "auxiliary_loss"),
 )
+
+
+class Lesson(NamedTuple):
+    """A part of a curriculum; where there is none, all of training.
+
+    Attributes:
+      name: of the level; empty where there is no curriculum.
+      order: which rows make up which step.
+      validation: groups of validation batches (see `evaluation_batches`).
+    """
+
+    name: str
+    order: Order
+    validation: list[tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass
@@ -42,6 +57,7 @@ class Outcome:
       first_steps, first_seconds: updates at the start of each process that the rates
         and a budget of seconds leave out, and how long they took.
       train_seconds, evaluate_seconds: without compilation and without those.
+      convergence: how far it is on its way to its goal, where it has one.
     """
 
     status: str = "ok"
@@ -55,6 +71,14 @@ class Outcome:
     first_seconds: float = 0.0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    convergence: Convergence = dataclasses.field(default_factory=Convergence)
+
+    @classmethod
+    def resumed(cls, step: int, facts: Mapping[str, Any]) -> Outcome:
+        """What a run had come to, from the facts of its checkpoint."""
+        facts = dict(facts)
+        convergence = Convergence(**facts.pop("convergence", {}))
+        return cls(step=step, convergence=convergence, **facts)
 
     def facts(self) -> dict[str, Any]:
         """The part that a resumed run goes on from."""
@@ -65,6 +89,7 @@ class Outcome:
             "first_seconds": self.first_seconds,
             "train_seconds": self.train_seconds,
             "evaluate_seconds": self.evaluate_seconds,
+            "convergence": dataclasses.asdict(self.convergence),
         }
 
 
@@ -75,8 +100,7 @@ def train(
     task: Task,
     programs: Programs,
     placement: Placement,
-    order: Order,
-    validation: list[tuple[jax.Array, jax.Array]],
+    lessons: Sequence[Lesson],
     budget: Budget,
     evaluate_every: float,
     checkpoint_every: int,
@@ -85,10 +109,11 @@ def train(
     progress: TrainingProgress,
     outcome: Outcome,
     stop: Callable[[], str | None],
+    goal: Goal | None = None,
     first_steps: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[TrainState, Outcome]:
-    """Trains from `outcome.step` until the budget is spent.
+    """Trains from `outcome.step` until the budget is spent or the goal is reached.
 
     Dispatches end at multiples of K, epochs, evaluations and checkpoints, counted from
     step 0, so a resumed run makes the dispatches that the unbroken one would have
@@ -97,8 +122,7 @@ def train(
     Args:
       state: the state after `outcome.step` updates; its buffers are given away.
       arrays: the task's arrays on the device.
-      order: which rows make up which step.
-      validation: groups of validation batches (see `evaluation_batches`).
+      lessons: of the curriculum, in their order; most tasks have one.
       budget: when to end. One of seconds is spent by training alone; the last dispatch
         is shortened so that it ends close to it.
       evaluate_every: steps, or seconds where the budget is in seconds, between
@@ -107,6 +131,7 @@ def train(
       checkpoint_every: steps between saves besides those at each validation; 0: none.
       outcome: what the run had come to when it was last saved.
       stop: returns a reason to stop now, or None; asked after every dispatch.
+      goal: what ends a lesson, and training before its budget; None for nothing.
       first_steps: updates at the start of this process that are made, but timed apart;
         0 for none.
       clock: seconds, for tests.
@@ -114,13 +139,6 @@ def train(
     Returns:
       The final state (the last good one after a divergence), and the outcome.
     """
-    periods = [
-        programs.steps_per_dispatch,
-        order.steps_per_epoch,
-        int(evaluate_every) if budget.unit == "steps" else 0,
-        checkpoint_every,
-    ]
-    validation_periods = [p for p in periods[1:3] if p]
     pending: tuple[int, int, Any] | None = None
     meter = Meter(outcome, clock)
     timed = first_steps == 0
@@ -129,12 +147,20 @@ def train(
         step, before = outcome.step, meter.seconds_at(outcome.step)
         if budget.done(step, outcome.train_seconds):
             break
+        if goal is not None and goal.reached(outcome.convergence):
+            break
+        lesson = lessons[outcome.convergence.lesson]
+        validation_periods = [
+            lesson.order.steps_per_epoch,
+            int(evaluate_every) if budget.unit == "steps" else 0,
+        ]
+        periods = [programs.steps_per_dispatch, *validation_periods, checkpoint_every]
         end = min((step // p + 1) * p for p in periods if p)
         if timed:
             end = min(end, meter.last_step(budget))
         else:
             end = min(end, step + first_steps, budget.steps or end)
-        rows = order.steps(step, end - step, programs.steps_per_dispatch)
+        rows = lesson.order.steps(step, end - step, programs.steps_per_dispatch)
         examples_kb = jax.device_put(rows, placement.batch)
         each = 1.0 if budget.unit == "steps" else meter.seconds_per_step
         span = place_span(
@@ -160,7 +186,7 @@ def train(
         reason = stop()
         after = meter.seconds_at(end)
         ends = budget.done(end, after)
-        evaluates = any(end % p == 0 for p in validation_periods)
+        evaluates = any(end % p == 0 for p in validation_periods if p)
         if budget.unit == "seconds" and not ends:
             evaluates |= passes(before, after, evaluate_every)
         saves = bool(checkpoint_every) and end % checkpoint_every == 0
@@ -175,14 +201,22 @@ def train(
         ends = budget.done(end, outcome.train_seconds)
         if evaluates or ends:
             validate(
-                *(state, arrays, task, programs, validation),
+                *(state, arrays, task, programs, lesson.validation),
                 *(outcome, writer, progress),
             )
             metrics = outcome.last["metrics"] if outcome.last else {}
             progress.say(
                 f"step {end}: validation {task.primary} {metrics[task.primary]:.4f}"
             )
-            if outcome.best is not None and outcome.best["step"] == end:
+            better = outcome.best is not None and outcome.best["step"] == end
+            if goal is not None and goal.judge(
+                outcome.convergence, [part.name for part in lessons], end, metrics
+            ):
+                # Scores of an easier lesson are no scores of this one.
+                outcome.best = None
+                following = lessons[outcome.convergence.lesson].name
+                progress.say(f"step {end}: {lesson.name} is learned, {following} next")
+            elif better:
                 checkpoints.save("best", state, outcome.facts())
         if reason and not ends:
             outcome.status, outcome.reason = "interrupted", reason
@@ -190,6 +224,14 @@ def train(
             checkpoints.save("last", state, outcome.facts())
         meter.start()
 
+    if outcome.status == "ok" and outcome.best is None and outcome.step:
+        # The budget ended in a curriculum: its last level is what is scored.
+        validate(
+            *(state, arrays, task, programs, lessons[-1].validation),
+            *(outcome, writer, progress),
+        )
+        checkpoints.save("best", state, outcome.facts())
+        checkpoints.save("last", state, outcome.facts())
     outcome.skips = int(jax.device_get(state.skips))
     outcome.first_skip = int(jax.device_get(state.first_skip))
     if int(jax.device_get(state.broken_step)) >= 0:
@@ -274,12 +316,20 @@ def record(
     """Fetches and writes one dispatch's metrics; False if a step in it broke."""
     sums = {k: np.asarray(v) for k, v in jax.device_get(statistics).items()}
     meter.reach(end)
-    done, skipped = float(sums["steps"]), float(sums["skipped"])
-    if done + skipped < count:
+    if float(sums["steps"]) + float(sums["skipped"]) < count:
         return False
+    metrics = training_metrics(sums, task)
+    writer.write(end, "train", metrics)
+    if "total_loss" in metrics:
+        progress.update(end, metrics["total_loss"], meter.last_step(budget))
+    return True
+
+
+def training_metrics(sums: Mapping[str, np.ndarray], task: Task) -> dict[str, float]:
+    """Means over the updates of a dispatch; only "skipped" where all were left out."""
+    done, skipped = float(sums["steps"]), float(sums["skipped"])
     if done == 0:
-        writer.write(end, "train", {"skipped": skipped})
-        return True
+        return {"skipped": skipped}
     of_model = {k for k in sums if k.startswith(MODEL_METRICS)}
     own = {k: v for k, v in sums.items() if k not in {*STEP_STATISTICS, *of_model}}
     metrics = task.summarize(own) | {k: float(sums[k]) / done for k in of_model}
@@ -288,11 +338,7 @@ def record(
         "auxiliary_loss": float(sums["auxiliary_loss"]) / done,
         "total_loss": float(sums["total_loss"]) / done,
     }
-    if skipped:
-        metrics["skipped"] = skipped
-    writer.write(end, "train", metrics)
-    progress.update(end, metrics["total_loss"], meter.last_step(budget))
-    return True
+    return metrics | ({"skipped": skipped} if skipped else {})
 
 
 def validate(
@@ -309,6 +355,12 @@ def validate(
     start = time.perf_counter()
     metrics = score(state, arrays, task, programs, validation, progress.evaluating)
     writer.write(outcome.step, "validation", metrics)
+    keep_validation(outcome, metrics, task)
+    outcome.evaluate_seconds += time.perf_counter() - start
+
+
+def keep_validation(outcome: Outcome, metrics: dict[str, float], task: Task) -> None:
+    """Makes a validation the last one, and the best one if it is."""
     outcome.last = {"step": outcome.step, "metrics": metrics}
     sign = -1 if task.maximize else 1
     value = sign * metrics[task.primary]
@@ -316,7 +368,6 @@ def validate(
         outcome.best is None or value < sign * outcome.best["metrics"][task.primary]
     ):
         outcome.best = outcome.last
-    outcome.evaluate_seconds += time.perf_counter() - start
 
 
 def score(

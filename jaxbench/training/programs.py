@@ -147,37 +147,22 @@ def compile_programs(
     """
     start = time.perf_counter()
     part, groups = batch_size // micro_batches, batches_per_evaluation * micro_batches
-
-    def abstract(shape: tuple[int, ...], dtype: Any, place: NamedSharding) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-    arrays = {
-        name: abstract(value.shape, value.dtype, placement.whole)
-        for name, value in task.arrays.items()
-    }
-    rows = first_batch(task, batch_size)
-    one = abstract(rows.shape, rows.dtype, placement.whole)
-    state = jax.tree.map(
-        lambda leaf: abstract(leaf.shape, leaf.dtype, placement.whole),
-        jax.eval_shape(initialize, arrays, one),
-    )
+    state, arrays, rows = _abstract(task, initialize, placement, batch_size)
 
     def batches(count: int, size: int, shape: tuple[int, ...], dtype: Any) -> Any:
-        return abstract((count, size, *shape), dtype, placement.batch)
+        place = placement.batch
+        return jax.ShapeDtypeStruct((count, size, *shape), dtype, sharding=place)
 
-    program = make_train_program(
-        model,
-        task,
-        optimizer,
-        ema_decay=ema_decay,
-        micro_batches=micro_batches,
-        max_skips=max_skips,
-    )
-    traced = jax.jit(program, donate_argnums=0).trace(
-        state,
-        arrays,
-        batches(steps_per_dispatch, batch_size, rows.shape[1:], rows.dtype),
-        abstract_span(placement),
+    traced = _traced(
+        make_train_program(
+            model,
+            task,
+            optimizer,
+            ema_decay=ema_decay,
+            micro_batches=micro_batches,
+            max_skips=max_skips,
+        ),
+        *(state, arrays, rows, placement, steps_per_dispatch),
     )
     remat = model.stack.remat and jax.default_backend() == "cpu"
     train = traced.lower().compile(KEEP_REMAT if remat else None)
@@ -201,6 +186,72 @@ def compile_programs(
         evaluation_batch_size=part,
         predicted_bytes=max(predicted_bytes(train), predicted_bytes(evaluate)),
         compile_seconds=time.perf_counter() - start,
+    )
+
+
+def trace_training(
+    model: Model,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    initialize: Callable[..., TrainState],
+    placement: Placement,
+    *,
+    batch_size: int,
+    steps_per_dispatch: int,
+    batches_per_evaluation: int,
+    ema_decay: float,
+    max_skips: int,
+) -> Programs:
+    """What `compile_programs` tells of a run, without compiling: it cannot be run."""
+    state, arrays, rows = _abstract(task, initialize, placement, batch_size)
+    program = make_train_program(
+        model, task, optimizer, ema_decay=ema_decay, max_skips=max_skips
+    )
+    traced = _traced(program, state, arrays, rows, placement, steps_per_dispatch)
+    return Programs(
+        train=program,
+        evaluate=make_evaluate_program(model, task),
+        train_jaxpr=traced.jaxpr.jaxpr,
+        abstract_state=state,
+        steps_per_dispatch=steps_per_dispatch,
+        batches_per_evaluation=batches_per_evaluation,
+        evaluation_batch_size=batch_size,
+        predicted_bytes=0,
+        compile_seconds=0.0,
+    )
+
+
+def _abstract(
+    task: Task,
+    initialize: Callable[..., TrainState],
+    placement: Placement,
+    batch_size: int,
+) -> tuple[TrainState, dict[str, Any], np.ndarray]:
+    """Shapes of a run's state and arrays, placed, and the rows of one step."""
+
+    def abstract(leaf: Any) -> Any:
+        place = placement.whole
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    arrays = {name: abstract(value) for name, value in task.arrays.items()}
+    rows = first_batch(task, batch_size)
+    shapes = jax.eval_shape(initialize, arrays, abstract(rows))
+    return jax.tree.map(abstract, shapes), arrays, rows
+
+
+def _traced(
+    program: Any,
+    state: TrainState,
+    arrays: Mapping[str, Any],
+    rows: np.ndarray,
+    placement: Placement,
+    steps_per_dispatch: int,
+) -> Any:
+    examples = jax.ShapeDtypeStruct(
+        (steps_per_dispatch, *rows.shape), rows.dtype, sharding=placement.batch
+    )
+    return jax.jit(program, donate_argnums=0).trace(
+        state, arrays, examples, abstract_span(placement)
     )
 
 
@@ -245,17 +296,26 @@ def evaluation_batches(
     rows: np.ndarray, programs: Programs, placement: Placement
 ) -> list[tuple[jax.Array, jax.Array]]:
     """Places a split on the devices as [K, B] groups; the tail has weight 0."""
-    batch_size = programs.evaluation_batch_size
-    group = programs.batches_per_evaluation * batch_size
-    padded = -(-len(rows) // group) * group
-    index = np.minimum(np.arange(padded), len(rows) - 1)
-    weight = (np.arange(padded) < len(rows)).astype(np.float32)
-    shape = (-1, programs.batches_per_evaluation, batch_size)
-    examples = rows[index].reshape(*shape, *rows.shape[1:])
+    groups = grouped_batches(
+        rows, programs.batches_per_evaluation, programs.evaluation_batch_size
+    )
     return [
         (
             jax.device_put(example_kb, placement.batch),
             jax.device_put(weight_kb, placement.batch),
         )
-        for example_kb, weight_kb in zip(examples, weight.reshape(shape), strict=True)
+        for example_kb, weight_kb in groups
     ]
+
+
+def grouped_batches(
+    rows: np.ndarray, batches: int, batch_size: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A split as groups of `batches` batches, on the host; the tail has weight 0."""
+    group = batches * batch_size
+    padded = -(-len(rows) // group) * group
+    index = np.minimum(np.arange(padded), len(rows) - 1)
+    weight = (np.arange(padded) < len(rows)).astype(np.float32)
+    shape = (-1, batches, batch_size)
+    examples = rows[index].reshape(*shape, *rows.shape[1:])
+    return list(zip(examples, weight.reshape(shape), strict=True))

@@ -31,10 +31,10 @@ class Span(NamedTuple):
       total: float32, the whole budget.
     """
 
-    updates: jax.Array
-    spent: jax.Array
-    each: jax.Array
-    total: jax.Array
+    updates: Any
+    spent: Any
+    each: Any
+    total: Any
 
 
 TrainProgram = Callable[
