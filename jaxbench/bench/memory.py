@@ -74,9 +74,7 @@ def fit(
       devices: how many share a batch.
       limit_gb: most memory of one device, in 10^9 bytes; 0 for what the device has.
     """
-    limit, limit_is = device_memory()
-    if limit_gb:
-        limit, limit_is = int(limit_gb * GB), "the given limit"
+    limit, limit_is = memory_limit(limit_gb)
     tried: list[dict[str, Any]] = []
     for recompute, parts in stages(remat, batch_size, devices):
         programs = compile_at(recompute, parts)
@@ -102,6 +100,16 @@ def stages(remat: bool, batch_size: int, devices: int) -> Iterator[tuple[bool, i
     while batch_size % parts == 0 and (batch_size // parts) % devices == 0:
         yield True, parts
         parts *= 2
+
+
+def memory_limit(limit_gb: float) -> tuple[int | None, str]:
+    """Bytes one device may use, and where that comes from, in words.
+
+    `limit_gb` is in 10^9 bytes; 0 for what the device has.
+    """
+    if limit_gb:
+        return int(limit_gb * GB), "the given limit"
+    return device_memory()
 
 
 def device_memory() -> tuple[int | None, str]:

@@ -1,8 +1,8 @@
 """One run as a process of its own: `python -m jaxbench.bench.suite.child`.
 
-Its arguments are the run folder, which holds a config.json by then, and the number of
-the suite's process. The suite has exported the environment before this one began, so
-XLA's settings bind as they should.
+Its arguments are the number of the suite's process and the run folder, which holds a
+config.json by then; several folders are runs that train side by side. The suite has
+exported the environment before this one began, so XLA's settings bind as they should.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from jaxbench.bench.run_folder import read_json
 from jaxbench.errors import InputError
@@ -21,23 +22,34 @@ PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code, as `run.py` does: 0, 1, 2, or 143."""
-    folder, parent = Path(arguments[1]), int(arguments[2])
-    end_with_parent(parent)
+    end_with_parent(int(arguments[1]))
+    folders = [Path(argument) for argument in arguments[2:]]
     try:
-        config = read_json(folder / "config.json")
-        if config is None:
-            raise InputError(f"{folder} holds no config.json")
-        config.pop("config_hash", None)
-        from jaxbench.bench.job import run_job
+        configs = [_config(folder) for folder in folders]
+        if len(folders) == 1:
+            from jaxbench.bench.job import run_job
 
-        result = run_job(config, folder)
+            results = [run_job(configs[0], folders[0])]
+        else:
+            from jaxbench.bench.copies import run_copies
+
+            results = run_copies(configs, folders)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # Threads of a failed save would go on to print tracebacks of the same error.
         os._exit(2)
-    if result["status"] == "interrupted":
+    statuses = {result["status"] for result in results}
+    if "interrupted" in statuses:
         return 128 + signal.SIGTERM
-    return 0 if result["status"] == "ok" else 1
+    return 0 if statuses == {"ok"} else 1
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / "config.json")
+    if config is None:
+        raise InputError(f"{folder} holds no config.json")
+    config.pop("config_hash", None)
+    return config
 
 
 def end_with_parent(parent: int) -> None:

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,51 +41,81 @@ from jaxbench.errors import InputError
 def suite_command(options: argparse.Namespace) -> int:
     """Runs what the options ask for; returns the exit code.
 
+    Several recipes are several suites, one after the other, each in a folder of its own
+    inside one, and one board over all.
+
     Raises:
       InputError: an option, a value of the config, the data or the folder cannot be
         used.
     """
-    base = _base(options)
-    request = Request(
-        base=base,
-        backbones=choose_backbones(_only(options), options.skip),
-        seeds=parse_seeds(options.seeds),
-        learning_rates=parse_rates(options.sweep),
-    )
-    gpus = visible_gpus(base["xla"]["platform"])
-    jobs = parse_jobs(options.jobs, gpus)
+    requests = [_request(options, text) for text in options.config]
+    folders = _folders(options.folder, [request.base for request in requests])
     limits = Limits(
         timeout=parse_duration("--timeout", options.timeout),
         hang=parse_duration("--hang", options.hang),
     )
-    folder = options.folder or default_suite_folder(base)
-    if options.dry_run:
+    suites = []
+    for request, folder in zip(requests, folders, strict=True):
+        gpus = visible_gpus(request.base["xla"]["platform"])
+        suites.append((request, folder, parse_jobs(options.jobs, gpus)))
         check_request(request)
         check_suite_owner(folder, request)
-        print_plan(request, folder, jobs=jobs, retry=options.retry)
+    if options.dry_run:
+        for request, folder, jobs in suites:
+            print_plan(request, folder, jobs=jobs, retry=options.retry)
         return 0
-    outcome = run_suite(
-        request,
-        folder,
-        command=["jaxbench", *options.given],
-        jobs=jobs,
-        limits=limits,
-        retry=options.retry,
-    )
-    print_outcome(outcome)
-    if outcome.results:
-        make_board(folder)
-    if outcome.interrupted:
+    outcomes: list[SuiteOutcome] = []
+    for request, folder, jobs in suites:
+        outcome = run_suite(
+            request,
+            folder,
+            command=["jaxbench", *options.given],
+            jobs=jobs,
+            limits=limits,
+            retry=options.retry,
+        )
+        print_outcome(outcome)
+        outcomes.append(outcome)
+        if outcome.interrupted:
+            break
+    if any(outcome.results for outcome in outcomes):
+        make_board(folders[0] if len(folders) == 1 else folders[0].parent)
+    if outcomes[-1].interrupted:
         return 128 + signal.SIGTERM
-    return 0 if outcome.all_ok() else 1
+    return 0 if all(outcome.all_ok() for outcome in outcomes) else 1
 
 
-def _base(options: argparse.Namespace) -> dict[str, Any]:
-    base = read_recipe([f"--config={options.config}", *options.overrides])
+def _request(options: argparse.Namespace, text: str) -> Request:
+    return Request(
+        base=_base(options, text),
+        backbones=choose_backbones(_only(options, text), options.skip),
+        seeds=parse_seeds(options.seeds),
+        learning_rates=parse_rates(options.sweep),
+        side_by_side=options.side_by_side,
+    )
+
+
+def _folders(given: Path | None, bases: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Where each suite lies; several lie in one folder, named after their tasks."""
+    own = [default_suite_folder(base) for base in bases]
+    if len(bases) == 1:
+        return [given or own[0]]
+    names = [str(base["task"]) for base in bases]
+    if len(set(names)) < len(names):
+        # Two recipes of one task: the folder's digest tells them apart.
+        names = [folder.name for folder in own]
+    if len(set(names)) < len(names):
+        raise InputError("--config names the same recipe twice")
+    together = "-".join(dict.fromkeys(str(base["task"]) for base in bases))
+    return [(given or own[0].with_name(together)) / name for name in names]
+
+
+def _base(options: argparse.Namespace, text: str) -> dict[str, Any]:
+    base = read_recipe([f"--config={text}", *options.overrides])
     if options.epochs is not None:
         if "epochs" not in base["train"]:
             raise InputError(
-                f"--epochs={options.epochs}: {options.config.partition(':')[0]} has no "
+                f"--epochs={options.epochs}: {text.partition(':')[0]} has no "
                 "train.epochs; say how long a run is by --config.train.budget=10min "
                 "or 50MB"
             )
@@ -94,9 +125,9 @@ def _base(options: argparse.Namespace) -> dict[str, Any]:
     return base
 
 
-def _only(options: argparse.Namespace) -> str:
+def _only(options: argparse.Namespace, text: str) -> str:
     """--only, or the backbone that stands in the recipe's text after the colon."""
-    first = options.config.partition(":")[2].split(",")[0].strip()
+    first = text.partition(":")[2].split(",")[0].strip()
     named = first if first and "=" not in first else ""
     if named and options.only:
         raise InputError(

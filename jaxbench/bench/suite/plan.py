@@ -59,6 +59,10 @@ class Cell:
         name = f"{kind}lr{self.learning_rate:g}-seed{self.seed}"
         return suite / "runs" / folder_name(self.backbone) / name
 
+    def beside(self, other: Cell) -> bool:
+        """Whether the two can train as one program: only seed and rate differ."""
+        return (self.backbone, self.purpose) == (other.backbone, other.purpose)
+
     def __str__(self) -> str:
         seed = "sweep" if self.purpose == "sweep" else f"seed {self.seed}"
         return f"{self.backbone}, {seed}, rate {self.learning_rate:g}"
@@ -73,12 +77,14 @@ class Request:
       backbones: names or patterns.
       seeds: of the reported runs.
       learning_rates: the grid of a sweep; empty for none.
+      side_by_side: whether the runs of a backbone train as one program.
     """
 
     base: Mapping[str, Any]
     backbones: tuple[str, ...]
     seeds: tuple[int, ...]
     learning_rates: tuple[float, ...] = ()
+    side_by_side: bool = False
 
     def cells(self, results: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
         """All runs that are known to belong to the suite, in their order.
@@ -115,15 +121,20 @@ class Request:
 
 
 def best_rate(results: Iterable[Mapping[str, Any]]) -> float | None:
-    """The rate of the run that validated best; None if none ended ok."""
+    """The rate of the run that validated best; None if none ended ok.
+
+    Of runs that validated alike, the one that reached its goal first.
+    """
     scored = []
     for result in results:
         if result["status"] == "ok" and result["best"] and result["primary"]:
             sign = -1 if result["primary"]["maximize"] else 1
             value = sign * result["best"]["metrics"][result["primary"]["metric"]]
             if math.isfinite(value):
-                scored.append((value, result["learning_rate"]))
-    return min(scored)[1] if scored else None
+                step = (result.get("solved") or {}).get("step")
+                solved = math.inf if step is None else step
+                scored.append((value, solved, result["learning_rate"]))
+    return min(scored)[2] if scored else None
 
 
 def choose_backbones(only: str, skip: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,10 +26,10 @@ GRACE_SECONDS = 30.0
 
 @dataclasses.dataclass
 class Child:
-    """A run that is going on.
+    """A run that is going on, or several that train side by side.
 
     Attributes:
-      cell, config, folder: what runs, and where.
+      cells, configs, folders: what runs, and where.
       place: the index of the place it takes.
       process: the operating system's.
       log: its open log file.
@@ -38,15 +38,30 @@ class Child:
       stopped: (status, reason, when) once it was asked to stop.
     """
 
-    cell: Cell
-    config: dict[str, Any]
-    folder: Path
+    cells: tuple[Cell, ...]
+    configs: tuple[dict[str, Any], ...]
+    folders: tuple[Path, ...]
     place: int
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     began: float
     kills_before: int
     stopped: tuple[str, str, float] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The first run's, which holds the log of all."""
+        return self.folders[0]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The first run's; those of the others differ in seed and rate."""
+        return self.configs[0]
+
+    def __str__(self) -> str:
+        if len(self.cells) == 1:
+            return str(self.cells[0])
+        return f"{self.cells[0].backbone}, {len(self.cells)} runs side by side"
 
     @property
     def seconds(self) -> float:
@@ -74,7 +89,7 @@ class Child:
 
 
 def start(
-    cell: Cell,
+    cells: Sequence[Cell],
     base: Mapping[str, Any],
     suite: Path,
     *,
@@ -85,7 +100,7 @@ def start(
     """Starts a run in its own process, environment and log.
 
     Args:
-      cell: the run.
+      cells: the run, or several that are to train side by side.
       base: the suite's config.
       suite: its folder.
       place: index of the place it takes.
@@ -95,22 +110,24 @@ def start(
     Raises:
       InputError: its folder belongs to another config.
     """
-    config, folder = cell.config(base), cell.folder(suite)
-    check_owner(folder, config)
-    claim(folder, config)
-    # What an earlier attempt left must not be taken for this one's.
-    for name in ("result.json", "error.txt", FILE):
-        (folder / name).unlink(missing_ok=True)
-    log = (folder / LOG).open("ab")
+    configs = tuple(cell.config(base) for cell in cells)
+    folders = tuple(cell.folder(suite) for cell in cells)
+    for config, folder in zip(configs, folders, strict=True):
+        check_owner(folder, config)
+        claim(folder, config)
+        # What an earlier attempt left must not be taken for this one's.
+        for name in ("result.json", "error.txt", FILE):
+            (folder / name).unlink(missing_ok=True)
+    log = (folders[0] / LOG).open("ab")
     process = subprocess.Popen(
         [
             sys.executable,
             "-m",
             "jaxbench.bench.suite.child",
-            str(folder),
             str(os.getpid()),
+            *map(str, folders),
         ],
-        env=child_environment(config, environment),
+        env=child_environment(configs[0], environment),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -120,7 +137,14 @@ def start(
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process.pid, cores)
     return Child(
-        cell, config, folder, place, process, log, time.monotonic(), oom_kills()
+        cells=tuple(cells),
+        configs=configs,
+        folders=folders,
+        place=place,
+        process=process,
+        log=log,
+        began=time.monotonic(),
+        kills_before=oom_kills(),
     )
 
 
@@ -132,22 +156,32 @@ def child_environment(
     return merged_environment(settings, os.environ) | dict(added)
 
 
-def settle(child: Child) -> dict[str, Any]:
-    """The result of a run that has ended; written where the run could not.
+def settle(child: Child) -> dict[Cell, dict[str, Any]]:
+    """The results of a run that has ended; written where the run could not.
 
     Whatever happened becomes a row: a run that was killed, crashed, hung or refused its
-    data gets a status, a reason, and the last lines of its log.
+    data gets a status, a reason, and the last lines of its log. Of runs side by side
+    each gets its own.
     """
     child.log.close()
-    path = child.folder / "result.json"
+    return {
+        cell: _settle(child, config, folder)
+        for cell, config, folder in zip(
+            child.cells, child.configs, child.folders, strict=True
+        )
+    }
+
+
+def _settle(child: Child, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
     result = read_json(path)
     status, reason = fate(child, result)
     if result is None:
-        result = blank_result(child.config, status, reason)
+        result = blank_result(config, status, reason)
         content, _ = child.heartbeat()
         result["steps"] = content.get("step", 0)
-        result["examples"] = result["steps"] * child.config["train"]["batch_size"]
-        result["curve"] = curve(child.folder / "metrics.jsonl", "")
+        result["examples"] = result["steps"] * config["train"]["batch_size"]
+        result["curve"] = curve(folder / "metrics.jsonl", "")
     result |= {"status": status, "reason": reason}
     if status != "ok":
         result["log_tail"] = log_tail(child.folder / LOG)

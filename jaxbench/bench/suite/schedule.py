@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxbench.bench.beside import check_copies
 from jaxbench.bench.check import check_values
 from jaxbench.bench.result import STATUSES
 from jaxbench.bench.run_folder import (
@@ -103,6 +104,8 @@ def check_request(request: Request) -> None:
     """
     for cell in request.cells({}):
         check_values(cell.config(request.base))
+    if request.side_by_side:
+        check_copies([request.cells({})[0].config(request.base)])
     data = request.base["data"]
     replays, corpus = data.get("replays", ""), data.get("corpus", "")
     if replays and not Path(replays).expanduser().is_dir():
@@ -196,9 +199,10 @@ def _work(
                     child.stop("interrupted", "the suite was stopped; run it again")
                 if child.ended():
                     del children[place]
-                    results[child.cell] = settle(child)
-                    view.ended(child.cell, results[child.cell], child.seconds)
-            going = {child.cell for child in children.values()}
+                    for cell, result in settle(child).items():
+                        results[cell] = result
+                        view.ended(cell, result, child.seconds)
+            going = {cell for child in children.values() for cell in child.cells}
             waiting = [
                 cell
                 for cell in request.cells(results)
@@ -208,16 +212,18 @@ def _work(
             ready = [c for c in waiting if not is_held(c.folder(folder))]
             free = [i for i in range(len(places)) if i not in children]
             if not stopping and ready and free:
-                place, cell = free[0], ready[0]
+                place, cells = free[0], ready[:1]
+                if request.side_by_side:
+                    cells = [c for c in ready if c.beside(ready[0])]
                 children[place] = start(
-                    cell,
+                    cells,
                     request.base,
                     folder,
                     place=place,
                     environment=places[place],
                     cores=core_share(place, len(places), cores) if share else None,
                 )
-                view.started(cell)
+                view.started(children[place])
             if not children and (stopping or not waiting):
                 return stopping and bool(waiting or _interrupted(results))
             view.update(list(children.values()), waiting)

@@ -67,10 +67,10 @@ class SuiteView:
         if self._live is not None:
             self._live.stop()
 
-    def started(self, cell: Cell) -> None:
+    def started(self, child: Child) -> None:
         """A run begins."""
         if self._live is None:
-            self._say(f"start  {cell}")
+            self._say(f"start  {child}")
 
     def ended(self, cell: Cell, result: Mapping[str, Any], seconds: float) -> None:
         """A run has ended, one way or another."""
@@ -91,7 +91,7 @@ class SuiteView:
             for child in children:
                 content, _ = child.heartbeat()
                 doing = doing_text(content, budget_unit(child.config))
-                self._say(f"       {child.cell}: {doing}")
+                self._say(f"       {child}: {doing}")
 
     def _render(self, children: Sequence[Child], waiting: Sequence[Cell]) -> Group:
         total = len(self._request.cells(self._results))
@@ -119,7 +119,7 @@ class SuiteView:
                 total=max(content.get("total", 1), 1), completed=content.get("step", 0)
             )
             table.add_row(
-                Text(str(child.cell)),
+                Text(str(child)),
                 Text("running", "cyan"),
                 bar,
                 Text(doing_text(content, budget_unit(child.config))),

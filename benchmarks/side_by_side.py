@@ -1,0 +1,123 @@
+"""Runs of one backbone as one program against the same runs one after the other.
+
+Four mixers, four learning rates, three seeds: 48 runs of a small recall task, 200
+updates each. Both ways are timed in turn, mixer by mixer, as the processes that a suite
+starts, from their start to their end; the compilation cache is off. What they computed
+is compared too.
+
+    python benchmarks/side_by_side.py
+    python benchmarks/side_by_side.py --steps=20 --mixers=gru --rates=1e-3 --seeds=2
+
+Prints, for each mixer, runs an hour of both ways, their ratio, and the largest
+difference of any validation or test metric.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from jaxbench.bench.recipe import read_recipe
+from jaxbench.bench.run_folder import claim
+
+ROOT = Path(__file__).resolve().parents[1]
+MIXERS = "deltanet,transformer,mamba2,gru"
+RATES = "1e-4,3e-4,1e-3,3e-3"
+# A large epsilon: without it Adam's first steps turn rounding in a gradient that is
+# almost zero into steps as large as any other, and no two programs agree.
+RECIPE = (
+    "configs/mqar.py:{mixer},pairs=4,tokens=16,vocabulary=32,level=custom,width=32,"
+    "train_examples=0,batch_size=32,max_steps={steps},evaluate_every={steps},"
+    "checkpoint_every=0,steps_per_dispatch=20,test_examples=64,eps=1e-4,"
+    "learning_rate={rate},seed={seed}"
+)
+
+
+def main() -> None:
+    """Times both ways and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mixers", default=MIXERS)
+    parser.add_argument("--rates", default=RATES)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=200)
+    options = parser.parse_args()
+    print(
+        f"{'mixer':14} {'runs':>5} {'one by one':>15} {'side by side':>15} "
+        f"{'ratio':>6} {'difference':>11}"
+    )
+    for mixer in options.mixers.split(","):
+        configs = [
+            config(mixer=mixer, steps=options.steps, rate=rate, seed=seed)
+            for rate in options.rates.split(",")
+            for seed in range(options.seeds)
+        ]
+        with tempfile.TemporaryDirectory() as scratch:
+            alone = folders(Path(scratch) / "alone", configs)
+            beside = folders(Path(scratch) / "beside", configs)
+            one = sum(seconds([folder]) for folder in alone)
+            other = seconds(beside)
+            print(
+                f"{mixer:14} {len(configs):5d} {3600 * len(configs) / one:9.1f} / h "
+                f"{3600 * len(configs) / other:11.1f} / h {one / other:6.2f} "
+                f"{difference(alone, beside):11.1e}",
+                flush=True,
+            )
+
+
+def config(**settings: Any) -> dict[str, Any]:
+    """A run's config, from the recipe."""
+    os.chdir(ROOT)
+    found = read_recipe([f"--config={RECIPE.format(**settings)}"])
+    found["xla"]["compilation_cache"] = ""
+    return found
+
+
+def folders(parent: Path, configs: Sequence[dict[str, Any]]) -> list[Path]:
+    """A folder for each run, with its config."""
+    made = [parent / str(i) for i in range(len(configs))]
+    for folder, content in zip(made, configs, strict=True):
+        claim(folder, content)
+    return made
+
+
+def seconds(together: Sequence[Path]) -> float:
+    """How long one process takes for these runs."""
+    began = time.monotonic()
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "jaxbench.bench.suite.child"),
+            *(str(os.getpid()), *map(str, together)),
+        ],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.monotonic() - began
+
+
+def difference(some: Sequence[Path], others: Sequence[Path]) -> float:
+    """The largest difference of any metric of the last validation or of a test."""
+    worst = 0.0
+    for pair in zip(some, others, strict=True):
+        one, other = (json.loads((f / "result.json").read_text()) for f in pair)
+        assert one["steps"] == other["steps"] and one["solved"] == other["solved"]
+        metrics = [(one["last"]["metrics"], other["last"]["metrics"])]
+        metrics += [(m, other["scores"][name]) for name, m in one["scores"].items()]
+        for mine, theirs in metrics:
+            worst = max([worst] + [abs(mine[k] - theirs[k]) for k in mine])
+    return worst
+
+
+if __name__ == "__main__":
+    main()
