@@ -12,18 +12,24 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from jaxbench.bench.check import parse_options
+from jaxbench.bench.check import parse_count, parse_options
+from jaxbench.bench.events import EVENTS, build_event, build_original
 from jaxbench.data import replays
 from jaxbench.data.corpus.read import open_corpus
 from jaxbench.data.simulation.record import simulate_replays
+from jaxbench.models.backbone import resolve
 from jaxbench.models.build import build_stack
+from jaxbench.models.matching import match_flops, match_parameters
 from jaxbench.models.model import Model
 from jaxbench.models.sizes import solve
 from jaxbench.models.stack import Stack
+from jaxbench.tasks.pentathlon import original, sequence
+from jaxbench.tasks.pentathlon.curriculum import parse_levels
 from jaxbench.tasks.pile import language
 from jaxbench.tasks.task import Order, Task
 from jaxbench.tasks.zelda import imitation
 from jaxbench.training.budget import Budget, read_budget
+from jaxbench.training.goal import Goal
 from jaxbench.training.optimizer import adamw, schedule
 
 Config = Mapping[str, Any]
@@ -36,7 +42,37 @@ def build_task(config: Config, say: Callable[[str], None]) -> Task:
     Raises:
       InputError: data that cannot be used.
     """
-    return {"zelda": _zelda, "pile": _pile}[config["task"]](config, say)
+    builders = {"zelda": _zelda, "pile": _pile} | dict.fromkeys(EVENTS, _event)
+    return builders[config["task"]](config, say)
+
+
+def _event(config: Config, say: Callable[[str], None]) -> Task:
+    del say
+    data, model = config["data"], config["model"]
+    shared = {
+        "level": data["level"],
+        "width": model_shape(config)[0],
+        "positions": _positions(model),
+        "dropout": model["dropout"],
+        "dtype": DTYPES[config["train"]["dtype"]],
+    }
+    if config["protocol"] == "compat":
+        return original.build(build_original(config), seed=config["seed"], **shared)
+    return sequence.build(
+        build_event(config),
+        seed=data["seed"],
+        train_examples=data["train_examples"],
+        test_examples=data["test_examples"],
+        **shared,
+    )
+
+
+def _positions(model: Mapping[str, Any]) -> str:
+    """Whether tokens get learned positions; "row" is what the backbone asks for."""
+    if model["positions"] != "row":
+        return model["positions"]
+    asked = resolve(model["backbone"]).learned_positions
+    return "learned" if asked else "none"
 
 
 def _pile(config: Config, say: Callable[[str], None]) -> Task:
@@ -114,20 +150,30 @@ def model_shape(config: Config) -> tuple[int, int | None, dict[str, Any]]:
     """Width, depth (None: the row's own) and options of the configured model.
 
     Raises:
-      InputError: an unknown backbone or option, or a size that no width reaches.
+      InputError: an unknown backbone or option, or a size, a number of parameters or
+        of FLOPs that no width reaches.
     """
     model = config["model"]
-    options = parse_options(model["options"])
-    if not model.get("size"):
+    name, options = model["backbone"], parse_options(model["options"])
+    given: dict[str, Any] = {"depth": model["depth"], "options": options}
+    if model["width"]:
         return model["width"], model["depth"], options
-    shape = solve(
-        model["backbone"],
-        model["size"],
-        depth=model["depth"],
-        options=options,
-        compat=_as_published(config),
-    )
+    if model.get("size"):
+        shape = solve(name, model["size"], compat=_as_published(config), **given)
+    elif model.get("parameters"):
+        count = parse_count("model.parameters", model["parameters"])
+        shape = match_parameters(name, count, **given)
+    else:
+        count = parse_count("model.flops", model["flops"])
+        shape = match_flops(name, count, length=_sequence_length(config), **given)
     return shape.width, shape.depth, dict(shape.options)
+
+
+def _sequence_length(config: Config) -> int:
+    """Tokens of the longest sequence that a synthetic task trains on."""
+    event = build_event(config)
+    levels = parse_levels(config["data"]["level"], event.levels)
+    return max(event.length(level) for level in levels)
 
 
 def build_backbone(config: Config) -> Stack:
@@ -178,6 +224,24 @@ def build_budget(config: Config, task: Task, order: Order) -> Budget:
     if train["max_steps"]:
         steps = min(steps or sys.maxsize, train["max_steps"])
     return Budget(steps)
+
+
+def build_goal(config: Config, task: Task, budget: Budget) -> Goal | None:
+    """What ends a run before its budget; None where the recipe has no goal.
+
+    Thresholds are shares of what the best predictor reaches.
+    """
+    if "goal" not in config:
+        return None
+    goal, ceiling = config["goal"], task.ceiling[task.primary]
+    return Goal(
+        metric=task.primary,
+        threshold=goal["solved"] * ceiling,
+        advance=goal["advance"] * ceiling,
+        evaluations=goal["evaluations"],
+        patience=int(goal["patience"] * budget.total),
+        stop=goal["stop"],
+    )
 
 
 def evaluate_every(config: Config, budget: Budget) -> float:

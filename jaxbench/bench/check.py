@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,22 @@ from jaxbench.models.row import PUBLISHED, SIZES
 from jaxbench.training.budget import parse_budget
 from jaxbench.training.records import flatten
 
-TASKS = ("zelda", "pile")
+TASKS = (
+    *("zelda", "pile"),
+    *("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"),
+)
 DTYPES = ("float32", "bfloat16")
+# What a letter behind a count multiplies it by.
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 # A rule holds where the recipe has the key.
 CHOICES = {
     "task": TASKS,
     "protocol": ("clean", "compat"),
     "purpose": ("score", "sweep"),
     "data.sampler": ("random", "sequential"),
+    "data.filler": ("zero", "random"),
+    "data.group": ("A5", "A4xZ5", "Z60"),
+    "model.positions": ("row", "none", "learned"),
     "model.head": ("independent", "autoregressive"),
     "model.readout": ("last", "all"),
     "train.dtype": DTYPES,
@@ -34,6 +44,7 @@ POSITIVE = (
     "train.batch_size",
     "train.steps_per_dispatch",
     "train.learning_rate",
+    "goal.evaluations",
 )
 NOT_NEGATIVE = (
     "seed",
@@ -42,6 +53,11 @@ NOT_NEGATIVE = (
     "data.delay",
     "data.workers",
     "data.validation_bytes",
+    "data.seed",
+    "data.train_examples",
+    "data.test_examples",
+    "data.pairs",
+    "data.tokens",
     "model.width",
     "train.epochs",
     "train.max_steps",
@@ -60,6 +76,7 @@ FRACTIONS = (
     "train.warmup_fraction",
     "train.ema_decay",
     "train.label_smoothing",
+    "goal.patience",
 )
 
 
@@ -86,6 +103,9 @@ def check_values(config: Mapping[str, Any]) -> None:
     for path in FRACTIONS:
         if path in given and not 0 <= given[path] < 1:
             raise InputError(f"{path}={given[path]} must lie in [0, 1)")
+    for path in ("goal.solved", "goal.advance"):
+        if path in given and not 0 < given[path] <= 1:
+            raise InputError(f"{path}={given[path]} must lie in (0, 1]")
     resolve(config["model"]["backbone"]).layers(config["model"]["depth"])
     parse_options(config["model"]["options"])
     _check_length(config["train"])
@@ -101,16 +121,25 @@ def _check_length(train: Mapping[str, Any]) -> None:
 
 
 def _check_size(model: Mapping[str, Any]) -> None:
-    """How wide a model is: its width, or a size that decides it."""
-    size, width = model.get("size", ""), model["width"]
-    if not size and width < 1:
-        also = " or model.size" if "size" in model else ""
-        raise InputError(f"model.width={width} must be positive; set it{also}")
-    if size and width:
+    """How wide a model is: its width, or what decides it; never both."""
+    keys = [key for key in ("width", "size", "parameters", "flops") if key in model]
+    given = [key for key in keys if model[key]]
+    if not given:
+        others = [f"model.{key}" for key in keys if key != "width"]
+        also = "".join(f" or {key}" for key in others)
+        raise InputError(f"model.width=0 must be positive; set it{also}")
+    if len(given) > 1:
+        unset = {"width": "model.width=0"}
+        said = " and ".join(f"model.{key}={model[key]!r}" for key in given)
+        keep = " or ".join(unset.get(key, f"model.{key}=''") for key in given)
         raise InputError(
-            f"model.size={size!r} and model.width={width} both say how wide the model "
-            "is; set model.size='' to give the width, or model.width=0"
+            f"{said} {'both' if len(given) == 2 else 'all'} say how wide the model is; "
+            f"keep one of them: set {keep}"
         )
+    for key in ("parameters", "flops"):
+        if model.get(key):
+            parse_count(f"model.{key}", model[key])
+    size = model.get("size", "")
     known = [*SIZES, PUBLISHED]
     if size and size not in known:
         raise InputError(
@@ -134,6 +163,25 @@ def check_finite(arrays: Mapping[str, Any]) -> None:
             f"the data holds {values[place]} at {name}{list(place)}, the first of "
             f"{count:,} numbers that are not finite; mend or leave out its source"
         )
+
+
+def parse_count(name: str, text: str) -> int:
+    """Reads "200k", "1.5m", "2g" or "2000000" as a number.
+
+    Args:
+      name: of the key, for the message.
+      text: a number, with k, m or g for thousands, millions or 10^9 of them.
+
+    Raises:
+      InputError: anything else, or no whole number of at least 1.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)", text.strip().lower())
+    value = Decimal(found[1]) * UNITS[found[2]] if found else Decimal(0)
+    if value < 1 or value % 1:
+        raise InputError(
+            f"{name}={text!r} must be a number such as 200k, 1.5m or 2000000"
+        )
+    return int(value)
 
 
 def parse_options(text: str) -> dict[str, Any]:

@@ -18,11 +18,13 @@ import numpy as np
 import jaxbench
 from jaxbench.bench.memory import Plan
 from jaxbench.bench.result import blank_result, curve
-from jaxbench.bench.utilization import jaxpr_flops, matmul_peak
+from jaxbench.bench.utilization import matmul_peak
 from jaxbench.models.build import count_parameters, state_bytes
+from jaxbench.models.flops import jaxpr_flops
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
+from jaxbench.training.goal import Goal
 from jaxbench.training.loop import Outcome
 from jaxbench.training.programs import Programs
 
@@ -49,12 +51,17 @@ class Facts:
         """What the chosen programs need on one device, once that is known."""
         return self.plan.tried[-1]["predicted_bytes"] if self.plan else None
 
-    def prepared(self, task: Task, order: Order, budget: Budget) -> None:
+    def prepared(
+        self, task: Task, order: Order, budget: Budget, goal: Goal | None
+    ) -> None:
         """Takes in what the data says."""
+        self._goal, self._lessons = goal, [stage.name for stage in task.stages]
         self._tokens = task.tokens_per_example
         self._known |= {
             "primary": {"metric": task.primary, "maximize": task.maximize},
             "floors": {name: dict(m) for name, m in task.floors.items()},
+            "ceiling": dict(task.ceiling) or None,
+            "excluded": dict(task.excluded),
             "data": dict(task.source)
             | {
                 "bytes_host": int(
@@ -87,7 +94,12 @@ class Facts:
         }
         self._compile_seconds = programs.compile_seconds
         self._step_flops = jaxpr_flops(programs.train_jaxpr)
+        self._known["step_flops"] = self._step_flops
         self._devices = jax.device_count()
+
+    def scored(self, scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Takes in metrics of other splits than validation."""
+        self._known["scores"] = {name: dict(m) for name, m in scores.items()}
 
     def first_step_at(self, now: float) -> None:
         """Notes how long everything before the first step took."""
@@ -117,6 +129,7 @@ class Facts:
                     "count": outcome.skips,
                     "first_step": outcome.first_skip if outcome.skips else None,
                 },
+                "solved": self._solved(batch),
                 "best": outcome.best,
                 "last": outcome.last,
                 "curve": curve(
@@ -147,6 +160,28 @@ class Facts:
                 "git": git_revision(),
             }
         )
+
+    def _solved(self, batch: int) -> dict[str, Any] | None:
+        """What it took until the goal was reached; None for a run without a goal."""
+        goal = getattr(self, "_goal", None)
+        if goal is None:
+            return None
+        found = self.outcome.convergence
+        step, each = found.solved_step, self._known.get("step_flops", 0)
+
+        def until(amount: int) -> int | None:
+            return None if step is None else step * amount
+
+        return {
+            "threshold": goal.threshold,
+            "evaluations": goal.evaluations,
+            "step": step,
+            "examples": until(batch),
+            "tokens": until(batch * self._tokens),
+            "flops": until(each),
+            "stalled": found.stalled_step,
+            "stages": {name: found.passed.get(name) for name in self._lessons},
+        }
 
     def _mfu(self, steps_per_s: float) -> float:
         """Matrix FLOP/s used over what the devices reach in a plain product."""

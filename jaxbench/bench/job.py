@@ -15,6 +15,7 @@ import numpy as np
 from jaxbench.bench import build
 from jaxbench.bench.check import check_finite, check_values
 from jaxbench.bench.facts import Facts
+from jaxbench.bench.finals import score_finals
 from jaxbench.bench.heartbeat import Heartbeat
 from jaxbench.bench.memory import Plan, fit
 from jaxbench.bench.result import FINISHED
@@ -100,9 +101,14 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
     stack = build.build_backbone(config)
     task = build.build_task(config, _say)
     check_finite(task.arrays)
-    order = task.order(batch_size=train["batch_size"], seed=config["seed"])
+    orders = [
+        stage.order(batch_size=train["batch_size"], seed=config["seed"])
+        for stage in task.stages
+    ]
+    order = orders[-1]
     budget = build.build_budget(config, task, order)
-    facts.prepared(task, order, budget)
+    goal = build.build_goal(config, task, budget)
+    facts.prepared(task, order, budget, goal)
     placement = Placement.over_all_devices(train["batch_size"])
 
     heartbeat.phase("compile")
@@ -130,7 +136,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
             writer = MetricWriter(folder)
         else:
             state, saved = checkpoints.restore(programs.abstract_state)
-            outcome = loop.Outcome(step=int(jax.device_get(state.step)), **saved)
+            outcome = loop.Outcome.resumed(int(jax.device_get(state.step)), saved)
             writer = MetricWriter(folder, resume_step=outcome.step)
             _say(f"going on from step {outcome.step}")
         facts.outcome = outcome
@@ -150,10 +156,16 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
                 task=task,
                 programs=programs,
                 placement=placement,
-                order=order,
-                validation=evaluation_batches(
-                    task.splits["validation"], programs, placement
-                ),
+                lessons=[
+                    loop.Lesson(
+                        stage.name,
+                        order,
+                        evaluation_batches(
+                            task.splits[stage.split], programs, placement
+                        ),
+                    )
+                    for stage, order in zip(task.stages, orders, strict=True)
+                ],
                 budget=budget,
                 evaluate_every=build.evaluate_every(config, budget),
                 checkpoint_every=train["checkpoint_every"],
@@ -162,8 +174,20 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
                 progress=progress,
                 outcome=outcome,
                 stop=signals.reason,
+                goal=goal,
                 first_steps=FIRST_STEPS if "budget" in train else 0,
             )
+            if outcome.status == "ok" and task.finals:
+                heartbeat.phase("test")
+                facts.scored(
+                    score_finals(
+                        build.build_model(stack, task),
+                        task,
+                        checkpoints.restore(programs.abstract_state, "best")[0],
+                        batch_size=programs.evaluation_batch_size,
+                        report=progress.evaluating,
+                    )
+                )
         checkpoints.close()
         facts.signal = signals.number
         if outcome.status in FINISHED:

@@ -73,13 +73,20 @@ def measure_latency(
       or None.
 
     Raises:
-      InputError: no finished run, no checkpoint, or its data is gone.
+      InputError: no finished run, no checkpoint, its data is gone, or its task has
+        nothing to play.
       ValueError: stream and window disagree on most frames: the stream is not what was
         trained.
     """
     if frames < 1:
         raise InputError(f"frames={frames} must be at least 1")
     run, placement = open_run(folder), one_device()
+    if run.task.name != "zelda":
+        raise InputError(
+            f"the run {folder} is of the task {run.task.name!r}, which is neither "
+            "played nor written: there is nothing to answer in time; name runs of "
+            "configs/zelda.py or configs/pile.py"
+        )
     variables, at_step = restore_variables(run, which, placement)
     arrays = jax.device_put(dict(run.task.arrays), placement.whole)
     stream = open_stream(run.task, arrays, "validation", frames)

@@ -44,8 +44,12 @@ def default_folder(config: Mapping[str, Any]) -> Path:
 
 
 def folder_name(backbone: str) -> str:
-    """A backbone's name or pattern as the name of a folder."""
-    return "".join(c if c.isalnum() or c in "_-" else "." for c in backbone)
+    """A backbone's name or pattern as the name of a folder.
+
+    Slashes stay apart from the other signs: `swa/mlp` is not `swa+mlp`.
+    """
+    text = backbone.replace("/", "-")
+    return "".join(c if c.isalnum() or c in "_-" else "." for c in text)
 
 
 @contextlib.contextmanager

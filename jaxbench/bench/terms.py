@@ -63,6 +63,17 @@ TERMS = {
         equal_budgets=True,
     ),
 }
+_ANSWERS = Terms(
+    names={
+        "last_accuracy": "last-answer accuracy",
+        "sequence_accuracy": "whole-sequence accuracy",
+        "mean_accuracy": "accuracy of a sequence",
+    },
+    headlines=("accuracy", "last_accuracy", "sequence_accuracy"),
+)
+TERMS |= dict.fromkeys(
+    ("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"), _ANSWERS
+)
 _OTHER = Terms()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,20 @@ class Order(Protocol):
 
 
 Statistics = dict[str, jax.Array]
+
+
+class Stage(NamedTuple):
+    """A part of a curriculum that comes before the last.
+
+    Attributes:
+      name: of the level.
+      order: as `Task.order`.
+      split: the split that validates it.
+    """
+
+    name: str
+    order: Callable[..., Order]
+    split: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +71,11 @@ class Task:
       tokens_per_example: positions a window holds, for tokens/s.
       floors: name -> metrics a model must beat, measured on the validation split.
       source: what the data was: source, fingerprint, splits, counts, bytes.
+      level: name of what `order` and "validation" are about, where there is more.
+      curriculum: what is trained before it.
+      ceiling: metrics that no model can pass, where they are known.
+      finals: splits that are scored once, with the best weights, when a run has ended.
+      excluded: other splits, and why this model is not scored on them.
     """
 
     name: str
@@ -75,3 +94,13 @@ class Task:
     tokens_per_example: int
     floors: Mapping[str, Mapping[str, float]]
     source: Mapping[str, Any]
+    level: str = ""
+    curriculum: tuple[Stage, ...] = ()
+    ceiling: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    finals: tuple[str, ...] = ()
+    excluded: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All parts of training, the last included."""
+        return (*self.curriculum, Stage(self.level, self.order, "validation"))

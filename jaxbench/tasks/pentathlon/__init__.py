@@ -1,0 +1,1 @@
+"""Five synthetic tasks: recall, memory, optimisation, composition, alignment."""
