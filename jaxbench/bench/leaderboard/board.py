@@ -102,6 +102,21 @@ class Row:
         return min(self.scored, key=lambda run: abs((run.score() or 0.0) - middle))
 
 
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What rows are measured against: a floor or the ceiling.
+
+    Attributes:
+      kind: "floor", of a predictor that learns nothing; "ceiling", of the best one.
+      name: of the predictor.
+      metrics: that it reaches.
+    """
+
+    kind: str
+    name: str
+    metrics: dict[str, float]
+
+
 @dataclasses.dataclass
 class Section:
     """One ranking and everything around it.
@@ -110,6 +125,7 @@ class Section:
       key: what all its runs share.
       rows: ranked rows best first, then rows without a score.
       floors: metrics of predictors that learn nothing, by name.
+      ceiling: metrics that no predictor can pass, where they are known.
       noise_sd: standard deviation between seeds, or None.
       sweeps: runs of the learning-rate search by backbone.
       left_out: runs of a seed that is there already, with what was kept.
@@ -123,6 +139,7 @@ class Section:
     rows: list[Row]
     runs: list[Run]
     floors: dict[str, dict[str, float]]
+    ceiling: dict[str, float]
     noise_sd: float | None
     sweeps: dict[str, list[Run]]
     left_out: list[tuple[Run, str]]
@@ -181,20 +198,41 @@ class Section:
         change = (value - base) / abs(base)
         return change if self.maximize else -change
 
-    def lines(self) -> list[Row | str]:
-        """Rows in their order and the names of floors, each at its place."""
-        lines: list[Row | str] = list(self.rows)
-        for name, metrics in self.floors.items():
-            floor = metrics.get(self.metric)
-            if floor is not None:
-                lines.insert(self._place_of(floor, lines), name)
+    def rescaled(self, score: float) -> float | None:
+        """(score - floor) / (ceiling - floor), with the best floor; 0 below that.
+
+        Below a floor there is nothing left to tell, and where a rule is almost right,
+        as greedy knapsack is, one such task would outweigh all others. None where floor
+        or ceiling is not known, or where nothing lies between them.
+        """
+        floors = [metrics.get(self.metric) for metrics in self.floors.values()]
+        floor = max((value for value in floors if value is not None), default=None)
+        top = self.ceiling.get(self.metric)
+        if floor is None or top is None or floor >= top:
+            return None
+        return max(0.0, (score - floor) / (top - floor))
+
+    def bounds(self) -> list[Bound]:
+        """The ceiling, where it is known, and the floors."""
+        floors = [Bound("floor", name, m) for name, m in self.floors.items()]
+        top = Bound("ceiling", "best possible", self.ceiling)
+        return [top, *floors] if self.ceiling else floors
+
+    def lines(self) -> list[Row | Bound]:
+        """Rows in their order and bounds, each at its place; the ceiling is on top."""
+        lines: list[Row | Bound] = list(self.rows)
+        for bound in self.bounds():
+            value = bound.metrics.get(self.metric)
+            if value is not None:
+                top = bound.kind == "ceiling"
+                lines.insert(0 if top else self._place_of(value, lines), bound)
         return lines
 
-    def _place_of(self, floor: float, lines: Sequence[Row | str]) -> int:
+    def _place_of(self, floor: float, lines: Sequence[Row | Bound]) -> int:
         for i, line in enumerate(lines):
             score = (
-                self.floors[line].get(self.metric)
-                if isinstance(line, str)
+                line.metrics.get(self.metric)
+                if isinstance(line, Bound)
                 else line.score()
             )
             if score is None or (score < floor if self.maximize else score > floor):
@@ -214,6 +252,7 @@ class Key:
 
     Attributes:
       task, protocol: as results name them.
+      level: how hard a task's examples are, where it has levels.
       source: "replays", "simulated", ...
       fingerprint: digest of the data and of how examples are cut from it.
       options: how examples are cut, as JSON.
@@ -222,6 +261,7 @@ class Key:
 
     task: str
     protocol: str
+    level: str
     source: str
     fingerprint: str
     options: str
@@ -233,15 +273,16 @@ class Key:
         return cls(
             run.text("task"),
             run.text("protocol"),
+            run.text("data", "level"),
             run.text("data", "source"),
             run.text("data", "fingerprint"),
             json.dumps(run.get("data", "options") or {}, sort_keys=True),
             Budget.of(run),
         )
 
-    def data(self) -> tuple[str, str, str]:
+    def data(self) -> tuple[str, str, str, str]:
         """What tells data apart."""
-        return self.source, self.fingerprint, self.options
+        return self.level, self.source, self.fingerprint, self.options
 
 
 def sections(runs: Sequence[Run]) -> list[Section]:
@@ -317,6 +358,7 @@ def _section(key: Key, runs: list[Run]) -> Section:
         rows=ordered,
         runs=readable,
         floors=_floors(readable),
+        ceiling=next((found for run in readable if (found := _ceiling(run))), {}),
         noise_sd=ranking.noise_sd,
         sweeps=sweeps,
         left_out=left_out,
@@ -375,6 +417,10 @@ def _floors(runs: Sequence[Run]) -> dict[str, dict[str, float]]:
         if floors:
             return {str(name): numbers(values) for name, values in floors.items()}
     return {}
+
+
+def _ceiling(run: Run) -> dict[str, float]:
+    return numbers(run.get("ceiling"))
 
 
 def median(values: Iterable[float | int | None]) -> float | None:

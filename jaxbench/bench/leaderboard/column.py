@@ -27,7 +27,8 @@ class Column:
       views: the views of the page that show it.
       about: one line for a tooltip.
       better: "low" or "high" where one of them is.
-      floor: the value for a floor's metrics, where floors have one.
+      floor: the value for the metrics of a floor or the ceiling, where they have one.
+      text: from a row to what people read, where the value alone does not say it.
     """
 
     key: str
@@ -38,6 +39,15 @@ class Column:
     about: str = ""
     better: str = ""
     floor: Callable[[dict[str, float]], Any] | None = None
+    text: Callable[[Row], str] | None = None
+
+    def shown(self, row: Row) -> str:
+        """What people read in the cell of a row."""
+        return self.text(row) if self.text else show(self.kind, self.value(row))
+
+    def says(self, row: Row) -> bool:
+        """Whether the cell of a row holds anything."""
+        return self.value(row) is not None or bool(self.text and self.text(row))
 
 
 def show(kind: str, value: Any) -> str:
@@ -68,12 +78,20 @@ def _bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def _flops(value: float) -> str:
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}FLOP"
+    return f"{value:,.0f} FLOP"
+
+
 FORMATS: dict[str, Callable[[Any], str]] = {
     "text": str,
     "score": lambda value: f"{value:.4f}",
     "percent": lambda value: f"{100 * value:.1f} %",
     "count": lambda value: f"{value:,.0f}",
     "bytes": _bytes,
+    "flops": _flops,
     "text size": text_size,
     "rate": _significant,
     "ms": lambda value: f"{value:.2f}",

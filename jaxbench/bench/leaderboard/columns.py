@@ -21,9 +21,7 @@ def columns(section: Section) -> list[Column]:
         *_origin(section),
     ]
     return [
-        c
-        for c in found
-        if c.key == "rank" or any(c.value(row) is not None for row in section.rows)
+        c for c in found if c.key == "rank" or any(c.says(row) for row in section.rows)
     ]
 
 
@@ -135,7 +133,8 @@ def _quality(section: Section) -> list[Column]:
             better,
             floor,
         ),
-        *(_gain(section, name) for name in section.floors),
+        # Where a ceiling is known, shares of a floor say little.
+        *(_gain(section, name) for name in section.floors if not section.ceiling),
     ]
 
 

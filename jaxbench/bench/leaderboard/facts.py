@@ -18,14 +18,17 @@ from jaxbench.bench.terms import data_name, text_size
 def title(section: Section) -> str:
     """Task and protocol, and what budget is equal, where one is."""
     key = section.key
-    parts = [key.task, f"{key.protocol} protocol", key.budget.name]
+    task = f"{key.task} {task_board(section).variant(section)}".strip()
+    parts = [task, f"{key.protocol} protocol", key.budget.name]
     return ", ".join(filter(None, parts))
 
 
 def which_data(section: Section, unknown: str) -> str:
     """Source, name and digest of the data."""
-    name = data_name(section.data()) or unknown
-    return f"{name} {section.key.fingerprint[:12]}".strip()
+    data = section.data()
+    told = f"{data_name(data) or unknown} {section.key.fingerprint[:12]}".strip()
+    training = (data.get("options") or {}).get("train")
+    return f"{told}, training {training}" if isinstance(training, str) else told
 
 
 def tells_apart(section: Section, unknown: str) -> str:
@@ -68,6 +71,8 @@ def data_facts(section: Section) -> list[tuple[str, str]]:
     facts = [("source", key.source), ("fingerprint", key.fingerprint)]
     if isinstance(data.get("documents"), int):
         facts += _corpus_facts(data)
+    if key.level:
+        facts += _synthetic_facts(data)
     splits = data.get("splits")
     for name, split in splits.items() if isinstance(splits, dict) else ():
         facts.append((name, _split_facts(split)))
@@ -75,6 +80,19 @@ def data_facts(section: Section) -> list[tuple[str, str]]:
     text = ", ".join(f"{k}={json.dumps(v)}" for k, v in options.items())
     facts.append(("options", text))
     return [(name, value) for name, value in facts if value]
+
+
+def _synthetic_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [(name, str(data.get(name) or "")) for name in ("level", "version")]
+    for name in ("examples", "fingerprints"):
+        found = data.get(name)
+        if isinstance(found, dict):
+            parts = (
+                f"{split} {value:,}" if isinstance(value, int) else f"{split} {value}"
+                for split, value in found.items()
+            )
+            facts.append((name, ", ".join(parts)))
+    return facts
 
 
 def _corpus_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -72,6 +72,9 @@ def _about_examples(section: Section) -> list[str]:
     for row in section.rows:
         for run in row.scored:
             examples = run.number("examples")
+            if run.number("solved", "step") is not None:
+                # It ended because it needed no more.
+                continue
             if examples is not None and row.name not in seen.setdefault(examples, []):
                 seen[examples].append(row.name)
     if len(seen) < 2:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 
-from jaxbench.bench.leaderboard import facts
+from jaxbench.bench.leaderboard import across, facts
 from jaxbench.bench.leaderboard.board import Section
 from jaxbench.bench.leaderboard.column import VIEWS
 from jaxbench.bench.leaderboard.columns import columns
@@ -19,6 +19,7 @@ from jaxbench.bench.leaderboard.page_search import search
 from jaxbench.bench.leaderboard.page_table import board_table
 from jaxbench.bench.leaderboard.plot_parts import Plot
 from jaxbench.bench.leaderboard.plots import plots
+from jaxbench.bench.leaderboard.plots_across import heat_map
 from jaxbench.bench.leaderboard.task_board import View
 from jaxbench.bench.leaderboard.tasks import task_board
 
@@ -35,6 +36,7 @@ def page_text(sections: Sequence[Section], folders: Sequence[str]) -> str:
         _contents(sections),
         "</header>",
         "<main>",
+        *(_across(b, i) for i, b in enumerate(across.boards(sections), start=1)),
         *(_section(s, i, folders) for i, s in enumerate(sections, start=1)),
         "</main>",
         "<footer><p>Select a row for its seeds, its settings and its reasons. Sorting, "
@@ -59,6 +61,9 @@ def _contents(sections: Sequence[Section]) -> str:
     if len(sections) < 2:
         return ""
     items = "".join(
+        f'<li><a href="#a{i}">{escape(board.title)}</a></li>'
+        for i, board in enumerate(across.boards(sections), start=1)
+    ) + "".join(
         f'<li><a href="#s{i}">{escape(facts.title(s))}</a> '
         '<span class="muted">'
         f"{escape(facts.tells_apart(s, 'data unknown'))}</span></li>"
@@ -69,6 +74,20 @@ def _contents(sections: Sequence[Section]) -> str:
         f"{escape(facts.what_differs(sections))}:</p>"
         f"<ul>{items}</ul></nav>"
     )
+
+
+def _across(board: across.Across, number: int) -> str:
+    """Several tasks at once: what it says, a heat map, the same as a table."""
+    header, lines = board.table()
+    parts = [
+        f'<section class="across" id="a{number}">',
+        f"<h2>{escape(board.title)}</h2>",
+        f'<div class="claims"><ul>{items(board.notes())}</ul></div>',
+        *_figures([heat_map(board, f"a{number}-tasks")]),
+        f'<div class="scroll">{plain(header, lines)}</div>',
+        "</section>",
+    ]
+    return "\n".join(parts)
 
 
 def _section(section: Section, number: int, folders: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from jaxbench.bench.leaderboard import facts
-from jaxbench.bench.leaderboard.board import Row, Section
+from jaxbench.bench.leaderboard.board import Bound, Row, Section
 from jaxbench.bench.leaderboard.column import Column, show
 from jaxbench.bench.leaderboard.columns import columns
 from jaxbench.bench.leaderboard.page_parts import plain, reason
@@ -21,8 +21,8 @@ def board_table(section: Section, name: str) -> str:
     scale = score_range(section)[:2]
     places = {row.name: i for i, row in enumerate(section.rows)}
     body = "\n".join(
-        _floor(line, section.floors[line], found)
-        if isinstance(line, str)
+        _bound(line, found)
+        if isinstance(line, Bound)
         else _row(section, line, places[line.name], found, scale, name)
         for line in section.lines()
     )
@@ -71,7 +71,7 @@ def _row(
                 f'<td class="{_classes(column)}" data-v="{value}">{drawn}</td>'
             )
         else:
-            cells.append(_cell(column, column.value(row)))
+            cells.append(_cell(column, column.value(row), column.shown(row)))
     bad = "" if row.scored else " bad"
     return (
         f'<tr class="row{bad}" data-row="{index}" data-family="{escape(row.family)}" '
@@ -82,8 +82,8 @@ def _row(
     )
 
 
-def _cell(column: Column, value: object) -> str:
-    text = escape(show(column.kind, value))
+def _cell(column: Column, value: object, shown: str) -> str:
+    text = escape(shown)
     raw = "" if value is None else escape(str(value))
     if column.key == "makes_60fps" and value:
         text = f'<span class="{text}">{text}</span>'
@@ -108,19 +108,19 @@ def _name_cell(row: Row, index: int, name: str, column: Column) -> str:
     )
 
 
-def _floor(name: str, metrics: dict[str, float], found: Sequence[Column]) -> str:
-    cells = []
+def _bound(bound: Bound, found: Sequence[Column]) -> str:
+    cells, name = [], bound.name
     for column in found:
         if column.key == "backbone":
             text = escape(name.replace("_", "-"))
             cells.append(
                 f'<td class="{_classes(column)} name" data-v="{text}">'
-                f"{text} <small>floor</small></td>"
+                f"{text} <small>{bound.kind}</small></td>"
             )
         else:
-            value = column.floor(metrics) if column.floor else None
-            cells.append(_cell(column, value))
-    search = f"{name} {name.replace('_', '-')} floor".lower()
+            value = column.floor(bound.metrics) if column.floor else None
+            cells.append(_cell(column, value, show(column.kind, value)))
+    search = f"{name} {name.replace('_', '-')} {bound.kind}".lower()
     return f'<tr class="floor" data-search="{escape(search)}">{"".join(cells)}</tr>'
 
 

@@ -109,7 +109,7 @@ def tip(section: Section, row: Row) -> str:
     place = f"rank {row.place.rank}, " if row.place else ""
     score = (
         f"{section.metric_name} {show('score', row.score())}"
-        if row.score()
+        if row.score() is not None
         else "failed"
     )
     return f"{row.name}\n{place}{score}"

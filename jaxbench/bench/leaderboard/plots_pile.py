@@ -7,7 +7,7 @@ from jaxbench.bench.leaderboard.board import Row, Section
 from jaxbench.bench.leaderboard.column import show
 from jaxbench.bench.leaderboard.plot_parts import Plot
 from jaxbench.bench.leaderboard.plots_curves import Panel
-from jaxbench.bench.leaderboard.plots_scatter import Against, scatter
+from jaxbench.bench.leaderboard.plots_scatter import Against, over_state, scatter
 from jaxbench.bench.leaderboard.read import Run
 
 QUARTERS = tuple(f"nats_per_byte/quarter_{i}" for i in (1, 2, 3, 4))
@@ -97,27 +97,8 @@ def against_speed(section: Section, salt: str) -> list[Plot]:
 
 def against_state(section: Section, salt: str) -> list[Plot]:
     """Score over what decoding carries from byte to byte."""
-
-    def state(row: Row) -> float | None:
-        return row.fact("state_bytes")
-
-    without = [row.name for row in section.rows if row.scored and state(row) == 0]
-    also = f" Without a state: {', '.join(without)}." if without else ""
-    return scatter(
-        section,
-        salt,
-        Against(
-            title="Quality against decode state",
-            label="state of one stream",
-            value=state,
-            told=lambda row: f"state {show('bytes', state(row))}",
-            caption=lambda _, rows: f"What {len(rows)} rows carry to decode.{also}",
-            missing=f"No row carries a state that is known.{also}",
-            place=None,
-            better="low",
-            memory=True,
-        ),
-    )
+    title = "Quality against decode state"
+    return over_state(section, salt, title=title, carried="carry to decode")
 
 
 def against_size(section: Section, salt: str) -> list[Plot]:

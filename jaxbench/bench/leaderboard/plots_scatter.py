@@ -101,6 +101,31 @@ def scatter(section: Section, salt: str, against: Against) -> list[Plot]:
 _Point = tuple[int, Row, float, float]
 
 
+def over_state(section: Section, salt: str, *, title: str, carried: str) -> list[Plot]:
+    """Score over the bytes of state of one stream, what it has `carried`."""
+
+    def state(row: Row) -> float | None:
+        return row.fact("state_bytes")
+
+    without = [row.name for row in section.rows if row.scored and state(row) == 0]
+    also = f" Without a state: {', '.join(without)}." if without else ""
+    return scatter(
+        section,
+        salt,
+        Against(
+            title=title,
+            label="state of one stream",
+            value=state,
+            told=lambda row: f"state {show('bytes', state(row))}",
+            caption=lambda _, rows: f"What {len(rows)} rows {carried}.{also}",
+            missing=f"No row carries a state that is known.{also}",
+            place=None,
+            better="low",
+            memory=True,
+        ),
+    )
+
+
 def _draw(
     section: Section, against: Against, points: Sequence[_Point], front: list[_Point]
 ):

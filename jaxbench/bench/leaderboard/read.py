@@ -20,8 +20,8 @@ FAILURES = ("diverged", "oom", "timeout", "crashed")
 UNREADABLE = "unreadable"
 
 _OBJECTS = (
-    "primary params shape budget skips best last floors curve throughput seconds "
-    "memory latency decode scores data device versions"
+    "primary params shape budget skips solved best last floors ceiling curve "
+    "throughput seconds memory latency decode scores excluded data device versions"
 ).split()
 _TEXTS = ("task", "protocol", "backbone", "status")
 _MAX_LINES, _MAX_LENGTH = 30, 400
@@ -154,7 +154,8 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads every `result.json` at or under the folders, each once.
 
     Raises:
-      InputError: a folder is missing, or no file among all can be read.
+      InputError: a folder is missing, no file among all can be read, or runs of one
+        task and protocol are of different versions of it.
     """
     runs: list[Run] = []
     seen: set[Path] = set()
@@ -176,7 +177,26 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             f"none of {len(runs)} result.json can be read; the first, "
             f"{runs[0].shown}: {runs[0].reason}"
         )
+    _check_versions(runs)
     return runs
+
+
+def _check_versions(runs: Sequence[Run]) -> None:
+    """Refuses a board on which one name would stand for different examples."""
+    found: dict[tuple[str, str], dict[Any, str]] = {}
+    for run in runs:
+        version = run.get("data", "version")
+        if isinstance(version, int | str):
+            key = run.text("task"), run.text("protocol")
+            found.setdefault(key, {}).setdefault(version, f"{run.source}/{run.shown}")
+    for (task, protocol), folders in found.items():
+        if len(folders) > 1:
+            ordered = sorted(folders.items(), key=lambda item: str(item[0]))
+            told = ", ".join(f"version {v} in {folder}" for v, folder in ordered)
+            raise InputError(
+                f"a board over runs of different task versions: {task} ({protocol}) "
+                f"has {told}; name folders of one version, or run the older again"
+            )
 
 
 def _read(path: Path, shown: str, source: str) -> Run:

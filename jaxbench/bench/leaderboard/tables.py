@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from jaxbench.bench.leaderboard import facts
-from jaxbench.bench.leaderboard.board import Section
+from jaxbench.bench.leaderboard import across, facts
+from jaxbench.bench.leaderboard.board import Bound, Section
 from jaxbench.bench.leaderboard.column import VIEWS, Column, plural, show
 from jaxbench.bench.leaderboard.columns import columns
 from jaxbench.bench.leaderboard.notes import section_notes
@@ -21,7 +21,7 @@ ALWAYS = (*BASE, "status", "n", "failed", "best_median", "last_median", "reason"
 
 
 def csv_text(sections: Sequence[Section]) -> str:
-    """One line per row and per floor of every section, values as in the results."""
+    """A line per row, floor and ceiling of every section, values as in the results."""
     names = dict.fromkeys(ALWAYS)
     if any(section.key.budget.unit for section in sections):
         names["budget"] = None
@@ -40,9 +40,13 @@ def csv_text(sections: Sequence[Section]) -> str:
         for row in section.rows:
             values = {column.key: column.value(row) for column in found}
             records.append({"kind": "backbone", **shared, **values})
-        for floor, metrics in section.floors.items():
-            values = {c.key: c.floor(metrics) for c in found if c.floor}
-            records.append({"kind": "floor", **shared, "backbone": floor, **values})
+        for bound in section.bounds():
+            values = {c.key: c.floor(bound.metrics) for c in found if c.floor}
+            names_it = {"kind": bound.kind, **shared, "backbone": bound.name}
+            records.append({**names_it, **values})
+    for board in across.boards(sections):
+        records += (rows := board.records())
+        names |= dict.fromkeys(name for record in rows for name in record)
     file = io.StringIO()
     writer = csv.DictWriter(file, list(names), restval="", lineterminator="\n")
     writer.writeheader()
@@ -60,6 +64,9 @@ def markdown_text(sections: Sequence[Section], folders: Sequence[str]) -> str:
             *(f"- {_cell(facts.title(s))}: {_apart(s)}" for s in sections),
             "",
         ]
+    for board in across.boards(sections):
+        parts += [f"## {_cell(board.title)}", "", *_bullets(board.notes()), ""]
+        parts += [*_table(board.table()), ""]
     for section in sections:
         parts += _section(section, folders)
     return "\n".join(parts).rstrip() + "\n"
@@ -125,23 +132,21 @@ def _view(
     if view == "overview":
         chosen += [c for c in found if c.key == "status"]
     lines = [
-        _floor_cells(chosen, line, section.floors[line])
-        if isinstance(line, str)
-        else [show(column.kind, column.value(line)) for column in chosen]
+        _bound_cells(chosen, line)
+        if isinstance(line, Bound)
+        else [column.shown(line) for column in chosen]
         for line in (section.lines() if floors else section.rows)
     ]
     numeric = [column.kind != "text" for column in chosen]
     return _table(([column.title for column in chosen], lines), numeric)
 
 
-def _floor_cells(
-    chosen: Sequence[Column], name: str, metrics: dict[str, float]
-) -> list[str]:
-    """A floor among the rows, without a rank."""
+def _bound_cells(chosen: Sequence[Column], bound: Bound) -> list[str]:
+    """A floor or the ceiling among the rows, without a rank."""
     return [
-        f"floor: {name}"
+        f"{bound.kind}: {bound.name}"
         if column.key == "backbone"
-        else show(column.kind, column.floor(metrics) if column.floor else None)
+        else show(column.kind, column.floor(bound.metrics) if column.floor else None)
         for column in chosen
     ]
 

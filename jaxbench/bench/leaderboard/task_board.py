@@ -68,6 +68,11 @@ class PublishedTable:
     remarks: tuple[str, ...]
 
 
+def level(section: Section) -> str:
+    """What stands beside the task's name in a heading: its level, where it has one."""
+    return section.key.level
+
+
 def none_published(section: Section) -> PublishedTable | None:
     """Nobody has published numbers that belong beside a section."""
     return None
@@ -86,6 +91,7 @@ class TaskBoard:
       data_notes: sentences about what the data can show.
       floor: the floor whose gain stands in the overview; empty for none.
       published: published numbers, or None where they do not belong.
+      variant: which of the task's variants a section is of; empty for the only one.
     """
 
     views: Sequence[View]
@@ -96,6 +102,7 @@ class TaskBoard:
     data_notes: Callable[[Section], list[str]]
     floor: str = ""
     published: Callable[[Section], PublishedTable | None] = none_published
+    variant: Callable[[Section], str] = level
 
 
 QUALITY = View("quality", "Scores over seeds", floors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxbench.bench.leaderboard import (
     costs,
+    pentathlon,
     pile,
     plots_cost,
     plots_curves,
@@ -22,7 +23,12 @@ from jaxbench.bench.leaderboard.task_board import (
     plain_metric,
 )
 
-BOARDS = {"zelda": zelda.BOARD, "pile": pile.BOARD}
+PENTATHLON = ("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance")
+BOARDS = {
+    "zelda": zelda.BOARD,
+    "pile": pile.BOARD,
+    **dict.fromkeys(PENTATHLON, pentathlon.BOARD),
+}
 
 
 def task_board(section: Section) -> TaskBoard:

@@ -24,18 +24,37 @@ from jaxbench.bench.statistics.pairwise import (
 )
 from jaxbench.bench.statistics.ranking import Pair, Ranking, RankRow, rank
 from jaxbench.bench.statistics.scores import SuccessRate, interval, iqm, success_rate
+from jaxbench.bench.statistics.strata import StratifiedMean, stratified_iqm
+from jaxbench.bench.statistics.survival import (
+    MedianTime,
+    Times,
+    TimesPair,
+    compare_times,
+    kaplan_meier,
+    log_rank,
+    median_time,
+)
 
 __all__ = [
     "Comparison",
+    "MedianTime",
     "Pair",
     "RankRow",
     "Ranking",
+    "StratifiedMean",
     "SuccessRate",
+    "Times",
+    "TimesPair",
     "compare",
+    "compare_times",
     "interval",
     "iqm",
+    "kaplan_meier",
+    "log_rank",
+    "median_time",
     "needed_seeds",
     "rank",
     "smallest_p",
+    "stratified_iqm",
     "success_rate",
 ]
