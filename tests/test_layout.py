@@ -38,7 +38,7 @@ def allowed_rooms(room: str) -> set[str]:
         return {"data"}
     if room in TOP:
         return {*ORDER, "data", room}
-    return {*ORDER, *TOP, "data", "cli"}
+    return {*ORDER, *TOP, "data", "cli", "cli_examples"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
