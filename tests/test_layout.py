@@ -37,8 +37,8 @@ def allowed_rooms(room: str) -> set[str]:
     if room == "data":
         return {"data"}
     if room in TOP:
-        return {*ORDER, "data", room}
-    return {*ORDER, *TOP, "data", "cli", "cli_examples"}
+        return {*ORDER, "data", *TOP[: TOP.index(room) + 1]}
+    return {*ORDER, *TOP, "data", "cli"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxbench.cli import table_cells
+from jaxbench.cli.backbones import table_cells
 from jaxbench.errors import InputError
 from jaxbench.models import backbone, zoo
 from jaxbench.models.backbone import parse, resolve

@@ -1,0 +1,153 @@
+"""`jaxbench list`: the table of backbones, sizes and pages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxbench.cli.command import add_command
+from jaxbench.errors import InputError
+
+LIST = """\
+  jaxbench list                      the table
+  jaxbench list --sizes --width=64   with parameters and bytes of state
+  jaxbench list --json               for programs
+  jaxbench list --task=pile --size=100m
+                                     width and depth of 100 million parameters
+  jaxbench list s4                   all about one: equation, sizes, forms, options
+  jaxbench list --pages=docs/backbones
+                                     a Markdown page of each
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds `list`."""
+    rows = add_command(commands, "list", "print the table of backbones", LIST, _list)
+    rows.add_argument("--json", action="store_true", help="as JSON, for programs")
+    rows.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    rows.add_argument(
+        "--sizes", action="store_true", help="with parameters and bytes of state"
+    )
+    rows.add_argument("--width", type=int, default=256, help="default: %(default)s")
+    rows.add_argument("backbone", nargs="?", help="one backbone: its whole page")
+    rows.add_argument(
+        "--pages",
+        type=Path,
+        metavar="FOLDER",
+        help="write everyone's page there",
+    )
+    rows.add_argument("--task", help="pile: sizes of byte-level language models")
+    rows.add_argument(
+        "--size", help="of --task: 1m, 10m, 100m (default), 350m or published"
+    )
+
+
+def _list(options: argparse.Namespace) -> int:
+    from jaxbench.models.backbone import table
+
+    if options.width < 1:
+        raise InputError(f"--width={options.width} must be at least 1")
+    if options.task is not None or options.size is not None:
+        from jaxbench.bench.sizes_table import sizes_command
+
+        return sizes_command(options)
+    if options.backbone is not None:
+        return _page(options)
+    if options.pages is not None:
+        from jaxbench.bench.pages import write_pages
+
+        written = write_pages(options.pages, width=options.width)
+        print(f"{len(written)} pages in {options.pages}")
+        return 0
+    rows = table()
+    if options.sizes:
+        _add_sizes(rows, options.width)
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    columns = ["name", "what", "pattern", "channel", "layers", "causal", "streams"]
+    columns += ["parameters", "state bytes"] if options.sizes else []
+    columns.append("paper")
+    lines = [table_cells(row, columns) for row in rows]
+    if options.markdown:
+        print(f"# {len(rows)} backbones\n")
+        if options.sizes:
+            print(f"Width {options.width}, own depth, state of one sequence.\n")
+        print("| " + " | ".join(columns) + " |")
+        print("|" + "---|" * len(columns))
+        for line in lines:
+            print("| " + " | ".join(line) + " |")
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
+    shown = Table(title=f"{len(rows)} backbones", title_justify="left")
+    for column in columns:
+        shown.add_column(column)
+    for line in lines:
+        shown.add_row(*line)
+    console.print(shown)
+    console.print(
+        "Patterns are backbones too: mamba*2+swa, mamba/moe with another channel "
+        "mixer, (mamba*2+@swa)*3 with @ for shared weights.",
+        highlight=False,
+        markup=False,
+    )
+    return 0
+
+
+def _page(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from jaxbench.bench.pages import page
+
+    text = page(options.backbone, width=options.width)
+    console = Console()
+    if options.markdown or not console.is_terminal:
+        print(text)
+    else:
+        console.print(Markdown(text))
+    return 0
+
+
+def _add_sizes(rows: list[dict[str, Any]], width: int) -> None:
+    """Adds parameters and state bytes; a row that only feeds another has none alone."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from jaxbench.models.build import sizes
+    from jaxbench.models.zoo import ROWS
+
+    console = Console(stderr=True)
+    for row in track(rows, "sizes", console=console, disable=not console.is_terminal):
+        if ROWS[row["name"]].join == "next":
+            row["parameters"] = row["state bytes"] = None
+        else:
+            row["parameters"], row["state bytes"] = sizes(row["name"], width)
+
+
+def table_cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """Returns the texts of one row of the table `jaxbench list` prints."""
+    streams = row["streams"] if row["temporal"] else "each frame alone"
+    if row["window"]:
+        streams = f"window of {row['window']}"
+    cells = {
+        **row,
+        "name": ", ".join([row["name"], *row["aliases"]]),
+        "what": row["title"] + (f" ({row['note']})" if row["note"] else ""),
+        "layers": row["depth"],
+        "causal": "yes" if row["causal"] else "in its window no",
+        "streams": streams,
+    }
+    numbers = ("parameters", "state bytes")
+    return [
+        "-" if cells[c] is None else f"{cells[c]:,}" if c in numbers else str(cells[c])
+        for c in columns
+    ]

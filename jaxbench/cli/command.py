@@ -1,0 +1,23 @@
+"""What the parsers of all subcommands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+EXIT_CODES = """exit codes: 0 all is well; 1 something that ran did not end ok;
+2 unusable input, one line says what; 143 interrupted (the same command goes on)"""
+
+
+def add_command(commands: Any, name: str, what: str, examples: str, run: Any) -> Any:
+    """A subcommand whose --help ends with examples."""
+    command = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"examples:\n{examples.rstrip()}\n\n{EXIT_CODES}",
+        allow_abbrev=False,
+    )
+    command.set_defaults(command=run)
+    return command
