@@ -103,6 +103,8 @@ STATE_BYTES = {
     # Sums of 64 features with values and alone, their scale, and a counter.
     "performer": 4 * 4 * (64 * (D // 4) + 64 + 1) + 4,
     "deltanet": 4 * (4 * (D // 4) ** 2 + 3 * 3 * D),
+    # Keys and values of two updates a frame in their convolutions.
+    "deltaproduct": 4 * (4 * (D // 4) ** 2 + 3 * 5 * D),
     "gated_deltanet": 4 * (4 * (D // 4) * (D // 2) + 3 * 4 * D),
     "kda": 4 * (4 * (D // 4) ** 2 + 3 * 3 * D),
     # The matrix, and the frame before for each of the two token shifts.

@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from jaxbench.errors import InputError
-from jaxbench.mixers.deltanet import DeltaNet, GatedDeltaNet, KimiDeltaAttention
+from jaxbench.mixers.deltanet import (
+    DeltaNet,
+    DeltaProduct,
+    GatedDeltaNet,
+    KimiDeltaAttention,
+)
 from jaxbench.mixers.gla import GLA
 from jaxbench.mixers.hgrn2 import BOUNDS, HGRN2
 from jaxbench.mixers.mamba2 import Mamba2
@@ -212,6 +217,34 @@ def delta(p, x, kind):
     return dense(p, "out", o)
 
 
+def delta_product(p, x, updates):
+    """Products of matrices I - beta k k^T, multiplied out frame by frame."""
+    inputs = p["_Inputs_0"]
+    q, k, v = (
+        heads_of(convolved(dense(inputs, n, x), inputs[f"{n}_conv"]), many * 4)
+        for n, many in (("query", 1), ("key", updates), ("value", updates))
+    )
+    q, k = unit(q) / np.sqrt(q.shape[-1]), unit(k)
+    beta = 2 * sigmoid(dense(p, "beta", x))
+
+    def read(h):
+        width = k.shape[-1]
+        state, out = np.zeros((width, v.shape[-1])), []
+        for t in range(len(x)):
+            turn, write = np.eye(width), np.zeros_like(state)
+            for head in range(h, updates * 4, 4):
+                key, rate = k[t, head], beta[t, head]
+                once = np.eye(width) - rate * np.outer(key, key)
+                turn, write = once @ turn, once @ write
+                write = write + rate * np.outer(key, v[t, head])
+            state = turn @ state + write
+            out.append(q[t, h] @ state)
+        return np.stack(out)
+
+    o = rms(per_head(read)(4), p["head_norm"]["scale"]).reshape(len(x), -1)
+    return dense(p, "out", o)
+
+
 def group_norm(o_thv, p, epsilon):
     flat = centred(o_thv, epsilon).reshape(len(o_thv), -1)
     return flat * p["norm"]["scale"] + p["norm"]["bias"]
@@ -298,6 +331,10 @@ MIXERS = {
     "mamba2": (Mamba2(WIDTH, state_size=8, heads=2), mamba2),
     "mamba3": (Mamba3(WIDTH, state_size=8, heads=2), mamba3),
     "deltanet": (DeltaNet(WIDTH), functools.partial(delta, kind="plain")),
+    "deltaproduct": (
+        DeltaProduct(WIDTH, householders=3),
+        functools.partial(delta_product, updates=3),
+    ),
     "gated_deltanet": (GatedDeltaNet(WIDTH), functools.partial(delta, kind="gated")),
     "kda": (KimiDeltaAttention(WIDTH), functools.partial(delta, kind="kimi")),
     "rwkv6": (TimeMix6(WIDTH, heads=2, shift_rank=4, decay_rank=4), rwkv6),
@@ -402,6 +439,7 @@ def test_gated_deltanet_without_decay_is_deltanet():
         (GLA(12, key_expansion=0.5), "heads=4 does not divide width=6"),
         (Retention(12), "width=12 over heads=4 gives heads of 3"),
         (DeltaNet(18), "heads=4 does not divide width=18"),
+        (DeltaProduct(16, householders=0), "householders=0 must be at least 1"),
         (HGRN2(16, heads=5), "heads=5 does not divide width=16"),
         (Mamba2(16, heads=5), "heads=5 does not divide width=32"),
         (Mamba3(16, state_size=7), "state_size=7 must be even"),

@@ -199,7 +199,7 @@ def test_delta_rule_writes_what_it_will_read():
 
 
 @pytest.mark.parametrize("size", [1, 2, 15, 30, 64])
-def test_doubling_solves_the_triangular_system(size):
+def test_blocks_solve_the_triangular_system(size):
     rng = np.random.default_rng(size)
     m = np.tril(rng.normal(size=(2, 1, size, size)), -1) / np.sqrt(size)
     r = rng.normal(size=(2, 1, size, 3))
@@ -208,7 +208,20 @@ def test_doubling_solves_the_triangular_system(size):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_solve_gives_what_doubling_gives():
+def test_reflections_of_few_directions_do_not_lose_digits():
+    """Keys in a plane, rates of 2: the powers of the system reach 1e18, its inverse 2."""
+    size, rng = 64, np.random.default_rng(0)
+    k = rng.normal(size=(size, 2))
+    k /= np.linalg.norm(k, axis=-1, keepdims=True)
+    m = np.tril(-2 * k @ k.T, -1)
+    r = rng.normal(size=(size, 3))
+    expected = np.linalg.solve(np.eye(size) - m, r)
+    arrays = (jnp.asarray(x[None, None], jnp.float32) for x in (m, r))
+    actual = solve_unit_lower(*arrays)[0, 0]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_solve_gives_what_blocks_give():
     *arrays, reset = inputs_of(65, per_key=False, delta=True, seed=6)
     run = functools.partial(delta_rule_chunks, chunk=32)
     expected = jit(run)(*arrays, reset)

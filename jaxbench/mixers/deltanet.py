@@ -1,4 +1,4 @@
-"""The delta rule: DeltaNet, Gated DeltaNet and Kimi Delta Attention."""
+"""The delta rule: DeltaNet, DeltaProduct, Gated DeltaNet, Kimi Delta Attention."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
 from jaxbench.layers.norms import l2_normalize, norm
@@ -85,6 +86,81 @@ class DeltaNet(nn.Module):
         """Returns zeros."""
         values = self.value_expansion * self.width
         return _initial_state(batch_size, self.width, values, self.heads, self.taps)
+
+
+class DeltaProduct(nn.Module):
+    """S_t = A_{t,n} S_{t-1} with n delta-rule updates a frame; o_t = S_t^T q_t.
+
+    Each update is S <- (I - beta_{t,j} k_{t,j} k_{t,j}^T) S + beta_{t,j} k_{t,j}
+    v_{t,j}^T, inputs and output as in `DeltaNet`; the query reads after the last. With
+    beta up to 2 a frame can turn the state by a product of n reflections: two make any
+    rotation of a plane, which a single update cannot. Runs as `DeltaNet` on n T frames.
+    Source: Siems et al. 2025, arXiv:2502.10297, eq. 4.
+
+    Attributes:
+      width: model width D.
+      dtype: type of the projections; gates and state are float32.
+      out_scale: factor on the initial output projection.
+      heads: H.
+      taps: length of the short convolutions.
+      householders: n, updates a frame.
+      negative: beta in (0, 2), eigenvalues down to -1, instead of (0, 1).
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+    out_scale: float = 1.0
+    heads: int = 4
+    taps: int = 4
+    householders: int = 2
+    negative: bool = True
+
+    @nn.compact
+    def __call__(
+        self,
+        x_btd: jax.Array,
+        state: DeltaState | None = None,
+        reset_bt: jax.Array | None = None,
+    ) -> tuple[jax.Array, DeltaState]:
+        """Mixes [B, T, D] along time; O(n T D^2 / H) work."""
+        head_width(self.width, self.heads)
+        many = self._updates()
+        inputs = _Inputs(
+            self.width, self.width, self.heads, self.dtype, self.taps, updates=many
+        )
+        q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
+        beta_bth1 = _rate(x_btd, many * self.heads, self.dtype, self.negative)
+        batch, length = x_btd.shape[:2]
+
+        def in_turn(x_btge: jax.Array) -> jax.Array:
+            return x_btge.reshape(batch, many * length, self.heads, -1)
+
+        k, v, beta = in_turn(k), in_turn(v), in_turn(beta_bth1)
+        if reset_bt is not None:
+            first = (jnp.arange(many) == 0)[None, None]
+            reset_bt = (reset_bt[:, :, None] & first).reshape(batch, many * length)
+        o, s_bhkv = delta_rule(
+            jnp.repeat(q, many, axis=1), beta * k, v, jnp.zeros(k.shape[:3]), -k,
+            beta * k, s_bhkv, reset_bt,
+        )  # fmt: skip
+        o_bte = merge_heads(
+            norm("rms", self.dtype, "head_norm")(o[:, many - 1 :: many])
+        )
+        out = _out(self.width, self.dtype, self.out_scale)
+        return out(o_bte), DeltaState(s_bhkv, *conv)
+
+    @nn.nowrap
+    def initial_state(self, batch_size: int) -> DeltaState:
+        """Returns zeros."""
+        return _initial_state(
+            batch_size, self.width, self.width, self.heads, self.taps, self._updates()
+        )
+
+    @nn.nowrap
+    def _updates(self) -> int:
+        if self.householders < 1:
+            raise InputError(f"householders={self.householders} must be at least 1")
+        return self.householders
 
 
 class GatedDeltaNet(nn.Module):
@@ -213,7 +289,10 @@ class KimiDeltaAttention(nn.Module):
 
 
 class _Inputs(nn.Module):
-    """Queries, keys and values: projected, convolved, SiLU; q and k of length 1."""
+    """Queries, keys and values: projected, convolved, SiLU; q and k of length 1.
+
+    With several updates a frame, keys and values have that many times the heads.
+    """
 
     keys: int
     values: int
@@ -221,21 +300,28 @@ class _Inputs(nn.Module):
     dtype: Any
     taps: int
     bias: bool = True
+    updates: int = 1
 
     @nn.compact
     def __call__(
         self, x_btd: jax.Array, state: DeltaState | None, reset_bt: jax.Array | None
     ) -> tuple:
         s_bhkv, *before = (None,) * 4 if state is None else state
-        sizes = {"query": self.keys, "key": self.keys, "value": self.values}
+        sizes = {"query": (self.keys, 1)}
+        sizes |= {
+            "key": (self.keys, self.updates),
+            "value": (self.values, self.updates),
+        }
         made, after = [], []
-        for (name, size), conv_bwe in zip(sizes.items(), before, strict=True):
+        for (name, (size, many)), conv_bwe in zip(sizes.items(), before, strict=True):
+            size *= many
             dense = nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
             conv = ShortConvolution(
                 size, self.dtype, self.taps, self.bias, name=f"{name}_conv"
             )
             x_bte, conv_bwe = conv(dense(x_btd), conv_bwe, reset_bt)
-            x_bthk = split_heads(nn.silu(x_bte), self.heads).astype(jnp.float32)
+            x_bthk = split_heads(nn.silu(x_bte), many * self.heads)
+            x_bthk = x_bthk.astype(jnp.float32)
             made.append(x_bthk)
             after.append(conv_bwe)
         q, k, v = made
@@ -259,7 +345,7 @@ def _out(width: int, dtype: Any, scale: float) -> nn.Dense:
 
 
 def _initial_state(
-    batch_size: int, keys: int, values: int, heads: int, taps: int
+    batch_size: int, keys: int, values: int, heads: int, taps: int, updates: int = 1
 ) -> DeltaState:
     head_width(keys, heads)
 
@@ -268,5 +354,8 @@ def _initial_state(
 
     shape = (batch_size, heads, keys // heads, values // heads)
     return DeltaState(
-        jnp.zeros(shape, jnp.float32), conv(keys), conv(keys), conv(values)
+        jnp.zeros(shape, jnp.float32),
+        conv(keys),
+        conv(updates * keys),
+        conv(updates * values),
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxbench.ops.decay import (
@@ -113,9 +113,9 @@ def delta_rule_chunks(
 
     The UT transform (Yang et al. 2024, arXiv:2406.06484, section 3.2): all reads of a
     chunk solve one unit lower triangular system, U = (I - A_ab)^{-1} (A_ak V + A S).
-    A_ab is nilpotent, so the inverse is the product of I + A_ab^(2^j), log2 C matmuls
-    in float32: exact, and as fast on a matrix unit as a solve is slow. O(C^2 (K + V) +
-    C^3) work per chunk; each chunk is rematerialised.
+    The inverse is made of matmuls in float32, see `solve_unit_lower`: exact, and as
+    fast on a matrix unit as a solve is slow. O(C^2 (K + V) + C^3 log C) work per chunk;
+    each chunk is rematerialised.
 
     Args:
       q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk, s_bhkv, reset_bt: as in
@@ -164,13 +164,24 @@ def delta_rule(
 
 
 def solve_unit_lower(m_bhcc: Array, r_bhcv: Array) -> Array:
-    """(I - M)^{-1} R for strictly lower M, by doubling: exact after log2 C products."""
-    count = max(math.ceil(math.log2(m_bhcc.shape[-1])), 1)
-    for step in range(count):
-        r_bhcv = r_bhcv + _matmul(m_bhcc, r_bhcv)
-        if step < count - 1:
-            m_bhcc = _matmul(m_bhcc, m_bhcc)
-    return r_bhcv
+    """(I - M)^{-1} R for strictly lower M, exact after 2 log2 C products of C x C.
+
+    Inverts blocks of 1, 2, 4, ... rows: each is made of the two half as large and the
+    block of M between them. No power of M is formed: with transitions that do not
+    shrink the state (eigenvalues near -1) powers grow far beyond the inverse, and
+    their rounding with them.
+    """
+    size = m_bhcc.shape[-1]
+    inverse = jnp.broadcast_to(jnp.eye(size, dtype=m_bhcc.dtype), m_bhcc.shape)
+    rows = np.arange(size)
+    half = 1
+    while half < size:
+        block = rows // half
+        between = (block[:, None] % 2 == 1) & (block[None] == block[:, None] - 1)
+        left = jnp.where(between[None, None], m_bhcc, 0)
+        inverse = inverse + _matmul(_matmul(inverse, left), inverse)
+        half *= 2
+    return _matmul(inverse, r_bhcv)
 
 
 def _chunk(

@@ -29,6 +29,32 @@ ROWS: dict[str, Row] = {
             "delta_rule:head",
         ),
     ),
+    "deltaproduct": Row(
+        title="DeltaProduct",
+        paper="Siems et al. 2025, arXiv:2502.10297",
+        mixer="deltanet:DeltaProduct",
+        channel="glu",
+        norm="rms",
+        about=(
+            "DeltaProduct is DeltaNet with several corrections of its matrix at every "
+            "frame, two by default, each with a key and a value of its own. With rates "
+            "up to two a correction may be a reflection, and two reflections turn the "
+            "memory like a rotation, so it can follow things that are permuted or "
+            "counted in a circle. Choose it over DeltaNet when the state of the world "
+            "changes by moves that build on each other; it costs one DeltaNet for each "
+            "correction."
+        ),
+        equation=(
+            "q, k_j, v_j = SiLU(conv(W x)), |q| = 1 / sqrt(K), |k_j| = 1;  β_j = 2 "
+            "sigmoid(W x) for each head;  j = 1 .. n\n"
+            "S <- (I - β_j k_j k_j^T) S + β_j k_j v_j^T for each j;  o_t = S^T q_t\n"
+            "output  W_out RMSNorm_head(o)"
+        ),
+        primitives=(
+            "short_convolution",
+            "delta_rule:head",
+        ),
+    ),
     "gated_deltanet": Row(
         title="Gated DeltaNet",
         paper="Yang et al. 2024, arXiv:2412.06464",
