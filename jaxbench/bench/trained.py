@@ -75,17 +75,7 @@ def open_run(folder: Path) -> Run:
       InputError: no run of this version lies there, it has not ended, or its data is
         gone or another.
     """
-    result, config = _read(folder, "result.json"), _read(folder, "config.json")
-    if result["schema"] != SCHEMA:
-        raise InputError(
-            f"the run {folder} was made by another version (schema {result['schema']}, "
-            f"this one reads {SCHEMA}); run it again in another folder"
-        )
-    if result["status"] not in FINISHED:
-        raise InputError(
-            f"the run {folder} is not finished ({result['status']}: "
-            f"{result['reason']}); run it again first"
-        )
+    config, result = read_finished(folder)
     memory = result["memory"]
     config = {**config, "model": {**config["model"], "remat": memory["remat"]}}
     task = _build_task(folder, config, result)
@@ -97,6 +87,26 @@ def open_run(folder: Path) -> Run:
         task=task,
         model=build.build_model(build.build_backbone(config), task),
     )
+
+
+def read_finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The resolved config and the result of a run that has ended by itself.
+
+    Raises:
+      InputError: no run of this version lies there, or it has not ended.
+    """
+    result, config = _read(folder, "result.json"), _read(folder, "config.json")
+    if result["schema"] != SCHEMA:
+        raise InputError(
+            f"the run {folder} was made by another version (schema {result['schema']}, "
+            f"this one reads {SCHEMA}); run it again in another folder"
+        )
+    if result["status"] not in FINISHED:
+        raise InputError(
+            f"the run {folder} is not finished ({result['status']}: "
+            f"{result['reason']}); run it again first"
+        )
+    return config, result
 
 
 def restore_variables(run: Run, which: str, placement: Placement) -> tuple[Any, int]:

@@ -52,12 +52,12 @@ def encode(pre: Mapping[str, np.ndarray], protocol: str) -> np.ndarray:
     """
     mask = np.asarray(pre["buttons"], np.uint16)
     pressed = (mask[..., None] & MASKS) != 0
-    axes = [
-        level((np.asarray(pre[_PROCESSED[name]], np.float32) + 1) / 2, 16, protocol)
-        for name in STICKS
-    ]
-    shoulder = np.maximum(pre["trigger_l"], pre["trigger_r"])
-    return np.stack([pack(pressed), *axes, level(shoulder, 4, protocol)], axis=-1)
+    axes = np.stack([pre[_PROCESSED[name]] for name in STICKS], axis=-1)
+    levels = level((axes.astype(np.float32) + 1) / 2, 16, protocol)
+    shoulder = level(np.maximum(pre["trigger_l"], pre["trigger_r"]), 4, protocol)
+    return np.concatenate(
+        [pack(pressed)[..., None], levels, shoulder[..., None]], axis=-1
+    )
 
 
 def decode(labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,13 +99,14 @@ def build(
         button_weight=button_weight,
         stick_edge_weight=stick_edge_weight,
     )
-    make_data, make_encoder = PROTOCOLS[protocol]
+    make_data, _ = PROTOCOLS[protocol]
+    encoder, output = modules(protocol, width=width, head=head, dtype=dtype)
     data = make_data(games, options)
     return Task(
         name="zelda",
         protocol=protocol,
-        encoder=make_encoder(width=width, dtype=dtype),
-        head=HEADS[head](dtype=dtype),
+        encoder=encoder,
+        head=output,
         readout=readout,
         arrays=data.arrays,
         splits=data.splits,
@@ -118,6 +120,21 @@ def build(
         floors=floors.measure(data.labels["train"], data.labels["validation"], score),
         source={**source, **_describe(games, data, protocol, options)},
     )
+
+
+def modules(
+    protocol: str, *, width: int, head: str, dtype: jnp.dtype = jnp.float32
+) -> tuple[nn.Module, nn.Module]:
+    """Encoder and head of the task, which need no data.
+
+    Args:
+      protocol: "clean" or "compat".
+      width: of the encoder's output.
+      head: "independent" or "autoregressive".
+      dtype: compute type.
+    """
+    _, encoder = PROTOCOLS[protocol]
+    return encoder(width=width, dtype=dtype), HEADS[head](dtype=dtype)
 
 
 def fingerprint(
