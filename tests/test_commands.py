@@ -17,8 +17,8 @@ from processes import ROOT, SMALL, config, environment, jaxbench, run_py
 RESULT_FIELDS = (
     "schema task protocol backbone seed purpose learning_rate group primary status "
     "reason log_tail params shape budget steps examples skips copies solved best last "
-    "floors ceiling curve throughput seconds memory state_bytes latency decode scores "
-    "excluded step_flops data device versions git config_hash"
+    "floors ceiling curve throughput seconds memory state_bytes latency play export "
+    "decode speculative scores excluded step_flops data device versions git config_hash"
 ).split()
 
 

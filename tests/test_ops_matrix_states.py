@@ -209,7 +209,7 @@ def test_blocks_solve_the_triangular_system(size):
 
 
 def test_reflections_of_few_directions_do_not_lose_digits():
-    """Keys in a plane, rates of 2: the powers of the system reach 1e18, its inverse 2."""
+    """Keys in a plane, rates of 2: powers of the system reach 1e18, its inverse 2."""
     size, rng = 64, np.random.default_rng(0)
     k = rng.normal(size=(size, 2))
     k /= np.linalg.norm(k, axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxbench import __version__
-from jaxbench.cli import backbones, data, runs, text
+from jaxbench.cli import backbones, data, runs, serving, text
 from jaxbench.cli.command import EXIT_CODES
 from jaxbench.errors import InputError
 
@@ -38,6 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for room in (backbones, data, runs, text):
+    for room in (backbones, data, runs, serving, text):
         room.add(commands)
     return parser

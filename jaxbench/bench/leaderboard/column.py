@@ -12,7 +12,10 @@ from jaxbench.bench.terms import text_size
 Value = Callable[[Row], Any]
 
 # Views of the page; a column can be in several.
-VIEWS = ("overview", "quality", "heads", "changes", "speed", "memory", "latency")
+VIEWS = (
+    *("overview", "quality", "heads", "changes", "play", "speed", "memory"),
+    "latency",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,8 @@ UNREADABLE = "unreadable"
 
 _OBJECTS = (
     "primary params shape budget skips solved best last floors ceiling curve "
-    "throughput seconds memory latency decode scores excluded data device versions"
+    "throughput seconds memory latency play export decode speculative scores excluded "
+    "data device versions"
 ).split()
 _TEXTS = ("task", "protocol", "backbone", "status")
 _MAX_LINES, _MAX_LENGTH = 30, 400

@@ -6,6 +6,7 @@ from typing import Any
 
 from jaxbench.bench.leaderboard import (
     costs,
+    play,
     plots_cost,
     plots_curves,
     plots_quality,
@@ -63,8 +64,9 @@ def metric(section: Section, name: str) -> Shown:
 
 
 def columns(section: Section) -> list[Column]:
-    """Size, speed, memory, and how long a frame takes."""
+    """Play, size, speed, memory, and how long a frame takes."""
     return [
+        *play.columns(section),
         *costs.size(section),
         *costs.speed(section),
         *costs.memory(),
@@ -135,11 +137,13 @@ def data_notes(section: Section) -> list[str]:
     """What imitation can show, and what simulated games cannot."""
     if section.key.source == "simulated":
         return [
-            "The games are simulated: nothing here says how a backbone plays Melee."
+            "The games are simulated: nothing here says how a backbone plays Melee.",
+            *play.notes(section),
         ]
     return [
         "Validation loss is a proxy: it says how well recorded inputs are predicted, "
-        "not how well a policy plays."
+        "not how well a policy plays.",
+        *play.notes(section),
     ]
 
 
@@ -219,6 +223,7 @@ BOARD = TaskBoard(
         QUALITY,
         View("heads", "Parts of the loss, F1", floors=True),
         View("changes", "Accuracy where the player changed something", floors=True),
+        View("play", "Play in the simulation"),
         SPEED,
         MEMORY,
         View("latency", "Latency"),
@@ -229,6 +234,7 @@ BOARD = TaskBoard(
     plots={
         "quality": plots_quality.quality,
         "heads": plots_quality.heads_map,
+        "play": play.against_play,
         "latency": against_latency,
         "curves": plots_curves.curves,
         "speed": plots_cost.speed,

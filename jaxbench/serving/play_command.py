@@ -1,0 +1,453 @@
+"""`jaxbench play`: trained policies fight in the simulation.
+
+One run after the other, each in a process of its own, as for `jaxbench latency`: a
+policy that fails takes nobody with it. The parent imports no jax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxbench.bench.measure_command import finished_runs
+from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.suite.process import child_environment
+from jaxbench.data.characters import character_key
+from jaxbench.data.simulation import arena, environment
+from jaxbench.errors import InputError
+from jaxbench.serving.match import EVERY, VERSION, Schedule, play, schedule
+
+if TYPE_CHECKING:
+    from jaxbench.serving.players import Player
+
+BASELINES = ("scripted", "random", "copy_previous")
+MODES = ("stateful", "window")
+_LINE_SECONDS = 15.0
+_FPS = environment.FRAMES_PER_SECOND
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What a match is played under, the same for all who are compared.
+
+    Attributes:
+      opponent: one of `BASELINES`, or the folder of a run.
+      games, seconds, seed: see `match.schedule`.
+      mode, temperature, which: of the policies, see `Policy.load`.
+    """
+
+    opponent: str
+    games: int
+    seconds: int
+    seed: int
+    mode: str
+    temperature: float
+    which: str
+
+    def protocol(self, character: str) -> dict[str, Any]:
+        """What a result keeps of them: names and no folders.
+
+        Results whose protocols are equal may be compared.
+        """
+        rival, plays = self.opponent, EVERY
+        if rival not in BASELINES:
+            result, config = _run(Path(rival))
+            rival = f"{result['backbone']} seed{result['seed']} {result['config_hash']}"
+            plays = simulated(config["data"]["character"])
+        return {
+            "version": VERSION,
+            "opponent": rival,
+            "opponent_character": plays,
+            "character": character,
+            "games": self.games,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "mode": self.mode,
+            "temperature": self.temperature,
+            "weights": self.which,
+        }
+
+
+def simulated(character: str) -> str:
+    """Whom a run that imitates `character` plays in the simulation.
+
+    "every", all in turn, where it imitates anyone or somebody who is not there.
+    """
+    if character == "any":
+        return EVERY
+    name = character_key(character)
+    return name if name in arena.FIGHTER_INDEX else EVERY
+
+
+def play_command(options: argparse.Namespace) -> int:
+    """Plays every named run, prints a table, and returns the exit code.
+
+    Raises:
+      InputError: there is no finished run of zelda, no such opponent, or a number is
+        out of range.
+    """
+    _check(options)
+    terms = Terms(
+        options.opponent,
+        options.games,
+        options.seconds,
+        options.seed,
+        options.mode,
+        options.temperature,
+        options.which,
+    )
+    runs = list(finished_runs(options.folders))
+    _check_runs(runs, options.picture)
+    rows: list[tuple[str, Mapping[str, Any] | str]] = []
+    characters: dict[str, None] = {}
+    for number, (folder, result) in enumerate(runs, start=1):
+        name = result["backbone"] + (
+            f", seed {result['seed']}" if result["seed"] else ""
+        )
+        config = read_json(folder / "config.json")
+        if result["task"] != "zelda":
+            rows.append((name, f"a run of {result['task']}, which is not played"))
+        elif config is None:
+            rows.append((name, f"{folder} holds no config.json"))
+        else:
+            character = simulated(config["data"]["character"])
+            characters[character] = None
+            known = _known(result, terms.protocol(character))
+            if known is None or options.again or options.picture:
+                _say(f"[{number}/{len(runs)}] {name} against {terms.opponent}")
+                film = (str(options.picture), options.picture_seconds)
+                known = _in_a_process(
+                    terms,
+                    str(folder),
+                    character,
+                    environment=child_environment(config, {}),
+                    picture=film if options.picture else None,
+                )
+            rows.append((name, known))
+    if options.baselines:
+        for character in characters:
+            for player in BASELINES:
+                _say(f"{player} against {terms.opponent}")
+                shown = player if len(characters) == 1 else f"{player}, {character}"
+                rows.append((shown, _in_a_process(terms, player, character)))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)
+    console.print(play_table(rows, terms))
+    return 1 if any(isinstance(row, str) for _, row in rows) else 0
+
+
+def _known(
+    result: Mapping[str, Any], protocol: Mapping[str, Any]
+) -> Mapping[str, Any] | str | None:
+    """What a result holds of a match under these terms."""
+    found = result.get("play")
+    return found if found and found["protocol"] == protocol else None
+
+
+def play_table(
+    rows: Sequence[tuple[str, Mapping[str, Any] | str]], terms: Terms
+) -> Table:
+    """One line for each player, the most stocks ahead first, failures last."""
+    done = [(name, row) for name, row in rows if not isinstance(row, str)]
+    failed = [f"{name}: {row}" for name, row in rows if isinstance(row, str)]
+    done.sort(key=lambda pair: -pair[1]["stocks_difference"]["value"])
+    caption = [
+        "Means over games with 95 % intervals. Stocks: taken minus lost. Ratio: damage "
+        f"dealt over taken. fps: frames a second of all {terms.games} games together; "
+        f"{_FPS} is real time.",
+        *failed,
+    ]
+    rival = terms.opponent if terms.opponent in BASELINES else "a run"
+    table = Table(
+        title=f"{terms.games} games of {terms.seconds} s against {escape(rival)}, "
+        f"{terms.mode} policies, seed {terms.seed}",
+        caption=escape("\n".join(caption)),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("player")
+    for name in ("stocks", "damage dealt", "damage taken", "ratio", "wins", "fps"):
+        table.add_column(name, justify="right")
+    for name, row in done:
+        wins = row["wins"]
+        level = f", {wins['level']} level" if wins["level"] else ""
+        table.add_row(
+            escape(name),
+            _told(row["stocks_difference"], "+.2f"),
+            _told(row["damage_dealt"], ".0f"),
+            _told(row["damage_taken"], ".0f"),
+            _told(row["damage_ratio"], ".2f"),
+            f"{_told(wins, '.0%')}{level}",
+            f"{row['fps']:.0f}",
+        )
+    for name, answer in rows:
+        if isinstance(answer, str):
+            table.add_row(escape(name), "failed")
+    return table
+
+
+def _told(found: Mapping[str, Any], form: str) -> str:
+    """A value with its interval; "-" where there is no number."""
+    if found["value"] is None:
+        return "-"
+    told = f"{found['value']:{form}}"
+    if found["low"] is None or found["high"] is None:
+        return told
+    return f"{told} ({found['low']:{form}} to {found['high']:{form}})"
+
+
+def _say(line: str) -> None:
+    print(f"play: {line}", file=sys.stderr, flush=True)
+
+
+def _check(options: argparse.Namespace) -> None:
+    for flag, least, most in (
+        ("games", 1, None),
+        ("seconds", 1, environment.SECONDS),
+        ("seed", 0, None),
+        ("picture_seconds", 1, environment.SECONDS),
+    ):
+        value = getattr(options, flag)
+        if value < least or (most is not None and value > most):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise InputError(f"--{flag}={value} must be {allowed}")
+    if not 0 <= options.temperature < float("inf"):
+        raise InputError(f"--temperature={options.temperature} must be 0 or more")
+    rival = options.opponent
+    if rival not in BASELINES:
+        if not Path(rival).is_dir():
+            raise InputError(
+                f"--opponent={rival!r} is neither a folder of a run nor one of "
+                f"{', '.join(BASELINES)}"
+            )
+        result, _ = _run(Path(rival))
+        if result["task"] != "zelda":
+            raise InputError(
+                f"--opponent={rival} is a run of {result['task']}, which is not "
+                "played; name one of configs/zelda.py"
+            )
+
+
+def _run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    result = read_json(folder / "result.json")
+    config = read_json(folder / "config.json")
+    if result is None or config is None:
+        raise InputError(
+            f"{folder} holds no finished run: name a folder with result.json and "
+            "config.json"
+        )
+    return result, config
+
+
+def _check_runs(
+    runs: Sequence[tuple[Path, Mapping[str, Any]]], picture: Path | None
+) -> None:
+    tasks = sorted({result["task"] for _, result in runs})
+    if "zelda" not in tasks:
+        raise InputError(
+            f"only runs of configs/zelda.py are played; those named are of "
+            f"{', '.join(tasks)}"
+        )
+    if picture is not None:
+        from jaxbench.serving.picture import check_place
+
+        check_place(picture)
+        if len(runs) > 1:
+            raise InputError(
+                f"--picture shows a game of one run and {len(runs)} are named; name one"
+            )
+
+
+def _in_a_process(
+    terms: Terms,
+    player: str,
+    character: str,
+    *,
+    environment: Mapping[str, str] | None = None,
+    picture: tuple[str, int] | None = None,
+) -> Mapping[str, Any] | str:
+    """What came of a match, or one line on why nothing did."""
+    given = {
+        "terms": dataclasses.asdict(terms),
+        "player": player,
+        "character": character,
+        "picture": picture,
+    }
+    # The child's bar is for the terminal, so only its answer is read here.
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxbench.serving.play_command", json.dumps(given)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode == 0:
+        return json.loads(lines[-1])
+    said = lines[-1] if lines else "the lines above say why"
+    return f"exit code {done.returncode}: {said[:300]}"
+
+
+def measure_play(
+    terms: Terms,
+    player: str,
+    character: str,
+    picture: tuple[str, int] | None = None,
+) -> dict[str, Any]:
+    """Plays a match; a run's `result.json` gets the answer as `play`.
+
+    Args:
+      terms: of the match.
+      player: the folder of a finished run, or one of `BASELINES`.
+      character: whom it plays, see `simulated`.
+      picture: a file for a GIF of the first game, and its seconds.
+
+    Returns:
+      protocol, `Terms.protocol`; weights {which, step}, None for a baseline; and
+      `Match.summary`.
+
+    Raises:
+      InputError: a run cannot be loaded, or the picture cannot be written.
+    """
+    from jaxbench.bench.trained import write_measurement
+    from jaxbench.serving.picture import one_game
+
+    protocol = terms.protocol(character)
+    games = schedule(
+        games=terms.games,
+        seconds=terms.seconds,
+        seed=terms.seed,
+        character=character,
+        opponent=protocol["opponent_character"],
+    )
+    own, step = _player(player, terms, own=True)
+    rival, _ = _player(terms.opponent, terms, own=False)
+    film: list[Any] = []
+    kept = picture[1] * _FPS if picture else 0
+    with _progress(terms.seconds * _FPS, "play") as advance:
+
+        def watch(state: Any) -> None:
+            if len(film) < kept and not (film and bool(film[-1].over[0])):
+                film.append(one_game(state, 0))
+            advance(int(state.frame.max()))
+
+        played = play(own, rival, games, watch=watch)
+    weights = None if step is None else {"which": terms.which, "step": step}
+    found = {"protocol": protocol, "weights": weights, **played.summary()}
+    if step is not None:
+        write_measurement(Path(player), ("play",), found)
+    if picture:
+        _draw(Path(picture[0]), film, games, player, protocol["opponent"])
+    return found
+
+
+def _player(name: str, terms: Terms, *, own: bool) -> tuple[Player, int | None]:
+    """A player, and the step of its weights where it has any."""
+    from jaxbench.data.simulation.scripted import STYLE_COUNT
+    from jaxbench.serving import players
+
+    if name == "scripted":
+        # Scripts against scripts: all pairs of styles, not each against itself.
+        return players.Scripted(repeat=STYLE_COUNT if own else 1), None
+    if name == "random":
+        return players.Random(), None
+    if name == "copy_previous":
+        return players.CopyPrevious(), None
+    from jaxbench.serving.policy import Policy
+
+    policy = Policy.load(
+        Path(name),
+        which=terms.which,
+        mode=terms.mode,
+        temperature=terms.temperature,
+        # Two policies of one run do not draw the same.
+        seed=terms.seed + (0 if own else 1),
+        hold=_run(Path(name))[1]["data"]["delay"],
+    )
+    return players.PolicyPlayer(policy), policy.step_of_weights
+
+
+def _draw(
+    path: Path, film: Sequence[Any], games: Schedule, player: str, rival: str
+) -> None:
+    from jaxbench.serving.picture import draw
+
+    side = int(games.side_b[0])
+    shown = player if player in BASELINES else _run(Path(player))[0]["backbone"]
+    names = tuple(
+        f"{name}, {games.fighters[0][place].replace('_', ' ')}"
+        for name, place in ((shown, side), (rival.split()[0], 1 - side))
+    )
+    with _progress(len(film) // 3, "picture") as advance:
+        draw(path, film, names=(names[0], names[1]), side=side, progress=advance)
+
+
+@contextmanager
+def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line every 15 s elsewhere; yields what moves it."""
+    console = Console(stderr=True)
+    told = time.monotonic()
+    # The first call came after whatever was compiled.
+    began, first = told, -1
+    with Progress(
+        TextColumn(label),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(label, total=total)
+
+        def advance(done: int) -> None:
+            nonlocal told, began, first
+            bar.update(task, completed=done)
+            now = time.monotonic()
+            if first < 0:
+                began, first = now, done
+            elif not console.is_terminal and now - told >= _LINE_SECONDS:
+                told = now
+                left = (total - done) * (now - began) / (done - first)
+                print(
+                    f"{label}: {done}/{total}  {left:.0f} s left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        yield advance
+
+
+def main(arguments: list[str]) -> int:
+    """The child: plays one match and prints what came of it as one line."""
+    given = json.loads(arguments[1])
+    picture = given["picture"]
+    try:
+        found = measure_play(
+            Terms(**given["terms"]),
+            given["player"],
+            given["character"],
+            (picture[0], picture[1]) if picture else None,
+        )
+    except InputError as error:
+        print(error, flush=True)
+        return 2
+    print(json.dumps(found), flush=True)
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
