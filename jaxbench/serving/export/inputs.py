@@ -1,0 +1,127 @@
+"""Real inputs of an exported run: frames of its validation games, or held-out bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxbench.bench.trained import Run
+from jaxbench.errors import InputError
+from jaxbench.serving.export.functions import logits_name
+from jaxbench.serving.export.options import LEAST
+from jaxbench.tasks.task import Batch
+from jaxbench.tasks.zelda import controller
+from jaxbench.tasks.zelda.stream import open_stream
+
+Call = Mapping[str, np.ndarray]
+
+
+class Inputs(NamedTuple):
+    """What a run's functions are called with.
+
+    Attributes:
+      steps: inputs of one call after the other.
+      windows: the same frames, each with what came before it; empty without a window.
+      score: `score(outputs, of)`, metrics as the task's summary has them; `of` says
+        which steps or windows the outputs are of.
+    """
+
+    steps: Sequence[Call]
+    windows: Sequence[Call]
+    score: Callable[[Sequence[Call], Sequence[int]], dict[str, float]]
+
+
+class _Lazy(Sequence[Call]):
+    """Calls that are made when they are asked for: windows would be 30 times a game."""
+
+    def __init__(self, count: int, make: Callable[[int], Call]):
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, n: Any) -> Any:
+        if isinstance(n, slice):
+            return [self[i] for i in range(*n.indices(self._count))]
+        if not -self._count <= n < self._count:
+            raise IndexError(n)
+        return self._make(n % self._count)
+
+
+def open_inputs(run: Run, count: int) -> Inputs:
+    """Reads up to `count` validation frames in the order of play, or held-out bytes.
+
+    Raises:
+      InputError: the validation split holds fewer than `LEAST`.
+    """
+    return _bytes(run, count) if run.task.name == "pile" else _frames(run, count)
+
+
+def _frames(run: Run, count: int) -> Inputs:
+    task = run.task
+    arrays = jax.device_put(dict(task.arrays))
+    stream = open_stream(task, arrays, "validation", count)
+    count = _enough(run, len(stream), "frames")
+    batch = jax.jit(task.gather)(arrays, stream.examples)
+    truth = {
+        name: batch[name][:, -1:] for name in ("target_bta", "previous_bta", "valid_bt")
+    }
+    loss = jax.jit(lambda outputs, truth: task.loss(outputs, truth)[1])
+
+    def score(found: Sequence[Call], of: Sequence[int]) -> dict[str, float]:
+        kept = {name: x[np.asarray(of)] for name, x in truth.items()}
+        kept["weight_b"] = jnp.ones(len(found))
+        outputs = {
+            name: jnp.asarray(np.stack([x[logits_name(name)] for x in found]))
+            for name in controller.COMPONENTS
+        }
+        return task.summarize(jax.device_get(loss(outputs, kept)))
+
+    def step(n: int) -> Call:
+        return _in_float32(stream.frame(n))
+
+    def window(n: int) -> Call:
+        return _in_float32(stream.window(n, task.tokens_per_example))
+
+    return Inputs(_Lazy(count, step), _Lazy(count, window), score)
+
+
+def _bytes(run: Run, count: int) -> Inputs:
+    rows = run.task.splits["validation"]
+    targets = rows[:, 1:]
+    text = np.concatenate([rows[0, :1], targets[targets >= 0]]).astype(np.int32)
+    text = np.maximum(text, 0)[: count + 1]
+    count = _enough(run, len(text) - 1, "bytes")
+    loss = jax.jit(lambda logits, batch: run.task.loss(logits, batch)[1])
+
+    def score(found: Sequence[Call], of: Sequence[int]) -> dict[str, float]:
+        logits = np.stack([x["logits_v"] for x in found])[None]
+        batch: Batch = {
+            "target_bt": jnp.asarray(text[None, np.asarray(of) + 1]),
+            "weight_b": jnp.ones(1),
+        }
+        return run.task.summarize(jax.device_get(loss(logits, batch)))
+
+    steps = _Lazy(count, lambda n: {"byte_b": text[n : n + 1]})
+    return Inputs(steps, (), score)
+
+
+def _enough(run: Run, have: int, what: str) -> int:
+    if have < LEAST:
+        raise InputError(
+            f"the validation split of the run {run.folder} holds {have} {what}; an "
+            f"export is compared with jax on at least {LEAST}"
+        )
+    return have
+
+
+def _in_float32(call: Mapping[str, np.ndarray]) -> Call:
+    """Compat's bfloat16 columns as the float32 that the file reads, exactly."""
+    return {
+        name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
+        for name, x in call.items()
+    }
