@@ -45,8 +45,7 @@ ROWS: dict[str, Row] = {
             "correction."
         ),
         equation=(
-            "q, k_j, v_j = SiLU(conv(W x)), |q| = 1 / sqrt(K), |k_j| = 1;  β_j = 2 "
-            "sigmoid(W x) for each head;  j = 1 .. n\n"
+            "q, k_j, v_j, β_j as in DeltaNet, but β_j = 2 sigmoid(W x);  j = 1 .. n\n"
             "S <- (I - β_j k_j k_j^T) S + β_j k_j v_j^T for each j;  o_t = S^T q_t\n"
             "output  W_out RMSNorm_head(o)"
         ),
