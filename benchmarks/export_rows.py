@@ -74,8 +74,10 @@ def measure(name: str, length: int, arguments: Any) -> dict[str, Any]:
             depth=arguments.depth,
             unroll=arguments.unroll,
         )
-    except InputError as error:
-        row["failure"] = str(error)
+    except Exception as error:  # a row that fails is a row of the table
+        said = str(error).partition("\n")[0]
+        known = isinstance(error, InputError)
+        row["failure"] = said if known else f"{type(error).__name__}: {said}"
     jax.clear_caches()
     return row | {"seconds": time.perf_counter() - start}
 
