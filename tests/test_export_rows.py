@@ -43,7 +43,7 @@ def test_every_backbone_of_the_original_answers_alike(name, length):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gru", "s4", "ntm", "snn", "mlstm", "gated_deltanet"])
+@pytest.mark.parametrize("name", ["gru", "s4", "ntm", "snn", "slstm", "lstm"])
 def test_loops_written_out_answer_as_scans_do(name):
     scans = check(name, 10, unroll=0)
     flat = check(name, 10, unroll=10**9)
