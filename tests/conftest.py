@@ -26,15 +26,37 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
+# Files of the longest groups, the longest first: begun last, one of them would keep a
+# worker busy while the other has nothing left.
+LONGEST = ("test_suite.py", "test_commands.py", "test_notebooks.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps a file's tests on one worker, but for those that say otherwise.
+    """Puts the longest files first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps a file's tests on one worker, and all tests of one backbone.
 
     Workers share no compiled program and no fixture, so a file spread over two of them
-    does its work twice (`pytest -n 2 --dist loadgroup`).
+    does its work twice. (`--dist loadgroup` groups nothing under pytest 9.2 with xdist
+    3.8, see pytest-xdist issue 1386.)
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            if file.endswith("test_backbones.py") and "[" in test:
+                return file + test[test.index("[") :]
+            return file
+
+    # In the order of the items, not the file with the most tests first.
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:

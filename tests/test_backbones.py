@@ -290,10 +290,7 @@ def backbones(prop: str, where=lambda resolved: True):
         often = name not in SLOW and prop not in RARE
         if often or name == "full_hybrid" or (name, prop) in CHOSEN:
             marks.append(pytest.mark.chosen)
-        # Workers share nothing: all properties of a backbone go to the same one.
-        return pytest.param(
-            name, marks=[*marks, pytest.mark.xdist_group(name)], id=name
-        )
+        return pytest.param(name, marks=marks, id=name)
 
     names = [name for name in BACKBONES if where(resolve(name))]
     return pytest.mark.parametrize("name", [mark(name) for name in names])
