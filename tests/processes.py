@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A run that trains in seconds: few simulated games, a small model.
 SMALL = (
     "--config.data.simulated_games=3",
+    "--config.data.window=8",
     "--config.model.width=16",
     "--config.train.batch_size=16",
     "--config.train.steps_per_dispatch=4",
@@ -29,7 +30,7 @@ def environment(cache: Path | None = None) -> dict[str, str]:
 
 
 def run_py(
-    *arguments: str, cwd: Path, cache: Path | None = None, timeout: float = 240
+    *arguments: str, cwd: Path, cache: Path | None = None, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python run.py arguments` in `cwd`."""
     return subprocess.run(
@@ -43,7 +44,7 @@ def run_py(
 
 
 def jaxbench(
-    *arguments: str, cwd: Path, cache: Path | None = None, timeout: float = 240
+    *arguments: str, cwd: Path, cache: Path | None = None, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
     """Runs `jaxbench arguments` in `cwd`."""
     return subprocess.run(

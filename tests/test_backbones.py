@@ -33,12 +33,18 @@ SLOW = frozenset(
     e74_s_tiedkvq_l e74_s_tiedkq_l e74_s_noz_t e74_s_full_t e74_s_full_l""".split()
 )
 
-# What every change must pass at once: the law of streaming, and that all of a backbone
-# learns. The other properties are slow tests.
-FAST = frozenset("shape chunks gradient state_bytes".split())
-# Slow tests that are not run before every change: they compile whole stacks again.
-RARE = frozenset("eager bf16_gradient copies".split())
-CHOSEN = frozenset({("s4", "copies"), ("gru", "copies")})
+# What every change must pass at once: the law of streaming. The other properties are
+# slow tests.
+FAST = frozenset("shape chunks state_bytes".split())
+# Slow tests that are not run before every change: they compile whole stacks again. Of
+# two of them a backbone for each primitive is.
+RARE = frozenset("eager bf16 bf16_gradient copies long".split())
+FAMILIES = """s4 s5 mamba mamba2 gla deltanet rwkv mlstm gru slstm swa griffin ttt e61
+    e70 e88 fnet""".split()
+CHOSEN = frozenset(
+    {("s4", "copies"), ("gru", "copies")}
+    | {(name, prop) for name in FAMILIES for prop in ("bf16", "long")}
+)
 
 # (backbone, property) -> why it does not hold. Properties are names of tests.
 NO_PROJECTION = "no output projection: the state is the output"

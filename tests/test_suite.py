@@ -29,8 +29,8 @@ from jaxbench.errors import InputError
 # Several processes that compile, each of them, on cores that others may use too.
 pytestmark = pytest.mark.timeout(900)
 
-SETTINGS = "width=16,batch_size=16,steps_per_dispatch=4,warmup_steps=2"
-ENDLESS = "max_steps=1000000,checkpoint_every=100"
+SETTINGS = "width=16,window=8,batch_size=16,steps_per_dispatch=4,warmup_steps=2"
+ENDLESS = "epochs=1000000,checkpoint_every=100"
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ class Saboteur(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
+        # The test has a time limit, and this thread ends with the process.
+        while True:
             if "step" in read_heartbeat(self.folder)[0]:
                 holder = (self.folder / "lock").read_text()
                 self.act(int(holder.split()[1]))
@@ -236,15 +236,14 @@ def test_the_command_makes_rows_and_a_board(cache, tmp_path):
     assert plan.returncode == 0 and "2 runs, 2 to do" in plan.stdout, plan.stderr
     assert list(tmp_path.iterdir()) == []
     # A decay with which nothing stays finite.
-    done = jaxbench(*flags, "--config.train.weight_decay=1e38", cwd=tmp_path)
+    overflow = "--config.train.weight_decay=1e38"
+    done = jaxbench(*flags, overflow, cwd=tmp_path, timeout=800)
     assert done.returncode == 1, done.stderr
     assert "diverged" in done.stdout and "not finite" in done.stdout
     board = (tmp_path / "s" / "leaderboard.md").read_text()
     assert "gru" in board and "diverged" in board
     assert (tmp_path / "s" / "leaderboard.html").exists()
-    again = jaxbench(
-        *flags, "--config.train.weight_decay=1e38", "--dry_run", cwd=tmp_path
-    )
+    again = jaxbench(*flags, overflow, "--dry_run", cwd=tmp_path)
     assert "2 runs, 0 to do" in again.stdout
 
 
@@ -254,7 +253,7 @@ def test_the_command_sweeps_then_scores_at_the_best_rate(cache, tmp_path):
     flags = suite_flags(
         cache, "max_steps=8", "--only=mlp", "--sweep=1e-6,1e-2", "--folder=s"
     )
-    done = jaxbench(*flags, cwd=tmp_path)
+    done = jaxbench(*flags, cwd=tmp_path, timeout=800)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(p.read_text()) for p in (tmp_path / "s").rglob("result.json")]
     sweep = {r["learning_rate"]: r for r in rows if r["purpose"] == "sweep"}
@@ -310,7 +309,7 @@ def test_a_suite_killed_three_times_ends_as_one_that_was_not(cache, tmp_path):
         "--seeds=2",
         "--jobs=2",
     )
-    whole = jaxbench(*flags, "--folder=whole", cwd=tmp_path, timeout=280)
+    whole = jaxbench(*flags, "--folder=whole", cwd=tmp_path, timeout=800)
     assert whole.returncode == 0, whole.stderr
     draw = random.Random(5)
     for _ in range(3):
@@ -323,7 +322,7 @@ def test_a_suite_killed_three_times_ends_as_one_that_was_not(cache, tmp_path):
         time.sleep(draw.uniform(3, 20))
         victim.kill()
         victim.wait()
-    last = jaxbench(*flags, "--folder=killed", cwd=tmp_path, timeout=280)
+    last = jaxbench(*flags, "--folder=killed", cwd=tmp_path, timeout=800)
     assert last.returncode == 0, last.stderr
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
     for path in (tmp_path / "killed").rglob("metrics.jsonl"):
@@ -344,7 +343,7 @@ def test_stopping_a_suite_stops_its_runs_and_goes_on_later(cache, tmp_path):
     cell = Cell("gru", 0, 1e-3)
     folder = cell.folder(tmp_path / "s")
     Saboteur(folder, lambda pid: victim.terminate())
-    out, _ = victim.communicate(timeout=240)
+    out, _ = victim.communicate(timeout=800)
     assert victim.returncode == 128 + signal.SIGTERM, out
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "interrupted" and result["steps"] > 0
