@@ -1,0 +1,214 @@
+"""`jaxbench rollout`: how far a world model sees, and what it would do."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxbench.bench.run_folder import write_json
+from jaxbench.bench.trained import read_finished
+from jaxbench.errors import InputError, nearest
+from jaxbench.serving.policy import controllers
+from jaxbench.serving.world import horizon, plan, report
+from jaxbench.serving.world.ensemble import World, load
+from jaxbench.serving.world.rollout import Place, warm_up
+from jaxbench.tasks.task import Task
+from jaxbench.tasks.world import states
+from jaxbench.tasks.zelda import controller
+
+# Of a plan: reward that is far off counts less.
+DISCOUNT = 0.99
+# Controllers that say what is played.
+PLAYED = 50_000
+_LINE_SECONDS = 15.0
+
+
+def rollout_command(options: argparse.Namespace) -> int:
+    """Rolls runs out, writes `rollout.json` and `rollout.png`, prints tables.
+
+    Raises:
+      InputError: see `ensemble.load`; a number out of its range, an unknown goal or
+        planner, no held-out stretch, or a place that cannot be written to.
+    """
+    _check(options)
+    goal = plan.parse_goal(options.goal, DISCOUNT)
+    world, run = load(options.run, options.which)
+    held = horizon.held_out(
+        run.task,
+        warm_up=options.warm_up,
+        horizon=options.horizon,
+        count=options.windows,
+    )
+    steps = horizon.steps_to(options.horizon)
+    with _progress(len(held), "rollout") as advance:
+        said = horizon.roll_out(world, held, advance)
+    several = world.members > 1
+    results = [read_finished(folder)[1] for folder in options.run]
+    found: dict[str, Any] = {
+        "runs": report.names_of(results),
+        "data": {k: run.task.source[k] for k in ("source", "fingerprint")},
+        "weights": options.which,
+        "warm_up": options.warm_up,
+        "windows": len(held),
+        "games": len(set(held.game_n.tolist())),
+        "steps": steps,
+        "errors": horizon.errors(said, held, steps),
+        "spread": horizon.disagreement(said, held, steps) if several else None,
+        "plan": None,
+    }
+    if options.plan:
+        found["plan"] = _plans(options, world, run.task, held, goal)
+    folder = options.out or options.run[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    report.draw_errors(folder / "rollout.png", found)
+    write_json(folder / "rollout.json", found)
+    console = Console()
+    console = console if console.is_terminal else Console(width=120)
+    console.print(report.error_table(found))
+    if options.plan:
+        console.print(report.plan_table(found))
+    print(f"written: {folder / 'rollout.json'}, {folder / 'rollout.png'}")
+    return os.EX_OK
+
+
+def _check(options: argparse.Namespace) -> None:
+    for flag, least in (
+        ("horizon", 1),
+        ("warm_up", 2),
+        ("windows", 1),
+        ("situations", 1),
+        ("plan_frames", 1),
+        ("samples", 16),
+        ("seed", 0),
+    ):
+        value = getattr(options, flag)
+        if value < least:
+            raise InputError(f"--{flag}={value} must be {least} or more")
+    if options.plan and options.plan not in plan.METHODS:
+        raise InputError(
+            f"--plan={options.plan!r} is none of {', '.join(plan.METHODS)}; nearest: "
+            f"{nearest(options.plan, plan.METHODS, 1)}"
+        )
+    if options.out and options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out={options.out} is no folder; name another")
+
+
+def _plans(
+    options: argparse.Namespace,
+    world: World,
+    task: Task,
+    held: horizon.HeldOut,
+    goal: plan.Goal,
+) -> dict[str, Any]:
+    """Plans for some of the stretches, and what else costs, by the world's word."""
+    search = plan.Search(horizon=options.plan_frames, samples=options.samples)
+    prior = plan.as_played(_played(task), 1, search)
+    last = held.warm_up - 1
+    idle = jnp.tile(jnp.asarray(controller.NEUTRAL, jnp.int32), (search.horizon, 1))
+
+    @jax.jit
+    def answer(
+        variables: Any, place: Place, held_ba: Any, own_bha: Any, key: Any
+    ) -> Any:
+        given = dataclasses.replace(world, variables=variables)
+        cost = plan.predicted_cost(given, place, held_ba, goal)
+        best = plan.PLANNERS[options.plan](key, cost, prior, search)
+        others = jnp.stack([own_bha, idle[None]], axis=1)
+        return best, cost(others)[0]
+
+    @jax.jit
+    def start(variables: Any, frames: Any, sent: jax.Array) -> Place:
+        given = dataclasses.replace(world, variables=variables)
+        return warm_up(given, frames, sent)
+
+    count = min(options.situations, len(held))
+    rows = np.linspace(0, len(held) - 1, count).round().astype(int)
+    keys = jax.random.split(jax.random.key(options.seed), count)
+    situations = []
+    with _progress(count, "plan") as advance:
+        for index, row in enumerate(rows):
+            part = held.part(np.array([row]))
+            sent = jnp.asarray(part.controllers_ntna)
+            past = jax.tree.map(lambda x: jnp.asarray(x[:, : last + 1]), part.frames)
+            place = start(world.variables, past, sent)
+            own = sent[:, last:, 0][:, : search.horizon]
+            short = search.horizon - own.shape[1]
+            own = jnp.pad(own, ((0, 0), (0, max(0, short)), (0, 0)), mode="edge")
+            best, others = jax.device_get(
+                answer(world.variables, place, sent[:, last - 1, 1], own, keys[index])
+            )
+            situations.append(
+                {
+                    "plan": float(best.cost_b[0]),
+                    "recorded": float(others[0]),
+                    "neutral": float(others[1]),
+                    "random": float(best.first_b[0]),
+                    "first": _told(best.labels_bha[0, 0]),
+                    "labels": best.labels_bha[0].tolist(),
+                }
+            )
+            advance(index + 1)
+    return {
+        "method": options.plan,
+        "goal": options.goal,
+        "frames": search.horizon,
+        "hold": search.hold,
+        "samples": search.samples,
+        "seed": options.seed,
+        "situations": situations,
+    }
+
+
+def _played(task: Task) -> np.ndarray:
+    """An even sample of the controllers of the training games, uint8 [N, 6]."""
+    table = task.arrays["perspective"]
+    chosen = np.unique(task.splits["train"][:, 0])
+    spans = [table[p, [states.OWN, states.LENGTH]].tolist() for p in chosen]
+    sent = [task.arrays["controller"][first : first + n] for first, n in spans]
+    labels = np.concatenate(sent)
+    return labels[:: max(1, len(labels) // PLAYED)]
+
+
+def _told(labels_a: np.ndarray) -> str:
+    """A controller in words."""
+    (held,) = controllers(labels_a[None])
+    stick = f"stick {held.main_x:+.2f} {held.main_y:+.2f}"
+    pressed = " ".join(held.buttons)
+    return f"{stick}, {pressed}" if pressed else stick
+
+
+@contextmanager
+def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line every 15 s elsewhere; yields what moves it."""
+    console = Console(stderr=True)
+    told = time.monotonic()
+    with Progress(
+        TextColumn(label),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task(label, total=total)
+
+        def advance(done: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done)
+            if not console.is_terminal and time.monotonic() - told >= _LINE_SECONDS:
+                told = time.monotonic()
+                print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
+
+        yield advance

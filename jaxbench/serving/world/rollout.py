@@ -1,0 +1,132 @@
+"""Rollouts: a world model is fed its own predictions, every member its own.
+
+    place = warm_up(world, history, controllers_btna)
+    trajectory, place = rollout(world, place, horizon, recorded(controllers_bhna))
+
+A place goes on where the last rollout stopped, so chunks and single steps agree. All is
+pure: for jit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxbench.serving.world.ensemble import World
+from jaxbench.tasks.world import frame
+from jaxbench.tasks.world.frame import Frame
+
+# (the frame as a member sees it, steps since the place) -> int32 [B, 2, 6].
+Act = Callable[[Frame, jax.Array], jax.Array]
+
+
+class Place(NamedTuple):
+    """Where a rollout stands; every array has the members' axis in front.
+
+    Attributes:
+      frame: the present frame, [M, B, ...].
+      memory: the backbone's state after all frames before it.
+    """
+
+    frame: Frame
+    memory: Any
+
+
+class Trajectory(NamedTuple):
+    """What each member says of the frames that follow a place.
+
+    Attributes:
+      state_mbhs: [M, B, H, STATE], in the game's units.
+      action_state_mbhn: int32 [M, B, H, 2].
+      reward_mbh: of the step that leads to the frame.
+      done_mbh: probability that it ended the episode.
+    """
+
+    state_mbhs: Any
+    action_state_mbhn: Any
+    reward_mbh: Any
+    done_mbh: Any
+
+    def mean(self) -> jax.Array:
+        """The ensemble's states, [B, H, STATE]: the mean over members."""
+        return jnp.mean(self.state_mbhs, axis=0)
+
+    def variance(self) -> jax.Array:
+        """How far members are apart, [B, H, STATE]: 0 for a single one."""
+        return jnp.var(self.state_mbhs, axis=0)
+
+
+def recorded(controllers_bhna: jax.Array) -> Act:
+    """The act of a sequence of controllers, int32 [B, H, 2, 6]."""
+
+    def act(seen: Frame, step: jax.Array) -> jax.Array:
+        del seen
+        return jax.lax.dynamic_index_in_dim(controllers_bhna, step, 1, keepdims=False)
+
+    return act
+
+
+def warm_up(world: World, history: Frame, controllers_btna: jax.Array) -> Place:
+    """Reads real frames; the last is where the rollout begins.
+
+    Args:
+      world: M members.
+      history: [B, W, ...], the first of them starts an episode.
+      controllers_btna: int32 [B, W - 1 or more, 2, 6], those that act on the frame
+        after each.
+    """
+    batch, length = history.stage_b.shape
+    past = jax.tree.map(lambda x: x[:, :-1], history)
+    present = jax.tree.map(lambda x: x[:, -1], history)
+
+    def read(variables: Any) -> Place:
+        memory = world.model.apply(variables, batch, method="initial_state")
+        if length > 1:
+            given = frame.inputs(past, controllers_btna[:, : length - 1], world.scales)
+            first = jnp.zeros((batch, length - 1), bool).at[:, 0].set(True)
+            _, memory = world.model.apply(
+                variables, {**given, "reset_bt": first}, memory
+            )
+        return Place(present, memory)
+
+    return jax.vmap(read)(world.variables)
+
+
+def rollout(
+    world: World, place: Place, horizon: int, act: Act
+) -> tuple[Trajectory, Place]:
+    """The next `horizon` frames, each predicted from those predicted before it.
+
+    Cost: `horizon` steps of the backbone for each member and example.
+
+    Args:
+      world: M members.
+      place: from `warm_up` or another rollout.
+      horizon: H.
+      act: `recorded`, or a policy of both players.
+    """
+
+    def of_member(variables: Any, start: Place) -> tuple[Trajectory, Place]:
+        def step(here: Place, count: jax.Array) -> tuple[Place, Trajectory]:
+            sent = act(here.frame, count)
+            now = jax.tree.map(lambda x: x[:, None], here.frame)
+            given = frame.inputs(now, sent[:, None], world.scales)
+            # The episode goes on: its start is in the memory.
+            given["reset_bt"] = jnp.zeros(now.stage_b.shape, bool)
+            outputs, memory = world.model.apply(variables, given, here.memory)
+            then, reward, done = frame.following(
+                now, outputs, world.scales, world.residual
+            )
+            then = jax.tree.map(lambda x: x[:, 0], then)
+            said = Trajectory(
+                then.state_bs, then.action_state_bn, reward[:, 0], done[:, 0]
+            )
+            return Place(then, memory), said
+
+        end, said = jax.lax.scan(step, start, jnp.arange(horizon))
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), said), end
+
+    return jax.vmap(of_member)(world.variables, place)

@@ -1,0 +1,128 @@
+"""A world model as a user trains it and rolls it out: files, tables, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from processes import SMALL, config, jaxbench, run_py
+
+from jaxbench import cli
+from jaxbench.errors import InputError
+from jaxbench.serving.world.command import rollout_command
+
+pytestmark = [pytest.mark.slow, pytest.mark.chosen]
+ROLLOUT = ("--horizon=8", "--warm_up=4", "--windows=16")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """One small run on the simulation, and a copy of it under another seed."""
+    cwd = tmp_path_factory.mktemp("world")
+    done = run_py(
+        config("world.py:gru,window=16"), "--workdir=run", *SMALL, cwd=cwd, cache=cwd
+    )
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(cwd / "run", cwd / "other")
+    change(cwd / "other", "config.json", lambda c: c.update(seed=1))
+    return cwd
+
+
+def change(folder, name, edit):
+    content = json.loads((folder / name).read_text())
+    edit(content)
+    (folder / name).write_text(json.dumps(content))
+
+
+def test_a_run_tells_its_error_beside_the_floors(trained):
+    result = json.loads((trained / "run" / "result.json").read_text())
+    assert result["status"] == "ok" and result["task"] == "world"
+    assert result["primary"] == {"metric": "state_error", "maximize": False}
+    assert set(result["floors"]) == {"copy_last", "constant_velocity"}
+    for floor in result["floors"].values():
+        assert set(floor) < set(result["best"]["metrics"])
+
+
+def test_rollouts_of_an_ensemble_leave_a_table_a_figure_and_a_plan(trained):
+    done = jaxbench(
+        "rollout",
+        *("--run=run", "--run=other", "--out=out", *ROLLOUT),
+        *("--plan=cem", "--goal=0,20", "--samples=16", "--situations=2"),
+        "--plan_frames=8",
+        cwd=trained,
+        cache=trained,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "constant velocity" in done.stdout and "plan" in done.stdout
+    found = json.loads((trained / "out" / "rollout.json").read_text())
+    assert found["steps"] == [1, 2, 4, 8] and found["windows"] == 16
+    assert len(found["errors"]["position"]["model"]) == 4
+    # The second member has the weights of the first.
+    assert max(found["spread"]["spread"]) < 1e-3
+    plans = found["plan"]["situations"]
+    assert len(plans) == 2 and len(plans[0]["labels"]) == 8
+    assert all(row["plan"] <= row["random"] for row in plans)
+    assert (trained / "out" / "rollout.png").read_bytes().startswith(b"\x89PNG")
+    assert not list((trained / "out").glob("*.partial"))
+
+
+def test_a_leaderboard_of_world_models_is_made(trained):
+    done = jaxbench("leaderboard", "run", "--out=board", cwd=trained, cache=trained)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, edit, message",
+    [
+        (("--run=run", "--horizon=0"), None, "--horizon=0 must be 1 or more"),
+        (("--run=run", "--warm_up=1"), None, "--warm_up=1 must be 2 or more"),
+        (("--run=run", "--plan=magic"), None, "--plan='magic' is none of shooting"),
+        (("--run=run", "--goal=win"), None, "--goal='win' is neither 'reward' nor"),
+        (("--run=nowhere",), None, "nowhere holds no result.json"),
+        (("--run=run", "--run=run"), None, "run is named twice"),
+        (
+            ("--run=edited",),
+            ("config.json", lambda c: c.update(task="pile")),
+            "is of the task 'pile', which predicts no frames",
+        ),
+        (
+            ("--run=run", "--run=edited"),
+            ("result.json", lambda r: r["data"].update(fingerprint="abc")),
+            "are of different data",
+        ),
+        (
+            ("--run=run", "--run=edited"),
+            ("config.json", lambda c: c["model"].update(residual=False)),
+            "differ in model.residual (True and False)",
+        ),
+    ],
+)
+def test_what_cannot_be_rolled_out_is_one_line(
+    trained, arguments, edit, message, tmp_path, monkeypatch
+):
+    for name in ("run", "edited"):
+        shutil.copytree(trained / "run", tmp_path / name)
+    if edit:
+        change(tmp_path / "edited", *edit)
+    monkeypatch.chdir(tmp_path)
+    options = cli._parser().parse_args(["rollout", *arguments])
+    with pytest.raises(InputError) as caught:
+        rollout_command(options)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("rollout.*"))
+
+
+def test_a_refusal_is_exit_code_2_and_one_line(trained):
+    done = jaxbench("rollout", "--run=nowhere", cwd=trained, cache=trained)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "jaxbench rollout: error: nowhere holds no result.json" in done.stderr
+
+
+def test_a_folder_without_games_is_refused(trained, tmp_path):
+    done = run_py(
+        config("world.py:gru"), f"--config.data.replays={tmp_path}", cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "run.py: error:" in done.stderr

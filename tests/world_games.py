@@ -1,0 +1,46 @@
+"""Games for tests of the world model: simulated, or by hand with known events."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from test_zelda_frames import make_game
+
+from jaxbench.data.game import Game
+from jaxbench.data.replays import load_replays
+from jaxbench.data.simulation.record import simulate_replays
+
+# Frames of a game by hand before its timer starts.
+COUNTDOWN = 123
+
+
+def simulated(folder: Path) -> list[Game]:
+    """Three games of half a minute, written and read as replays."""
+    paths = simulate_replays(folder, games=3, seed=1, seconds=30)
+    games, _ = load_replays(paths, max_files=0, workers=1, cache_dir=None)
+    return list(games)
+
+
+def eventful(seed: int = 0, count: int = 400, end: str = "game") -> Game:
+    """Percent goes up in steps; player 0 dies once at frame 100, player 1 at 150."""
+    game = make_game(seed, count=count)
+    rng = np.random.default_rng(seed + 1)
+    players = []
+    for number, player in enumerate(game.players):
+        post = dict(player.leader.post)
+        death = COUNTDOWN + (100, 150)[number]
+        hits = rng.choice([0.0, 0.0, 0.0, 4.5], count).cumsum()
+        post["percent"] = np.where(np.arange(count) > death, 0, hits - hits[0]).astype(
+            np.float32
+        )
+        stocks = np.where(np.arange(count) > death, 3, 4)
+        post["stocks"] = stocks.astype(np.uint8)
+        state = post["state"].copy()
+        state[death + 1 : death + 31] = 4  # dead
+        state[death + 31 : death + 41] = 12  # carried down
+        post["state"] = state
+        leader = dataclasses.replace(player.leader, post=post)
+        players.append(dataclasses.replace(player, leader=leader))
+    return dataclasses.replace(game, players=tuple(players), end=end)
