@@ -8,7 +8,7 @@ import pytest
 
 from jaxbench.errors import InputError
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
-from jaxbench.training.goal import Convergence, Goal
+from jaxbench.training.goal import Convergence, EarlyStopping, Goal
 
 GOAL = Goal(metric="accuracy", threshold=0.99, advance=0.9, evaluations=3)
 LEVELS = ("L1", "L2", "L3", "mixed")
@@ -82,3 +82,24 @@ def test_levels_that_cannot_be_are_one_line(text, says):
     with pytest.raises(InputError, match=says) as error:
         parse_levels(text, LEVELS)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+def test_early_stopping_waits_for_gains_that_count(maximize):
+    sign = -1.0 if maximize else 1.0
+    rule = EarlyStopping("score", maximize, patience=2, min_delta=0.1)
+
+    def after(values):
+        now = Convergence()
+        for index, value in enumerate(values):
+            assert not rule.reached(now)
+            found = rule.judge(now, ["all"], index + 1, {"score": sign * value})
+            assert found is False
+        return now
+
+    now = after([1.0, 0.95, 0.85, 0.8])
+    assert now.stalled_step is None and now.gain_step == 3 and now.streak == 1
+    now = after([1.0, 0.95, 0.91])
+    assert now.stalled_step == 3 and rule.reached(now)
+    # Each gain is measured against the best, so small ones add up.
+    assert after([1.0, 0.95, 0.89, 0.85]).stalled_step is None

@@ -51,7 +51,7 @@ from jaxbench.training.copies import (
     take,
     train_copies,
 )
-from jaxbench.training.goal import Goal
+from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.programs import (
     Placement,
     Programs,
@@ -102,7 +102,7 @@ class Shared:
     task: Task
     model: Model
     budget: Budget
-    goal: Goal | None
+    goal: Goal | EarlyStopping | None
     placement: Placement
     single: Programs
 
@@ -374,7 +374,8 @@ def _restore(
     """Each run's newest state; those that go on, at the last step all of them have."""
     placed = shared.placement.whole
     rows = jax.device_put(first_batch(shared.task, shared.train["batch_size"]), placed)
-    kept = [Checkpoints(member.folder / "checkpoints") for member in members]
+    keep = shared.train.get("keep_best", 1)
+    kept = [Checkpoints(m.folder / "checkpoints", keep=keep) for m in members]
     saved = [
         None if c.latest_step() is None else loop.Outcome.resumed(*c.facts())
         for c in kept

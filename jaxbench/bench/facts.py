@@ -24,7 +24,7 @@ from jaxbench.models.flops import jaxpr_flops
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
-from jaxbench.training.goal import Goal
+from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.loop import Outcome
 from jaxbench.training.programs import Programs
 
@@ -52,7 +52,11 @@ class Facts:
         return self.plan.tried[-1]["predicted_bytes"] if self.plan else None
 
     def prepared(
-        self, task: Task, order: Order, budget: Budget, goal: Goal | None
+        self,
+        task: Task,
+        order: Order,
+        budget: Budget,
+        goal: Goal | EarlyStopping | None,
     ) -> None:
         """Takes in what the data says."""
         self._goal, self._lessons = goal, [stage.name for stage in task.stages]
@@ -130,6 +134,7 @@ class Facts:
                     "first_step": outcome.first_skip if outcome.skips else None,
                 },
                 "solved": self._solved(batch),
+                "budget": self._budget(),
                 "best": outcome.best,
                 "last": outcome.last,
                 "curve": curve(
@@ -161,10 +166,18 @@ class Facts:
             }
         )
 
+    def _budget(self) -> dict[str, Any] | None:
+        """What the run was given, and where it stopped for want of gains, if it did."""
+        known = self._known.get("budget")
+        stops = isinstance(getattr(self, "_goal", None), EarlyStopping)
+        if known is None or not stops:
+            return known
+        return known | {"stopped_early": self.outcome.convergence.stalled_step}
+
     def _solved(self, batch: int) -> dict[str, Any] | None:
         """What it took until the goal was reached; None for a run without a goal."""
         goal = getattr(self, "_goal", None)
-        if goal is None:
+        if not isinstance(goal, Goal):
             return None
         found = self.outcome.convergence
         step, each = found.solved_step, self._known.get("step_flops", 0)

@@ -118,7 +118,8 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
         raise OutOfMemoryError(plan.refusal())
     programs = plan.programs
     facts.compiled(build.build_model(stack, task), programs)
-    require_space(folder, tree_bytes(programs.abstract_state))
+    keep = train.get("keep_best", 1)
+    require_space(folder, tree_bytes(programs.abstract_state), keep=keep)
 
     with held(folder, "the run folder"):
         claim(folder, config)
@@ -126,7 +127,7 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
             name: jax.device_put(np.asarray(value), placement.whole)
             for name, value in task.arrays.items()
         }
-        checkpoints = Checkpoints(folder / "checkpoints")
+        checkpoints = Checkpoints(folder / "checkpoints", keep=keep)
         if checkpoints.latest_step() is None:
             start_rows = jax.device_put(
                 first_batch(task, train["batch_size"]), placement.whole

@@ -20,6 +20,7 @@ LIST = """\
   jaxbench list s4                   all about one: equation, sizes, forms, options
   jaxbench list --pages=docs/backbones
                                      a Markdown page of each
+  jaxbench list presets              named settings of configs/zelda.py
 """
 
 
@@ -32,7 +33,9 @@ def add(commands: Any) -> None:
         "--sizes", action="store_true", help="with parameters and bytes of state"
     )
     rows.add_argument("--width", type=int, default=256, help="default: %(default)s")
-    rows.add_argument("backbone", nargs="?", help="one backbone: its whole page")
+    rows.add_argument(
+        "backbone", nargs="?", help='one backbone: its whole page; or "presets"'
+    )
     rows.add_argument(
         "--pages",
         type=Path,
@@ -54,6 +57,8 @@ def _list(options: argparse.Namespace) -> int:
         from jaxbench.bench.sizes_table import sizes_command
 
         return sizes_command(options)
+    if options.backbone == "presets":
+        return _presets(options)
     if options.backbone is not None:
         return _page(options)
     if options.pages is not None:
@@ -99,6 +104,34 @@ def _list(options: argparse.Namespace) -> int:
         highlight=False,
         markup=False,
     )
+    return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxbench.tasks.zelda.presets import COLUMNS, PRESETS, table_row
+
+    lines = [table_row(name) for name in PRESETS]
+    if options.json:
+        found = {name: row.settings(row.backbone) for name, row in PRESETS.items()}
+        print(json.dumps(found, indent=2))
+        return 0
+    if options.markdown:
+        print("| " + " | ".join(COLUMNS) + " |")
+        print("|" + "---|" * len(COLUMNS))
+        for line in lines:
+            print("| " + " | ".join(line) + " |")
+        return 0
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=230)
+    title = f"{len(lines)} presets: configs/zelda.py:BACKBONE,preset=NAME"
+    shown = Table(*COLUMNS, title=title, title_justify="left")
+    for line in lines:
+        shown.add_row(*line)
+    console.print(shown)
     return 0
 
 

@@ -16,6 +16,33 @@ def epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
     return generator.permutation(examples)
 
 
+class DrawnDelays:
+    """An order whose examples end in a number drawn anew for each step.
+
+    Args:
+      order: of examples [N, k]; the last column is replaced.
+      low, high: the numbers, both ends included, alike in probability.
+      seed: of the draws, which depend on it and on the step alone.
+    """
+
+    def __init__(self, order: EpochOrder, *, low: int, high: int, seed: int):
+        self._order, self._low, self._high, self._seed = order, low, high, seed
+        self.steps_per_epoch = order.steps_per_epoch
+
+    def steps(self, start: int, count: int, pad_to: int) -> np.ndarray:
+        """Rows of steps start .. start+count-1 of one epoch: [pad_to, batch, k]."""
+        rows = np.array(self._order.steps(start, count, pad_to))
+        for place in range(pad_to):
+            step = start + min(place, count - 1)
+            # Another stream than the permutations', which count epochs. As a list, two
+            # numbers of that size would become floats, and steps would share a key.
+            key = np.array([self._seed, (1 << 63) + step], np.uint64)
+            generator = np.random.Generator(np.random.Philox(key=key))
+            size = rows.shape[1]
+            rows[place, :, -1] = generator.integers(self._low, self._high + 1, size)
+        return rows
+
+
 class EpochOrder:
     """Batches by step: epoch after epoch of full permutations.
 

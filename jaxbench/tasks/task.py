@@ -76,6 +76,8 @@ class Task:
       ceiling: metrics that no model can pass, where they are known.
       finals: splits that are scored once, with the best weights, when a run has ended.
       excluded: other splits, and why this model is not scored on them.
+      augment: pure, `(batch, key) -> batch`: what training does to a batch before it
+        learns from it; None for nothing.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Task:
     ceiling: Mapping[str, float] = dataclasses.field(default_factory=dict)
     finals: tuple[str, ...] = ()
     excluded: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    augment: Callable[[Batch, jax.Array], Batch] | None = None
 
     @property
     def stages(self) -> tuple[Stage, ...]:

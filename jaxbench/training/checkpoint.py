@@ -18,19 +18,20 @@ from jaxbench.training.state import TrainState
 
 
 class Checkpoints:
-    """Keeps the newest two states under `last/` and one under `best/`.
+    """Keeps the newest two states under `last/`, and the best ones under `best/`.
 
     A save is complete or absent: orbax writes to a temporary folder and renames it.
 
     Args:
       folder: the run's `checkpoints` folder; made when missing.
+      keep: how many best states; the newest of them is the best of all.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, keep: int = 1):
         self.folder = folder.absolute()  # orbax refuses relative paths
         self._managers = {
             "last": self._manager(self.folder / "last", keep=2),
-            "best": self._manager(self.folder / "best", keep=1),
+            "best": self._manager(self.folder / "best", keep=keep),
         }
 
     def save(self, which: str, state: TrainState, facts: dict[str, Any]) -> None:
@@ -143,17 +144,18 @@ def tree_bytes(tree: Any) -> int:
     )
 
 
-def require_space(folder: Path, state_bytes: int) -> None:
+def require_space(folder: Path, state_bytes: int, *, keep: int = 1) -> None:
     """Refuses to start a run whose checkpoints cannot fit.
 
-    At most four states exist at once: two under `last`, one `best`, one being written.
+    So many states exist at once: two under `last`, `keep` under `best`, and one that
+    is being written.
 
     Raises:
       InputError: naming the free and the needed bytes.
     """
     existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
-    needed = 4 * state_bytes + (16 << 20)
+    needed = (3 + keep) * state_bytes + (16 << 20)
     if free < needed:
         raise InputError(
             f"the disk of {folder} has {free / 1e6:,.0f} MB free and the run needs "

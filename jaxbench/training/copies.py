@@ -20,7 +20,7 @@ import optax
 
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.goal import Goal
+from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.loop import (
     Outcome,
     describe_divergence,
@@ -160,7 +160,7 @@ def train_copies(
     steps_per_dispatch: int,
     evaluate_every: int,
     checkpoint_every: int,
-    goal: Goal | None,
+    goal: Goal | EarlyStopping | None,
     progress: TrainingProgress,
     stop: Callable[[], str | None],
     leave: int = 0,
@@ -274,7 +274,7 @@ def _score(
     return total
 
 
-def _over(copy: Copy, steps: int, goal: Goal | None) -> bool:
+def _over(copy: Copy, steps: int, goal: Goal | EarlyStopping | None) -> bool:
     reached = goal is not None and goal.reached(copy.outcome.convergence)
     return reached or copy.outcome.step >= steps or copy.outcome.status != "ok"
 
@@ -335,7 +335,7 @@ def _validate(
     programs: CopyPrograms,
     lessons: Sequence[str],
     validations: Sequence[list[tuple[np.ndarray, np.ndarray]]],
-    goal: Goal | None,
+    goal: Goal | EarlyStopping | None,
     progress: TrainingProgress,
 ) -> None:
     """Scores each copy that goes on with the validation split of its lesson."""

@@ -35,6 +35,46 @@ class Convergence:
 
 
 @dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a run whose validations gain nothing more.
+
+    Attributes:
+      metric: a validation metric.
+      maximize: whether more of it is better.
+      patience: validations in a row without a gain, at the last of which it ends.
+      min_delta: what counts as a gain over the best one before, in the metric's unit.
+    """
+
+    metric: str
+    maximize: bool
+    patience: int
+    min_delta: float = 0.0
+
+    def judge(
+        self,
+        now: Convergence,
+        lessons: Sequence[str],
+        step: int,
+        metrics: Mapping[str, float],
+    ) -> bool:
+        """Takes in a validation; no lesson follows, so it returns False."""
+        del lessons
+        # As a loss: the lower, the better.
+        value = -metrics[self.metric] if self.maximize else metrics[self.metric]
+        if now.best_loss is None or value < now.best_loss - self.min_delta:
+            now.best_loss, now.gain_step, now.streak = value, step, 0
+        else:
+            now.streak += 1
+        if now.streak >= self.patience:
+            now.stalled_step = step
+        return False
+
+    def reached(self, now: Convergence) -> bool:
+        """Whether training ends."""
+        return now.stalled_step is not None
+
+
+@dataclasses.dataclass(frozen=True)
 class Goal:
     """What a run tries to reach.
 

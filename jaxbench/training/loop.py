@@ -14,7 +14,7 @@ import numpy as np
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.goal import Convergence, Goal
+from jaxbench.training.goal import Convergence, EarlyStopping, Goal
 from jaxbench.training.programs import Placement, Programs, place_span
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState, leaf_names
@@ -109,7 +109,7 @@ def train(
     progress: TrainingProgress,
     outcome: Outcome,
     stop: Callable[[], str | None],
-    goal: Goal | None = None,
+    goal: Goal | EarlyStopping | None = None,
     first_steps: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[TrainState, Outcome]:

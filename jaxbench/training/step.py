@@ -17,6 +17,8 @@ from jaxbench.training.state import Params, TrainState
 
 # Prefix of the statistics that are means over steps of what mixers sowed.
 MODEL_METRICS = "model/"
+# Folded into a step's key for `Task.augment`; micro-batches fold in small numbers.
+AUGMENT = 2**31 - 1
 
 Arrays = Mapping[str, jax.Array]
 
@@ -108,6 +110,9 @@ def loss_and_grads(
 
     grad_of = jax.value_and_grad(loss_of, has_aux=True)
     key = jax.random.fold_in(state.key, state.step)
+    if task.augment is not None:
+        # The whole batch at once: the same draws for any number of micro-batches.
+        batch = task.augment(batch, jax.random.fold_in(key, AUGMENT))
     if micro_batches == 1:
         (loss, statistics), grads = grad_of(state.params, batch, key)
         return loss, statistics, grads

@@ -1,0 +1,98 @@
+"""Named settings of the zelda recipe: the table, its strictness, a run of one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from processes import config, jaxbench, run_py
+
+from configs import zelda
+from jaxbench.bench.check import check_values, parse_options
+from jaxbench.data.characters import EXTERNAL_ID, character_key
+from jaxbench.errors import InputError
+from jaxbench.models.build import build_stack
+from jaxbench.tasks.zelda.presets import COLUMNS, PRESETS, find, table_row
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_recipe_that_runs_could_use(name):
+    recipe = json.loads(zelda.get_config(f"preset={name}").to_json())
+    check_values(recipe)
+    row = find(name)
+    assert recipe["model"]["backbone"] == row.backbone
+    assert recipe["train"]["batch_size"] == row.batch
+    assert recipe["data"]["window"] == row.window
+    assert recipe["train"]["keep_best"] == row.keep
+    if row.character:
+        assert character_key(recipe["data"]["character"]) in EXTERNAL_ID
+    build_stack(
+        row.backbone,
+        width=recipe["model"]["width"],
+        depth=recipe["model"]["depth"],
+        options=parse_options(recipe["model"]["options"]),
+    )
+    assert len(table_row(name)) == len(COLUMNS)
+
+
+def test_what_stands_beside_a_preset_wins():
+    recipe = zelda.get_config("gru,preset=gpu_standard,width=32,train.epochs=2")
+    assert recipe.model.backbone == "gru" and recipe.model.width == 32
+    assert recipe.train.epochs == 2 and recipe.train.ema_decay == 0.999
+    # Options of its own backbone are not another's.
+    assert zelda.get_config("gru,preset=production").model.options == ""
+    assert zelda.get_config("preset=production").model.options == "state_size=32"
+    # A pattern keeps its layers.
+    assert zelda.get_config("jamba,preset=quick").model.depth is None
+    assert zelda.get_config("gru,preset=gpu_quick").model.depth == 1
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(InputError, match="preset='quik' is unknown; nearest: quick"):
+        zelda.get_config("gru,preset=quik")
+
+
+def test_the_table_is_printed():
+    done = jaxbench("list", "presets", "--markdown", cwd=".")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(" | ")[0].lstrip("| ") for line in lines[2:]] == list(PRESETS)
+    as_json = json.loads(jaxbench("list", "presets", "--json", cwd=".").stdout)
+    assert as_json["mewtwo"]["data.window"] == "90"
+
+
+@pytest.mark.slow
+@pytest.mark.chosen
+def test_a_run_with_everything_on_stops_early_and_keeps_its_best(tmp_path):
+    """Mirrors, errors, delays, smoothing, focal loss, averages, patience."""
+    flags = (
+        "--config.data.simulated_games=3",
+        "--config.data.window=8",
+        "--config.data.stride=4",
+        "--config.data.max_delay=2",
+        "--config.model.width=16",
+        "--config.train.batch_size=16",
+        "--config.train.steps_per_dispatch=4",
+        "--config.train.focal_gamma=2",
+        "--config.train.evaluate_every=4",
+        "--config.train.max_steps=200",
+        # Only a gain of so much counts, so that there is none after the first.
+        "--config.train.min_delta=1000",
+        "--config.train.patience=2",
+        "--config.train.keep_best=3",
+    )
+    recipe = config("zelda.py:gru,preset=standard")
+    done = run_py(recipe, "--workdir=run", *flags, cwd=tmp_path, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "ok" and result["steps"] == 12
+    assert result["budget"]["stopped_early"] == 12
+    assert result["solved"] is None
+    kept = sorted(int(p.name) for p in (tmp_path / "run/checkpoints/best").iterdir())
+    assert 1 <= len(kept) <= 3 and kept[-1] == result["best"]["step"]
+
+    flags = [*flags, "--config.data.mirror=2"]
+    done = run_py(recipe, "--workdir=other", *flags, cwd=tmp_path, cache=tmp_path)
+    assert done.returncode == 2
+    assert "data.mirror=2.0 must lie in [0, 1]" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "other").exists()
