@@ -5,6 +5,7 @@
         --config.data.replays=FOLDER --config.data.character=falco
     python run.py --config=configs/zelda.py:mamba*2+swa,width=128,epochs=1
     python run.py --config=configs/zelda.py:gru,protocol=compat
+    python run.py --config=configs/zelda.py:mamba,preset=gpu_standard
 
 Without replays it trains on the built-in simulation and its results say `simulated`.
 `protocol=compat` after the colon also takes over the original benchmark's learning
@@ -14,11 +15,13 @@ rate, schedule and weight decay.
 from ml_collections import ConfigDict
 
 from configs import common
+from jaxbench.tasks.zelda import presets
 
 
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the recipe; `argument` is the text after the colon."""
     backbone, settings = common.split_argument(argument)
+    preset = presets.find(settings.pop("preset")) if "preset" in settings else None
     config = ConfigDict()
     config.task = "zelda"
     config.protocol = "clean"  # clean, compat
@@ -36,6 +39,10 @@ def get_config(argument: str = "") -> ConfigDict:
             "window": 30,  # frames a decision sees
             "stride": 1,  # frames between windows
             "delay": 0,  # frames between seeing and acting, besides the one
+            "max_delay": 0,  # training draws delays up to this one; 0 for `delay` alone
+            "mirror": 0.0,  # share of training windows with left and right exchanged
+            "noise": 0.0,  # share of training windows measured with an error
+            "noise_scale": 0.01,  # its standard deviation, in a feature's unit
             "simulated_games": 12,  # when there are no replays
             "workers": 0,  # parsing processes; 0 for one per core
             "cache": "~/.cache/jaxbench/replays",  # parsed replays; "" for none
@@ -43,12 +50,15 @@ def get_config(argument: str = "") -> ConfigDict:
     )
     config.model = ConfigDict(
         {
-            "backbone": backbone or "s4",  # a row of the zoo, or a pattern of rows
+            # A row of the zoo, or a pattern of rows.
+            "backbone": backbone or (preset.backbone if preset else "s4"),
             "width": 256,
             "depth": common.optional_int(),  # None: the row's own
             "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
             "dropout": 0.1,  # on residual branches
-            "head": "independent",  # independent, autoregressive
+            # independent, autoregressive; over chunks: diffusion, act, flow_matching
+            "head": "independent",
+            "head_options": "",  # of those over chunks: "horizon=8 steps=20"
             "readout": "last",  # score the last frame of a window, or all of them
             "remat": False,  # recompute activations in the backward pass
         }
@@ -79,6 +89,9 @@ def get_config(argument: str = "") -> ConfigDict:
             "steps_per_dispatch": 16,
             "evaluate_every": 0,  # steps, besides each epoch's end
             "checkpoint_every": 1000,  # steps, besides each evaluation
+            "keep_best": 1,  # best checkpoints to keep
+            "patience": 0,  # validations without a gain that end the run; 0 for never
+            "min_delta": 0.0,  # what is a gain in the validation metric
             "max_skips": 0,  # updates that may not be finite before the run is over
         }
     )
@@ -94,5 +107,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.warmup_steps = 1000
         config.train.weight_decay = 1e-5
         config.train.decay_vectors = True
+    if preset:
+        common.apply_settings(config, preset.settings(config.model.backbone))
     common.apply_settings(config, settings)
     return config

@@ -16,6 +16,7 @@ from jaxbench.bench.check import parse_count, parse_options
 from jaxbench.bench.events import EVENTS, build_event, build_original
 from jaxbench.data import replays
 from jaxbench.data.corpus.read import open_corpus
+from jaxbench.data.game import Game
 from jaxbench.data.simulation.record import simulate_replays
 from jaxbench.models.backbone import resolve
 from jaxbench.models.build import build_stack
@@ -27,9 +28,11 @@ from jaxbench.tasks.pentathlon import original, sequence
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 from jaxbench.tasks.pile import language
 from jaxbench.tasks.task import Order, Task
+from jaxbench.tasks.world import next_frame
 from jaxbench.tasks.zelda import imitation
+from jaxbench.tasks.zelda.augment import Augment
 from jaxbench.training.budget import Budget, read_budget
-from jaxbench.training.goal import Goal
+from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.optimizer import adamw, schedule
 
 Config = Mapping[str, Any]
@@ -42,7 +45,8 @@ def build_task(config: Config, say: Callable[[str], None]) -> Task:
     Raises:
       InputError: data that cannot be used.
     """
-    builders = {"zelda": _zelda, "pile": _pile} | dict.fromkeys(EVENTS, _event)
+    named = {"zelda": _zelda, "pile": _pile, "world": _world}
+    builders = named | dict.fromkeys(EVENTS, _event)
     return builders[config["task"]](config, say)
 
 
@@ -96,8 +100,10 @@ def _pile(config: Config, say: Callable[[str], None]) -> Task:
     )
 
 
-def _zelda(config: Config, say: Callable[[str], None]) -> Task:
-    data, model, train = config["data"], config["model"], config["train"]
+def _games(
+    data: Config, say: Callable[[str], None]
+) -> tuple[list[Game], dict[str, Any]]:
+    """The games that `data` names, simulated where it names none, and what they are."""
     cache = Path(data["cache"]).expanduser() if data["cache"] else None
     with tempfile.TemporaryDirectory() as scratch:
         if data["replays"]:
@@ -124,6 +130,12 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
     source["skipped"] = {
         Path(o.name).name: o.reason for o in outcomes if o.status == "skipped"
     }
+    return games, source
+
+
+def _zelda(config: Config, say: Callable[[str], None]) -> Task:
+    data, model, train = config["data"], config["model"], config["train"]
+    games, source = _games(data, say)
     return imitation.build(
         games,
         protocol=config["protocol"],
@@ -134,6 +146,7 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
         delay=data["delay"],
         readout=model["readout"],
         head=model["head"],
+        head_options=head_options(model),
         validation_fraction=data["validation_fraction"],
         seed=data["split_seed"],
         drop_idle=data["drop_idle"],
@@ -142,8 +155,42 @@ def _zelda(config: Config, say: Callable[[str], None]) -> Task:
         focal_gamma=train["focal_gamma"],
         button_weight=train["button_weight"],
         stick_edge_weight=train["stick_edge_weight"],
+        # Runs of older versions have none of these.
+        max_delay=data.get("max_delay", 0),
+        augment=Augment(
+            mirror=data.get("mirror", 0.0),
+            noise=data.get("noise", 0.0),
+            noise_scale=data.get("noise_scale", 0.0),
+        ),
         source=source,
     )
+
+
+def _world(config: Config, say: Callable[[str], None]) -> Task:
+    data, model = config["data"], config["model"]
+    games, source = _games(data, say)
+    return next_frame.build(
+        games,
+        protocol=config["protocol"],
+        character=data["character"],
+        width=model["width"],
+        window=data["window"],
+        stride=data["stride"],
+        residual=model["residual"],
+        validation_fraction=data["validation_fraction"],
+        seed=data["split_seed"],
+        dtype=DTYPES[config["train"]["dtype"]],
+        source=source,
+    )
+
+
+def head_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the configured head; runs of older versions have none.
+
+    Raises:
+      InputError: text that is no options.
+    """
+    return parse_options(model.get("head_options", ""), "model.head_options")
 
 
 def model_shape(config: Config) -> tuple[int, int | None, dict[str, Any]]:
@@ -226,11 +273,20 @@ def build_budget(config: Config, task: Task, order: Order) -> Budget:
     return Budget(steps)
 
 
-def build_goal(config: Config, task: Task, budget: Budget) -> Goal | None:
-    """What ends a run before its budget; None where the recipe has no goal.
+def build_goal(
+    config: Config, task: Task, budget: Budget
+) -> Goal | EarlyStopping | None:
+    """What ends a run before its budget; None where the recipe has nothing that does.
 
     Thresholds are shares of what the best predictor reaches.
     """
+    if config["train"].get("patience"):
+        return EarlyStopping(
+            metric=task.primary,
+            maximize=task.maximize,
+            patience=config["train"]["patience"],
+            min_delta=config["train"]["min_delta"],
+        )
     if "goal" not in config:
         return None
     goal, ceiling = config["goal"], task.ceiling[task.primary]

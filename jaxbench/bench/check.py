@@ -13,11 +13,12 @@ import numpy as np
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.row import PUBLISHED, SIZES
+from jaxbench.tasks.zelda.chunks import options as chunks
 from jaxbench.training.budget import parse_budget
 from jaxbench.training.records import flatten
 
 TASKS = (
-    *("zelda", "pile"),
+    *("zelda", "pile", "world"),
     *("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"),
 )
 DTYPES = ("float32", "bfloat16")
@@ -32,7 +33,7 @@ CHOICES = {
     "data.filler": ("zero", "random"),
     "data.group": ("A5", "A4xZ5", "Z60"),
     "model.positions": ("row", "none", "learned"),
-    "model.head": ("independent", "autoregressive"),
+    "model.head": ("independent", "autoregressive", *chunks.DEFAULTS),
     "model.readout": ("last", "all"),
     "train.dtype": DTYPES,
     "train.parameter_dtype": DTYPES,
@@ -44,6 +45,7 @@ POSITIVE = (
     "train.batch_size",
     "train.steps_per_dispatch",
     "train.learning_rate",
+    "train.keep_best",
     "goal.evaluations",
 )
 NOT_NEGATIVE = (
@@ -51,6 +53,8 @@ NOT_NEGATIVE = (
     "data.split_seed",
     "data.max_files",
     "data.delay",
+    "data.max_delay",
+    "data.noise_scale",
     "data.workers",
     "data.validation_bytes",
     "data.seed",
@@ -68,6 +72,8 @@ NOT_NEGATIVE = (
     "train.evaluations",
     "train.checkpoint_every",
     "train.max_skips",
+    "train.patience",
+    "train.min_delta",
     "xla.memory_limit",
 )
 FRACTIONS = (
@@ -103,13 +109,31 @@ def check_values(config: Mapping[str, Any]) -> None:
     for path in FRACTIONS:
         if path in given and not 0 <= given[path] < 1:
             raise InputError(f"{path}={given[path]} must lie in [0, 1)")
+    for path in ("data.mirror", "data.noise"):
+        if path in given and not 0 <= given[path] <= 1:
+            raise InputError(f"{path}={given[path]} must lie in [0, 1]")
     for path in ("goal.solved", "goal.advance"):
         if path in given and not 0 < given[path] <= 1:
             raise InputError(f"{path}={given[path]} must lie in (0, 1]")
     resolve(config["model"]["backbone"]).layers(config["model"]["depth"])
     parse_options(config["model"]["options"])
+    _check_head(config)
     _check_length(config["train"])
     _check_size(config["model"])
+
+
+def _check_head(config: Mapping[str, Any]) -> None:
+    """The options of the head, and whether its protocol has what it learns."""
+    model = config["model"]
+    if "head" not in model:
+        return
+    given = parse_options(model.get("head_options", ""), "model.head_options")
+    chunks.resolve(model["head"], given)
+    if model["head"] in chunks.DEFAULTS and config["protocol"] != "clean":
+        raise InputError(
+            f"model.head={model['head']} needs protocol=clean: compat's windows do not "
+            "say where a game ends, so there are no chunks; use head=independent"
+        )
 
 
 def _check_length(train: Mapping[str, Any]) -> None:
@@ -184,10 +208,14 @@ def parse_count(name: str, text: str) -> int:
     return int(value)
 
 
-def parse_options(text: str) -> dict[str, Any]:
+def parse_options(text: str, key: str = "model.options") -> dict[str, Any]:
     """Reads options of mixers, `field=value` with spaces between.
 
     Values are numbers, True, False, or words; what type a field has, its mixer says.
+
+    Args:
+      text: the options.
+      key: of the config, for the messages.
 
     Raises:
       InputError: an item without `=`, or a field given twice.
@@ -197,10 +225,10 @@ def parse_options(text: str) -> dict[str, Any]:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
             raise InputError(
-                f"model.options: {item!r} must be field=value, for example heads=8"
+                f"{key}: {item!r} must be field=value, for example heads=8"
             )
         if name in options:
-            raise InputError(f"model.options: {name!r} is given twice in {text!r}")
+            raise InputError(f"{key}: {name!r} is given twice in {text!r}")
         try:
             options[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):

@@ -22,6 +22,8 @@ from jaxbench.bench.trained import (
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
+from jaxbench.tasks.zelda.chunks import acting
+from jaxbench.tasks.zelda.chunks.targets import KEYS as CHUNK_KEYS
 from jaxbench.tasks.zelda.stream import Stream, open_stream
 
 # A frame of the game.
@@ -47,16 +49,19 @@ def measure_latency(
     """Measures how long a trained policy takes to answer one frame.
 
     The whole policy is timed: encoder, stack, heads, the likeliest controller (group
-    by group where the head is autoregressive). Inputs are frames of the validation
-    games in the order of play, as the encoder reads them, in host memory; each call
-    moves its own to the device and ends when the controller is back on the host. So
+    by group where the head is autoregressive; of a head over chunks the one of
+    temperature 0, all steps of denoising and the average over chunks, where it has
+    one, included; windows have no chunks to average over). Inputs are frames of the
+    validation games in the order of play, as the encoder reads them, in host memory;
+    each call moves its own to the device and ends when the controller is back. So
     the time includes the transfer both ways and leaves out reading the game.
 
     "step" streams: one frame, the state carried on the device, a reset where a game
     begins; after the last game the first follows. "window" answers every frame from
     the run's window of frames (30 by default) and no state, as without a recurrence.
     Garbage collection is off and the first calls are not counted. Before that, the
-    stream's logits are compared with those of the program that was trained.
+    stream's logits are compared with those of the program that was trained; of a head
+    over chunks, the numbers of the chunk.
 
     Args:
       folder: of a finished run; its `result.json` gets the answer as `latency`.
@@ -110,15 +115,18 @@ def measure_latency(
     return measured
 
 
-def act(model: Model, batch: dict[str, jax.Array], state: Any) -> tuple[jax.Array, Any]:
+def act(
+    model: Model, batch: dict[str, jax.Array], state: Any, plan: acting.Plan
+) -> tuple[jax.Array, tuple[Any, acting.Plan]]:
     """The likeliest controller after a batch's last frame, int32 [B, 6], and the state.
 
-    A method for `Model.apply`.
+    A method for `Model.apply`; plan and state are those of the frame before.
     """
     x_btd = model.encoder(batch)
     h_btd, state = model.stack(x_btd, state, batch["reset_bt"], last_only=True)
-    chosen = model.head.sample(h_btd, jax.random.key(0), temperature=0.0)
-    return chosen[:, -1], state
+    drawn = acting.draw(model.head, h_btd, jax.random.key(0), temperature=0.0)
+    chosen, plan = acting.follow(plan, drawn[:, -1], batch["reset_bt"][:, -1])
+    return chosen, (state, plan)
 
 
 class StepPlayer:
@@ -131,10 +139,11 @@ class StepPlayer:
 
     def __init__(self, model: Model, variables: Variables, stream: Stream):
         def step(variables: Variables, state: Any, batch: Any) -> Any:
-            return model.apply(variables, batch, state, method=act)
+            return model.apply(variables, batch, *state, method=act)
 
         self._step = jax.jit(step, donate_argnums=1)
-        self._initial = initial_state(model, variables)
+        plan = acting.first_plan(model.head, 1)
+        self._initial = initial_state(model, variables), plan
         self._variables = variables
         self._stream = stream
         self.restart()
@@ -156,7 +165,8 @@ class WindowPlayer:
 
     def __init__(self, model: Model, variables: Variables, stream: Stream, length: int):
         def whole(variables: Variables, batch: Any) -> jax.Array:
-            return model.apply(variables, batch, None, method=act)[0]
+            plan = acting.first_plan(model.head, 1)
+            return model.apply(variables, batch, None, plan, method=act)[0]
 
         self._whole = jax.jit(whole)
         self._variables = variables
@@ -261,7 +271,8 @@ def check_agreement(
     @jax.jit
     def whole(variables: Variables, arrays: Any, examples_b: jax.Array) -> Any:
         batch = dict(task.gather(arrays, examples_b))
-        outputs, _ = model.apply(variables, batch)
+        seen = {name: x for name, x in batch.items() if name not in CHUNK_KEYS}
+        outputs, _ = model.apply(variables, seen)
         return {k: v[:, -1] for k, v in outputs.items()}, batch["target_bta"][:, -1:]
 
     @jax.jit
@@ -285,7 +296,8 @@ def check_agreement(
     difference_n = np.zeros(len(index))
     for name, rows in expected.items():
         ours = np.concatenate([streamed[n][name] for n in index.tolist()])
-        difference_n = np.maximum(difference_n, np.abs(ours - rows).max(axis=-1))
+        apart = np.abs(ours - rows).reshape(len(index), -1)
+        difference_n = np.maximum(difference_n, apart.max(axis=-1))
     scale = max(1.0, *(float(np.abs(rows).max()) for rows in expected.values()))
     typical = float(np.median(difference_n))
     if not typical <= TOLERANCE[dtype] * scale:

@@ -48,7 +48,10 @@ _QUARTERS = {
     f"nats_per_byte/quarter_{i}": f"nats/byte, quarter {i}" for i in (1, 2, 3, 4)
 }
 TERMS = {
-    "zelda": Terms(token="frame", headlines=("loss", "f1/buttons_micro", "change/any")),
+    "zelda": Terms(
+        token="frame",
+        headlines=("loss", "accuracy/all", "f1/buttons_micro", "change/any"),
+    ),
     "pile": Terms(
         token="byte",
         rate=("tokens_per_s", "bytes/s"),
@@ -61,6 +64,11 @@ TERMS = {
         },
         headlines=("nats_per_byte", "bits_per_byte"),
         equal_budgets=True,
+    ),
+    "world": Terms(
+        token="frame",
+        names={"distance": "distance, units"},
+        headlines=("state_error", "distance", "action_state_accuracy"),
     ),
 }
 _ANSWERS = Terms(

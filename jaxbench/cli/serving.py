@@ -1,4 +1,4 @@
-"""Commands that use trained runs: play, speculate, export."""
+"""Commands that use trained runs: play, rollout, speculate, export."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ PLAY = """\
       the same for one run, and twenty seconds of its first game to look at
   jaxbench play runs/zelda/gru/seed0-1a2b3c4d --opponent=runs/zelda/s4/seed0-5e6f7a8b
       one policy against another
+"""
+
+ROLLOUT = """\
+  jaxbench rollout --run=runs/world/gru/seed0-1a2b3c4d
+      how far off predicted frames come to be, 1 to 60 frames ahead, beside the floors
+  jaxbench rollout --run=runs/world/gru/seed0-1a2b3c4d \\
+      --run=runs/world/gru/seed1-5e6f7a8b
+      two members of an ensemble: their mean, and whether they know when they err
+  jaxbench rollout --run=runs/world/gru/seed0-1a2b3c4d --plan=cem --goal=0,20
+      controllers that the model says bring the player to the middle, in the air
 """
 
 SPECULATE = """\
@@ -40,8 +50,9 @@ EXPORT = """\
 
 
 def add(commands: Any) -> None:
-    """Adds `play`, `speculate` and `export`."""
+    """Adds `play`, `rollout`, `speculate` and `export`."""
     _add_play(commands)
+    _add_rollout(commands)
     _add_speculate(commands)
     _add_export(commands)
 
@@ -111,6 +122,61 @@ def _play(options: argparse.Namespace) -> int:
     from jaxbench.serving.play_command import play_command
 
     return play_command(options)
+
+
+def _add_rollout(commands: Any) -> None:
+    rollout = add_command(
+        commands,
+        "rollout",
+        "let world models predict frame after frame: how far do they see",
+        ROLLOUT,
+        _rollout,
+    )
+    rollout.add_argument(
+        "--run",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="RUN",
+        help="folder of a finished run of world; several, of other seeds: an ensemble",
+    )
+    for flag, default, what in (
+        ("horizon", 60, "frames predicted"),
+        ("warm_up", 30, "frames read before the first prediction"),
+        ("windows", 256, "stretches of held-out games"),
+        ("situations", 8, "with --plan: stretches a plan is made for"),
+        ("plan_frames", 30, "with --plan: frames a plan is long"),
+        ("samples", 256, "with --plan: sequences tried for each"),
+        ("seed", 0, "with --plan: of the draws"),
+    ):
+        rollout.add_argument(
+            f"--{flag}", type=int, default=default, help=f"{what} (default: {default})"
+        )
+    rollout.add_argument(
+        "--plan", default="", help="shooting or cem: plan, and show it"
+    )
+    rollout.add_argument(
+        "--goal",
+        default="reward",
+        help="with --plan: reward, or a place X,Y in units (default: %(default)s)",
+    )
+    rollout.add_argument("--which", default="best", help="best or last weights")
+    rollout.add_argument(
+        "--out", type=Path, help="where to write (default: the first run's folder)"
+    )
+
+
+def _rollout(options: argparse.Namespace) -> int:
+    from jaxbench.bench.environment import apply_environment, xla_environment
+    from jaxbench.bench.run_folder import read_json
+
+    # Before jax starts: the compiler works as it did for the run.
+    config = read_json(options.run[0] / "config.json")
+    if config is not None:
+        apply_environment(xla_environment(config["xla"]))
+    from jaxbench.serving.world.command import rollout_command
+
+    return rollout_command(options)
 
 
 def _add_speculate(commands: Any) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxbench.models.model import Model
 from jaxbench.serving.weights import Variables, example_batch
 from jaxbench.tasks.zelda import view as views
+from jaxbench.tasks.zelda.chunks import acting
 
 See = Callable[..., tuple[jax.Array, Any]]
 Memory = dict[str, Any]
@@ -39,9 +40,10 @@ def first_memory(
             functools.partial(jax.random.fold_in, jax.random.key(seed))
         )
         keys_b = game_keys(jnp.arange(games))
+        rest = {"keys_b": keys_b, "plan": acting.first_plan(model.head, games)}
         if not window:
             state = model.apply(variables, games, method="initial_state")
-            return {"seen": state, "keys_b": keys_b}
+            return {"seen": state, **rest}
         batch = example_batch(games)
         frames = {
             name: jnp.zeros((games, window, *x.shape[2:]), x.dtype)
@@ -49,7 +51,7 @@ def first_memory(
             if name not in ("target_bta", "reset_bt")
         }
         count_b = jnp.zeros(games, jnp.int32)
-        return {"seen": {"frames": frames, "count_b": count_b}, "keys_b": keys_b}
+        return {"seen": {"frames": frames, "count_b": count_b}, **rest}
 
     return jax.jit(make)(variables)
 
@@ -71,17 +73,21 @@ def make_answer(
         h_btd, seen = see(variables, memory["seen"], frame, start_b)
         keys_b = memory["keys_b"]
         if temperature == 0:
-            labels_bta = sample(model, variables, h_btd, jax.random.key(0), 0.0)
+            drawn = sample(model, variables, h_btd, jax.random.key(0), 0.0)
         else:
             both = jax.vmap(jax.random.split)(keys_b)
             keys_b = jnp.where(idle_b, keys_b, both[:, 0])
-            labels_bta = jax.vmap(
+            drawn = jax.vmap(
                 lambda h_td, key: sample(
                     model, variables, h_td[None], key, temperature
                 )[0]
             )(h_btd, both[:, 1])
-        kept = jax.tree.map(functools.partial(choose, idle_b), memory["seen"], seen)
-        return labels_bta[:, -1], {"seen": kept, "keys_b": keys_b}
+        labels_ba, plan = acting.follow(memory["plan"], drawn[:, -1], start_b)
+        kept = {
+            name: jax.tree.map(functools.partial(choose, idle_b), memory[name], new)
+            for name, new in (("seen", seen), ("plan", plan))
+        }
+        return labels_ba, {**kept, "keys_b": keys_b}
 
     return answer
 
@@ -160,13 +166,13 @@ def sample(
     key: jax.Array,
     temperature: float,
 ) -> jax.Array:
-    """Labels int32 [B, 1, 6] from the backbone's output."""
+    """What the head draws of the backbone's output: see `chunks.acting.draw`."""
 
     def draw(model: Model, h_btd: jax.Array) -> jax.Array:
-        return model.head.sample(h_btd, key, temperature)
+        return acting.draw(model.head, h_btd, key, temperature)
 
-    labels_bta: Any = model.apply(variables, h_btd, method=draw)
-    return labels_bta
+    drawn: Any = model.apply(variables, h_btd, method=draw)
+    return drawn
 
 
 def choose(first_b: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:

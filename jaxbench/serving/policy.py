@@ -28,6 +28,7 @@ from jaxbench.serving.decide import Memory
 from jaxbench.serving.weights import Variables, load_trained_policy
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda import view as views
+from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 from jaxbench.tasks.zelda.view import View
 
 __all__ = ["BadFrame", "Controller", "Policy", "State", "controllers"]
@@ -82,7 +83,8 @@ class State:
     """What a policy carries from frame to frame of B games; never changed in place.
 
     Attributes:
-      memory: on the device: the model's state, or the last frames it saw; random keys.
+      memory: on the device: the model's state, or the last frames it saw; random keys;
+        the chunks that are averaged, where the head does that.
       frame_b: int64 [B], the last frame id seen, `NO_FRAME` before a game's first.
       stage_b: int64 [B], the stage of that frame.
       sent_bqa: int32 [B, hold + 1, 6], the last controllers decided, the newest last;
@@ -120,7 +122,9 @@ class Policy:
       character: whom it imitates.
       mode: "stateful" carries the model's state from the game's start on; "window" sees
         the last `window` frames anew at each frame, as training did.
-      temperature: 0 takes the likeliest label of each group; else labels are drawn.
+      temperature: 0 takes the likeliest label of each group; else labels are drawn. Of
+        a head over chunks it is a factor on the noise a chunk is made of, and at 0 that
+        noise is fixed: the chunk depends on what was seen alone.
       seed: of the draws; game i of a batch draws from its own stream.
       hold: frames for which a controller is held back before it is returned.
       step_of_weights: updates behind the weights, None where that is not known.
@@ -359,7 +363,12 @@ class Policy:
 
         Raises:
           BadFrame: a frame cannot be acted on, or is before the timer.
+          InputError: the head is one over chunks, which has no logits.
         """
+        if isinstance(self.model.head, ChunkHead):
+            raise InputError(
+                "a head over chunks has no logits; take its controllers from step_views"
+            )
         found = _found(state, view)
         raise_first(found, view)
         if (view.frame_b < 0).any():

@@ -34,6 +34,7 @@ from jaxbench.serving.speculative import (
     Statistics,
     prompt_tokens,
 )
+from jaxbench.tasks.zelda.chunks import options as chunks
 from jaxbench.tasks.zelda.stream import open_stream
 
 # The three decoders take turns, so that what else the machine does meets them all.
@@ -210,6 +211,12 @@ def check_pair(target: Run, draft: Run) -> None:
                 "controller: no token depends on another; use protocol=clean"
             )
     for run in (target, draft):
+        head = run.config["model"].get("head")
+        if head in chunks.DEFAULTS:
+            raise InputError(
+                f"the run {run.folder} has head={head}, which has no probabilities to "
+                "compare; name runs of head=independent or autoregressive"
+            )
         backbone = run.config["model"]["backbone"]
         if run.model.stack.window:
             raise InputError(

@@ -91,6 +91,7 @@ def build_policy_model(config: Mapping[str, Any]) -> Model:
         config["protocol"],
         width=settings["width"],
         head=settings["head"],
+        head_options=build.head_options(settings),
         dtype=build.DTYPES[config["train"]["dtype"]],
     )
     return Model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from jaxbench.bench.leaderboard import (
@@ -45,11 +46,13 @@ def metric(section: Section, name: str) -> Shown:
     """Losses of the controller's parts, F1, and accuracy where something changed."""
     group, _, part = name.partition("/")
     is_head = name in section.heads()
-    ratio = group in ("accuracy", "f1", "change") and part != "frames"
+    ratio = group in ("accuracy", "f1", "change", "place") and part != "frames"
+    # Without a loss in nats, accuracies are all there is of the parts.
+    decoded = section.metric != "loss"
     views: tuple[str, ...] = ()
     if name in ("f1/buttons_micro", "change/any"):
         views = ("overview", "heads", "changes")
-    elif is_head or group == "f1":
+    elif is_head or group in ("f1", "place") or (decoded and group == "accuracy"):
         views = ("heads",)
     elif group == "change" and ratio:
         views = ("changes",)
@@ -61,6 +64,12 @@ def metric(section: Section, name: str) -> Shown:
         ABOUT.get(name, ""),
         better if ratio or is_head else "",
     )
+
+
+def variant(section: Section) -> str:
+    """The policy type, where it learns chunks of controllers: "diffusion"."""
+    head = json.loads(section.key.options).get("head")
+    return head if isinstance(head, str) else ""
 
 
 def columns(section: Section) -> list[Column]:
@@ -242,5 +251,6 @@ BOARD = TaskBoard(
     },
     data_notes=data_notes,
     floor="copy_previous",
+    variant=variant,
     published=published_table,
 )

@@ -16,6 +16,7 @@ from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.serving.export.convert import Function, Port, function
 from jaxbench.tasks.zelda import controller
+from jaxbench.tasks.zelda.chunks import options as chunks
 from jaxbench.tasks.zelda.heads import choose
 from jaxbench.tasks.zelda.stream import INPUTS
 
@@ -141,6 +142,12 @@ def of_run(run: Run, variables: Variables) -> Exported:
     Raises:
       InputError: a run of another task: it is not used frame by frame.
     """
+    if run.config["model"].get("head") in chunks.DEFAULTS:
+        raise InputError(
+            f"the run {run.folder} has head={run.config['model']['head']}, which is "
+            "not exported yet: its controllers come of many calls of a network; "
+            "export a run of head=independent or autoregressive"
+        )
     model = in_float32(run)
     if run.task.name == "zelda":
         return _policy(run, model, variables)

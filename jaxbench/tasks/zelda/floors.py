@@ -15,7 +15,7 @@ All frequencies are smoothed by adding one to every count.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ from jaxbench.tasks.zelda.windows import Labels
 _CHUNK = 1 << 15
 _CERTAIN = 30.0
 Predict = Callable[[np.ndarray], dict[str, np.ndarray]]
+Summarize = Callable[[Mapping[str, np.ndarray]], dict[str, float]]
 
 
 def measure(train: Labels, validation: Labels, loss: Loss) -> dict[str, dict]:
@@ -45,12 +46,14 @@ def measure(train: Labels, validation: Labels, loss: Loss) -> dict[str, dict]:
         if name.split("/")[0] in ("loss", "objective")
     }
     return {
-        "marginal": evaluate(_marginal(train), validation, loss),
+        "marginal": evaluate(marginal(train), validation, loss),
         "copy_previous": copied | losses,
     }
 
 
-def evaluate(predict: Predict, split: Labels, loss: Loss) -> dict[str, float]:
+def evaluate(
+    predict: Predict, split: Labels, loss: Loss, metrics: Summarize = summarize
+) -> dict[str, float]:
     """Metrics of logits that depend on the previous controller [M, 6] only."""
     jitted = jax.jit(loss)
     # A power of two, so that splits of similar size share one compilation.
@@ -69,7 +72,7 @@ def evaluate(predict: Predict, split: Labels, loss: Loss) -> dict[str, float]:
         logits = {name: value[:, None] for name, value in predict(previous).items()}
         sums = jax.device_get(jitted(logits, batch)[1])
         total = {k: v + total.get(k, np.float64(0)) for k, v in sums.items()}
-    return summarize(total)
+    return metrics(total)
 
 
 def repeat(labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -82,7 +85,8 @@ def repeat(labels: np.ndarray) -> dict[str, np.ndarray]:
     return logits
 
 
-def _marginal(train: Labels) -> Predict:
+def marginal(train: Labels) -> Predict:
+    """Predicts the frequencies of a split's labels, whatever came before."""
     target, _, count = train
     nothing = np.zeros_like(target)
     tables = _tables(target, nothing, count)

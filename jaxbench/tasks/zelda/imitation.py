@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -15,10 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.data.game import Game
-from jaxbench.data.order import EpochOrder
+from jaxbench.data.order import DrawnDelays, EpochOrder
 from jaxbench.errors import InputError, nearest
-from jaxbench.tasks.task import Task
+from jaxbench.tasks.task import Order, Task
 from jaxbench.tasks.zelda import floors, loss, protocols, windows
+from jaxbench.tasks.zelda.augment import Augment
+from jaxbench.tasks.zelda.chunks import heads as chunk_heads
+from jaxbench.tasks.zelda.chunks import options as chunk_options
+from jaxbench.tasks.zelda.chunks import score as chunk_score
+from jaxbench.tasks.zelda.chunks import targets
 from jaxbench.tasks.zelda.encoder import CleanEncoder, CompatEncoder
 from jaxbench.tasks.zelda.heads import HEADS
 
@@ -46,6 +51,7 @@ def build(
     delay: int = 0,
     readout: str = "last",
     head: str = "independent",
+    head_options: Mapping[str, Any] = MappingProxyType({}),
     drop_idle: bool = True,
     validation_fraction: float = 0.1,
     seed: int = 0,
@@ -54,6 +60,8 @@ def build(
     focal_gamma: float = 0.0,
     button_weight: float = 1.0,
     stick_edge_weight: float = 1.0,
+    max_delay: int = 0,
+    augment: Augment | None = None,
 ) -> Task:
     """The task of predicting a player's controller from a window of frames.
 
@@ -72,11 +80,17 @@ def build(
       window, stride: frames a model sees; frames from one example to the next.
       delay: frames between decision and effect; 0 offline.
       readout: "last" scores the last frame of a window, "all" every frame (clean).
-      head: "independent" or "autoregressive".
+      head: "independent", "autoregressive", or one of `chunks.heads.POLICIES`, which
+        learn chunks of controllers and are scored by what they decode to (clean).
+      head_options: settings of a head over chunks, see `chunks.options`.
       drop_idle: do not score frames at which the player is dead or entering.
       validation_fraction, seed: share of the games held out, and who draws them.
       dtype: compute type of encoder and head.
       label_smoothing, focal_gamma, button_weight, stick_edge_weight: `loss.make`.
+      max_delay: where it is longer than `delay`, training draws a delay between both
+        for each window, so that a model learns to act under any of them; validation
+        keeps `delay`.
+      augment: what training does to its windows; None for nothing.
 
     Raises:
       InputError: a value out of its range, fewer than two usable games, a split
@@ -91,8 +105,11 @@ def build(
         drop_idle=drop_idle,
         validation_fraction=validation_fraction,
         seed=seed,
+        max_delay=max_delay,
     )
     _check(options, protocol, head, width)
+    _check_augmentation(options, protocol, head, augment)
+    settings = chunk_options.resolve(head, head_options)
     score = loss.make(
         label_smoothing=label_smoothing,
         focal_gamma=focal_gamma,
@@ -100,41 +117,84 @@ def build(
         stick_edge_weight=stick_edge_weight,
     )
     make_data, _ = PROTOCOLS[protocol]
-    encoder, output = modules(protocol, width=width, head=head, dtype=dtype)
+    encoder, output = modules(
+        protocol, width=width, head=head, head_options=head_options, dtype=dtype
+    )
+    if head not in HEADS:
+        _require_unshaped(
+            head,
+            label_smoothing=(label_smoothing, 0),
+            focal_gamma=(focal_gamma, 0),
+            button_weight=(button_weight, 1),
+            stick_edge_weight=(stick_edge_weight, 1),
+        )
     data = make_data(games, options)
-    return Task(
+    described = {**source, **_describe(games, data, protocol, options)}
+    train, order = _training(data.splits["train"], options)
+    task = functools.partial(
+        Task,
         name="zelda",
         protocol=protocol,
         encoder=encoder,
         head=output,
         readout=readout,
         arrays=data.arrays,
-        splits=data.splits,
-        order=functools.partial(EpochOrder, data.splits["train"]),
-        gather=data.gather,
-        loss=score,
-        summarize=loss.summarize,
-        primary="loss",
-        maximize=False,
+        splits={**data.splits, "train": train},
+        order=order,
         tokens_per_example=window,
-        floors=floors.measure(data.labels["train"], data.labels["validation"], score),
-        source={**source, **_describe(games, data, protocol, options)},
+        augment=augment or None,
+    )
+    if head in HEADS:
+        return task(
+            gather=data.gather,
+            loss=score,
+            summarize=loss.summarize,
+            primary="loss",
+            maximize=False,
+            floors=floors.measure(
+                data.labels["train"], data.labels["validation"], score
+            ),
+            source=described,
+        )
+    cut: dict[str, Any] = {"window": window, "delay": delay, "readout": readout}
+    # Boards rank runs of the same options: never these beside runs scored in nats.
+    learned = {"head": head, "horizon": settings["horizon"]}
+    return task(
+        gather=targets.with_chunks(data.gather, settings["horizon"], **cut),
+        loss=chunk_score.loss,
+        summarize=chunk_score.summarize,
+        primary=chunk_score.PRIMARY,
+        maximize=True,
+        floors=chunk_score.measure_floors(data, settings["horizon"], **cut),
+        source={**described, "options": described["options"] | learned},
     )
 
 
 def modules(
-    protocol: str, *, width: int, head: str, dtype: jnp.dtype = jnp.float32
+    protocol: str,
+    *,
+    width: int,
+    head: str,
+    head_options: Mapping[str, Any] = MappingProxyType({}),
+    dtype: jnp.dtype = jnp.float32,
 ) -> tuple[nn.Module, nn.Module]:
     """Encoder and head of the task, which need no data.
 
     Args:
       protocol: "clean" or "compat".
       width: of the encoder's output.
-      head: "independent" or "autoregressive".
+      head, head_options: as in `build`.
       dtype: compute type.
+
+    Raises:
+      InputError: an option the head does not have, or cannot have.
     """
     _, encoder = PROTOCOLS[protocol]
-    return encoder(width=width, dtype=dtype), HEADS[head](dtype=dtype)
+    made = encoder(width=width, dtype=dtype)
+    if head in HEADS:
+        chunk_options.resolve(head, head_options)
+        return made, HEADS[head](dtype=dtype)
+    return made, chunk_heads.make(head, head_options, dtype)
 
 
 def fingerprint(
@@ -144,7 +204,7 @@ def fingerprint(
     facts = {
         "schema": SCHEMA,
         "protocol": protocol,
-        "options": dataclasses.asdict(options),
+        "options": options.facts(),
         "games": sorted(game.sha256 for game in games),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -178,7 +238,7 @@ def _check(options: protocols.Options, protocol: str, head: str, width: int) -> 
     for name, value, valid in (
         ("protocol", protocol, PROTOCOLS),
         ("readout", options.readout, ("last", "all")),
-        ("head", head, HEADS),
+        ("head", head, (*HEADS, *chunk_heads.POLICIES)),
     ):
         if value not in valid:
             raise InputError(
@@ -190,15 +250,68 @@ def _check(options: protocols.Options, protocol: str, head: str, width: int) -> 
         ("window", options.window, 1),
         ("stride", options.stride, 1),
         ("delay", options.delay, 0),
+        ("max_delay", options.max_delay, 0),
         ("seed", options.seed, 0),
     ):
         if isinstance(number, bool) or not isinstance(number, int) or number < least:
             raise InputError(f"{name}={number!r}: must be a whole number >= {least}")
+    if protocol == "compat" and head not in HEADS:
+        raise InputError(
+            f"head={head} needs protocol=clean: compat's windows do not say where a "
+            "game ends, so there are no chunks; use head=independent"
+        )
     if not 0 < options.validation_fraction < 1:
         raise InputError(
             f"validation_fraction={options.validation_fraction}: must be between 0 "
             "and 1"
         )
+
+
+def _check_augmentation(
+    options: protocols.Options, protocol: str, head: str, augment: Augment | None
+) -> None:
+    if options.max_delay and options.max_delay <= options.delay:
+        raise InputError(
+            f"data.max_delay={options.max_delay} must be longer than "
+            f"data.delay={options.delay}, or 0 for that delay alone"
+        )
+    if protocol == "compat" and (augment or options.max_delay):
+        raise InputError(
+            "data.mirror, data.noise and data.max_delay need protocol=clean: compat "
+            "trains on the original's windows as they are"
+        )
+    if options.max_delay and head not in HEADS:
+        raise InputError(
+            f"data.max_delay={options.max_delay}: head={head} learns chunks of one "
+            "delay; leave it at 0"
+        )
+
+
+def _training(
+    examples: np.ndarray, options: protocols.Options
+) -> tuple[np.ndarray, Callable[..., Order]]:
+    """The training split and its order, with a column of delays where they vary."""
+    if not options.max_delay:
+        return examples, functools.partial(EpochOrder, examples)
+    low, high = options.delay, options.max_delay
+    column = np.full((len(examples), 1), low, examples.dtype)
+    examples = np.concatenate([examples, column], axis=1)
+
+    def order(*, batch_size: int, seed: int) -> Order:
+        epochs = EpochOrder(examples, batch_size=batch_size, seed=seed)
+        return DrawnDelays(epochs, low=low, high=high, seed=seed)
+
+    return examples, order
+
+
+def _require_unshaped(head: str, **given: tuple[float, float]) -> None:
+    """Refuses what shapes a loss over classes: chunks have none."""
+    for name, (value, off) in given.items():
+        if value != off:
+            raise InputError(
+                f"train.{name}={value}: head={head} has no classes to shape a loss of; "
+                f"leave it at {off}"
+            )
 
 
 def _describe(
@@ -213,7 +326,7 @@ def _describe(
     return {
         "fingerprint": fingerprint(games, protocol, options),
         "protocol": protocol,
-        "options": dataclasses.asdict(options),
+        "options": options.facts(),
         **data.facts,
         "left_out": data.left_out,
         "splits": {

@@ -83,7 +83,7 @@ def make(
             "weight": jnp.sum(weight),
             "objective": total,
             **{f"loss/{k}": jnp.sum(weight * term) for k, term in terms.items()},
-            **_counts(outputs, target, previous, weight),
+            **counts(outputs, target, previous, weight),
         }
         return total / jnp.maximum(statistics["weight"], 1e-9), statistics
 
@@ -106,27 +106,40 @@ def summarize(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     s = {name: np.asarray(value, np.float64) for name, value in sums.items()}
     weight = s["weight"]
     names = controller.COMPONENTS
-    terms = {f"loss/{name}": _ratio(s[f"loss/{name}"], weight) for name in names}
+    terms = {f"loss/{name}": ratio(s[f"loss/{name}"], weight) for name in names}
+    return {
+        "loss": sum(terms.values()),
+        **terms,
+        "objective": ratio(s["objective"], weight),
+        **accuracies(s),
+    }
+
+
+def accuracies(s: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The metrics of `summarize` that come from `counts`: those of decided labels.
+
+    Args:
+      s: summed statistics as float64, `weight` among them.
+    """
+    weight, names = s["weight"], controller.COMPONENTS
     true, said, pressed = (s[f"buttons/{k}"] for k in ("true", "said", "pressed"))
     seen = (said + pressed) > 0
     per_button = 2 * true[seen] / (said + pressed)[seen]
     return {
-        "loss": sum(terms.values()),
-        **terms,
-        "objective": _ratio(s["objective"], weight),
-        **{f"accuracy/{k}": _ratio(s[f"right/{k}"], weight) for k in names},
-        "accuracy/buttons_exact": _ratio(s["right/buttons_exact"], weight),
-        "f1/buttons_micro": _ratio(2 * true.sum(), (said + pressed).sum()),
+        **{f"accuracy/{k}": ratio(s[f"right/{k}"], weight) for k in names},
+        "accuracy/buttons_exact": ratio(s["right/buttons_exact"], weight),
+        "f1/buttons_micro": ratio(2 * true.sum(), (said + pressed).sum()),
         "f1/buttons_macro": float(per_button.mean()) if seen.any() else 0.0,
         **{
-            f"change/{k}": _ratio(s[f"changed_right/{k}"], s[f"changed/{k}"])
+            f"change/{k}": ratio(s[f"changed_right/{k}"], s[f"changed/{k}"])
             for k in (*names, "any")
         },
         "change/frames": float(s["changed/any"]),
     }
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> float:
+def ratio(top: np.ndarray, bottom: np.ndarray) -> float:
+    """top / bottom, 0 where nothing was counted."""
     return float(top / bottom) if bottom > 0 else 0.0
 
 
@@ -180,13 +193,20 @@ def _reweighted(
     return scaled
 
 
-def _counts(
+def counts(
     outputs: Mapping[str, jax.Array],
     target: jax.Array,
     previous: jax.Array,
     weight: jax.Array,
 ) -> Statistics:
-    """Sums behind accuracies, F1 and accuracies on changes."""
+    """Sums behind accuracies, F1 and accuracies on changes.
+
+    Args:
+      outputs: [B, T', K] of every group; of them, the sign of a button's and the
+        largest of the others' count.
+      target, previous: labels [B, T', 6].
+      weight: of the frames, [B, T'].
+    """
     true, before = buttons(target[..., 0]), buttons(previous[..., 0])
     said = outputs["buttons"] > 0
     right = {"buttons": (said == true).astype(jnp.float32).mean(-1)}

@@ -17,7 +17,11 @@ from jaxbench.tasks.zelda import compat, frames, windows
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What decides which examples there are; see `imitation.build`."""
+    """What decides which examples there are; see `imitation.build`.
+
+    Attributes:
+      max_delay: the longest delay that training draws; 0 for `delay` alone.
+    """
 
     character: str
     window: int
@@ -27,6 +31,14 @@ class Options:
     drop_idle: bool
     validation_fraction: float
     seed: int
+    max_delay: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """The options as data; what older versions did not have only where it is on."""
+        facts = dataclasses.asdict(self)
+        if not self.max_delay:
+            del facts["max_delay"]
+        return facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +76,10 @@ def clean(games: Sequence[Game], options: Options) -> Data:
     share = round(options.validation_fraction * len(chosen))
     held_out = set(shuffled[: min(max(1, share), len(chosen) - 1)].tolist())
     arrays, perspectives = frames.store(
-        games, selected, delay=options.delay, drop_idle=options.drop_idle
+        games,
+        selected,
+        delay=max(options.delay, options.max_delay),
+        drop_idle=options.drop_idle,
     )
     splits, parts, labels = {}, {}, {}
     for name in ("train", "validation"):

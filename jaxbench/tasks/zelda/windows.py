@@ -51,7 +51,8 @@ def clean_examples(
 def clean_gather(window: int, delay: int, readout: str) -> Gather:
     """Builds the clean `Task.gather` for examples int32 [B, 2].
 
-    The batch holds what `features.inputs` gives, previous_bta int32 [B, T, 6],
+    A third column of the examples is a delay of each window, instead of `delay`. The
+    batch holds what `features.inputs` gives, previous_bta int32 [B, T, 6],
     reset_bt bool [B, T], and for the scored frames (T' = 1 for readout "last", else T)
     target_bta int32 [B, T', 6] and valid_bt bool [B, T'].
     """
@@ -67,8 +68,9 @@ def clean_gather(window: int, delay: int, readout: str) -> Gather:
         valid_bt = (arrays["status"][row_s, 0] & frames.SCORED) != 0
         # A frame without a label is not valid; its rows stay inside the array.
         end = arrays["controller"].shape[0] - 1
-        label_s = jnp.minimum(row_s + 1 + delay, end)
-        previous_bt = jnp.minimum(row_bt + delay, end)
+        delay_b1 = examples_bk[:, 2:] if examples_bk.shape[1] > 2 else delay
+        label_s = jnp.minimum(row_s + 1 + delay_b1, end)
+        previous_bt = jnp.minimum(row_bt + delay_b1, end)
         return features.inputs(arrays, perspective_b, index_bt) | {
             "previous_bta": arrays["controller"][previous_bt].astype(jnp.int32),
             "target_bta": arrays["controller"][label_s].astype(jnp.int32),
@@ -91,6 +93,15 @@ def clean_labels(
 
     With readout "all" a frame is scored by every window that holds it.
     """
+    row, count = scored_rows(arrays, examples, window=window, readout=readout)
+    labels = arrays["controller"]
+    return labels[row + 1 + delay], labels[row + delay], count
+
+
+def scored_rows(
+    arrays: Mapping[str, np.ndarray], examples: np.ndarray, *, window: int, readout: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the frames that clean examples score, and how often each is scored."""
     start = arrays["perspective"][examples[:, 0], frames.EGO]
     count = np.zeros(len(arrays["controller"]), np.int64)
     for back in range(window if readout == "all" else 1):
@@ -98,8 +109,7 @@ def clean_labels(
         count += np.bincount((start + index)[index >= 0], minlength=len(count))
     count *= (arrays["status"][:, 0] & frames.SCORED) != 0
     row = np.flatnonzero(count)
-    labels = arrays["controller"]
-    return labels[row + 1 + delay], labels[row + delay], count[row]
+    return row, count[row]
 
 
 def compat_arrays(
