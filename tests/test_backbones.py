@@ -37,14 +37,10 @@ SLOW = frozenset(
 # slow tests.
 FAST = frozenset("shape chunks state_bytes".split())
 # Slow tests that are not run before every change: they compile whole stacks again. Of
-# two of them a backbone for each primitive is.
+# two of them a backbone for each family of primitives is.
 RARE = frozenset("eager bf16 bf16_gradient copies long".split())
-FAMILIES = """s4 s5 mamba mamba2 gla deltanet rwkv mlstm gru slstm swa griffin ttt e61
-    e70 e88 fnet""".split()
-CHOSEN = frozenset(
-    {("s4", "copies"), ("gru", "copies")}
-    | {(name, prop) for name in FAMILIES for prop in ("bf16", "long")}
-)
+FAMILIES = "s4 mamba mamba2 gla deltanet rwkv mlstm gru swa e70".split()
+CHOSEN = frozenset((name, prop) for name in FAMILIES for prop in ("bf16", "long"))
 
 # (backbone, property) -> why it does not hold. Properties are names of tests.
 NO_PROJECTION = "no output projection: the state is the output"
@@ -293,8 +289,8 @@ def backbones(prop: str, where=lambda resolved: True):
         marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
         if name in SLOW or prop not in FAST:
             marks.append(pytest.mark.slow)
-        often = name not in SLOW and prop not in RARE
-        if often or name == "full_hybrid" or (name, prop) in CHOSEN:
+        often = name not in SLOW or name == "full_hybrid"
+        if (often and prop not in RARE) or (name, prop) in CHOSEN:
             marks.append(pytest.mark.chosen)
         return pytest.param(name, marks=marks, id=name)
 

@@ -271,8 +271,7 @@ def test_sigterm_saves_and_ends_as_interrupted(finished, home):
 
 
 @pytest.mark.slow
-@pytest.mark.chosen
-@pytest.mark.parametrize("at", [24, 60, 92])
+@pytest.mark.parametrize("at", [24, pytest.param(60, marks=pytest.mark.chosen), 92])
 def test_kill_at_any_step_and_resume_gives_the_same_numbers(at, finished, home):
     cwd, _ = finished
     if not (cwd / "whole" / "result.json").exists():
