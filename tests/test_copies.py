@@ -23,7 +23,7 @@ from jaxbench.training.stop import StopSignals
 RUNS = [(0, 5e-4), (1, 5e-4), (0, 2e-4)]
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.chosen]
+pytestmark = pytest.mark.slow
 
 
 def config(seed: int, rate: float, **settings) -> dict:
@@ -76,6 +76,7 @@ def trained(tmp_path_factory):
     return configs, beside, alone, together, one_by_one
 
 
+@pytest.mark.chosen
 def test_each_copy_is_its_single_run(trained):
     _, beside, alone, together, one_by_one = trained
     for one, other in zip(together, one_by_one, strict=True):
@@ -101,6 +102,7 @@ def test_each_copy_is_its_single_run(trained):
                 assert abs(x[name] - y[name]) <= edge, (name, x, y)
 
 
+@pytest.mark.chosen
 def test_finished_copies_are_left_as_they_are(trained):
     configs, beside, *_ = trained
     before = [(f / "result.json").stat().st_mtime_ns for f in beside]
@@ -109,6 +111,7 @@ def test_finished_copies_are_left_as_they_are(trained):
     assert before == [(f / "result.json").stat().st_mtime_ns for f in beside]
 
 
+@pytest.mark.chosen
 def test_copies_go_on_where_they_were_stopped(trained, tmp_path, monkeypatch):
     configs, _, _, together, _ = trained
     folders = [tmp_path / f"run{i}" for i in range(len(RUNS))]
@@ -154,6 +157,7 @@ def test_memory_that_holds_one_copy_trains_them_one_after_the_other(tmp_path):
     assert [r["status"] for r in refused] == ["oom", "oom"]
 
 
+@pytest.mark.chosen
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -172,6 +176,7 @@ def test_runs_that_are_no_copies_are_refused(change, says):
         check_copies([one, other])
 
 
+@pytest.mark.chosen
 def test_a_budget_of_seconds_and_changing_validation_are_refused():
     timed = config(0, 1e-2)
     timed["train"]["budget"] = "10min"

@@ -83,7 +83,6 @@ def test_the_first_stage_that_fits_is_taken():
 
 
 @pytest.mark.slow
-@pytest.mark.chosen
 def test_a_limit_forces_each_stage_and_the_run_says_so(toy_run):
     refused = toy_run("none", 1e-9)
     assert refused["status"] == "oom" and refused["steps"] == 0
@@ -138,6 +137,7 @@ def test_micro_batches_give_the_gradient_of_the_batch():
             np.testing.assert_allclose(statistics_m[name], value, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_sown_metrics_of_micro_batches_are_means():
     task = toy_task()
     model = toy_model(task, "mamba/moe")

@@ -380,6 +380,7 @@ def of_initial_state(module, params, x_btd) -> np.ndarray:
     return np.asarray(jax.jit(jax.grad(last))(module.initial_state(1)).s_bhkv)
 
 
+@pytest.mark.slow
 def test_gradients_of_e63m_explode_through_an_empty_memory_unless_cured():
     """|k|^2 is 280 as published: without content, 64 frames multiply 64 large numbers.
 
