@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 # They bind when the backend starts, so they come before the first import of jax.
@@ -31,10 +32,23 @@ SHARED = ROOT.parent / "shared" / "data"
 LONGEST = ("test_suite.py", "test_commands.py", "test_notebooks.py")
 
 
+# Before pytest chooses by mark.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first."""
+    """Puts the longest files first, and thins out the cases of the primitives.
+
+    A primitive's test has up to 60 cases, each of which compiles: the first, and about
+    a third of the others, are fast tests, the rest is slow. Every test has some.
+    """
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    seen = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if not item.path.name.startswith("test_ops_") or test not in seen:
+            seen.add(test)
+        elif zlib.crc32(item.nodeid.encode()) % 3:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(optionalhook=True)
