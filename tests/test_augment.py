@@ -128,7 +128,9 @@ def test_delays_are_drawn_for_training_alone():
     last = max(delay for delay in fixed)
     ends = {p: rows_.max() for p, rows_ in by_game(fixed[last]).items()}
     assert all(rows_.max() == ends[p] for p, rows_ in by_game(task).items())
-    assert task.splits["validation"].shape[1] == 2
+    validation = task.splits["validation"]
+    assert (validation[:, 2] == 1).all()
+    np.testing.assert_array_equal(validation[:, :2], fixed[last].splits["validation"])
     source = task.source["options"]
     assert source["delay"] == 1 and source["max_delay"] == 3
     assert "max_delay" not in fixed[1].source["options"]

@@ -130,7 +130,7 @@ def build(
         )
     data = make_data(games, options)
     described = {**source, **_describe(games, data, protocol, options)}
-    train, order = _training(data.splits["train"], options)
+    splits, order = _training(data.splits, options)
     task = functools.partial(
         Task,
         name="zelda",
@@ -139,7 +139,7 @@ def build(
         head=output,
         readout=readout,
         arrays=data.arrays,
-        splits={**data.splits, "train": train},
+        splits=splits,
         order=order,
         tokens_per_example=window,
         augment=augment or None,
@@ -288,20 +288,23 @@ def _check_augmentation(
 
 
 def _training(
-    examples: np.ndarray, options: protocols.Options
-) -> tuple[np.ndarray, Callable[..., Order]]:
-    """The training split and its order, with a column of delays where they vary."""
+    splits: Mapping[str, np.ndarray], options: protocols.Options
+) -> tuple[Mapping[str, np.ndarray], Callable[..., Order]]:
+    """The splits and training's order, with a column of delays where they vary."""
     if not options.max_delay:
-        return examples, functools.partial(EpochOrder, examples)
+        return splits, functools.partial(EpochOrder, splits["train"])
     low, high = options.delay, options.max_delay
-    column = np.full((len(examples), 1), low, examples.dtype)
-    examples = np.concatenate([examples, column], axis=1)
+    # All splits alike: training and validation are programs of one form.
+    splits = {
+        name: np.pad(rows, ((0, 0), (0, 1)), constant_values=low)
+        for name, rows in splits.items()
+    }
 
     def order(*, batch_size: int, seed: int) -> Order:
-        epochs = EpochOrder(examples, batch_size=batch_size, seed=seed)
+        epochs = EpochOrder(splits["train"], batch_size=batch_size, seed=seed)
         return DrawnDelays(epochs, low=low, high=high, seed=seed)
 
-    return examples, order
+    return splits, order
 
 
 def _require_unshaped(head: str, **given: tuple[float, float]) -> None:
