@@ -287,7 +287,7 @@ def pair(head: str) -> tuple[Side, Side]:
     "head",
     [
         "independent",
-        pytest.param("autoregressive", marks=[pytest.mark.slow, pytest.mark.chosen]),
+        pytest.param("autoregressive", marks=pytest.mark.slow),
     ],
 )
 def test_controllers_are_drawn_from_the_target_group_by_group(head):
