@@ -12,15 +12,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxbench.bench.measure_command import finished_runs
@@ -30,13 +27,13 @@ from jaxbench.data.characters import character_key
 from jaxbench.data.simulation import arena, environment
 from jaxbench.errors import InputError
 from jaxbench.serving.match import EVERY, VERSION, Schedule, play, schedule
+from jaxbench.serving.progress import counting
 
 if TYPE_CHECKING:
     from jaxbench.serving.players import Player
 
 BASELINES = ("scripted", "random", "copy_previous")
 MODES = ("stateful", "window")
-_LINE_SECONDS = 15.0
 _FPS = environment.FRAMES_PER_SECOND
 
 
@@ -338,7 +335,7 @@ def measure_play(
     rival, _ = _player(terms.opponent, terms, own=False)
     film: list[Any] = []
     kept = picture[1] * _FPS if picture else 0
-    with _progress(terms.seconds * _FPS, "play") as advance:
+    with counting(terms.seconds * _FPS, "play") as advance:
 
         def watch(state: Any) -> None:
             if len(film) < kept and not (film and bool(film[-1].over[0])):
@@ -392,43 +389,8 @@ def _draw(
         f"{name}, {games.fighters[0][place].replace('_', ' ')}"
         for name, place in ((shown, side), (rival.split()[0], 1 - side))
     )
-    with _progress(len(film) // 3, "picture") as advance:
+    with counting(len(film) // 3, "picture") as advance:
         draw(path, film, names=(names[0], names[1]), side=side, progress=advance)
-
-
-@contextmanager
-def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every 15 s elsewhere; yields what moves it."""
-    console = Console(stderr=True)
-    told = time.monotonic()
-    # The first call came after whatever was compiled.
-    began, first = told, -1
-    with Progress(
-        TextColumn(label),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(label, total=total)
-
-        def advance(done: int) -> None:
-            nonlocal told, began, first
-            bar.update(task, completed=done)
-            now = time.monotonic()
-            if first < 0:
-                began, first = now, done
-            elif not console.is_terminal and now - told >= _LINE_SECONDS:
-                told = now
-                left = (total - done) * (now - began) / (done - first)
-                print(
-                    f"{label}: {done}/{total}  {left:.0f} s left",
-                    file=sys.stderr,
-                    flush=True,
-                )
-
-        yield advance
 
 
 def main(arguments: list[str]) -> int:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxbench.bench.run_folder import write_json
 from jaxbench.bench.trained import read_finished
 from jaxbench.errors import InputError, nearest
 from jaxbench.serving.policy import controllers
+from jaxbench.serving.progress import counting
 from jaxbench.serving.world import horizon, plan, report
 from jaxbench.serving.world.ensemble import World, load
 from jaxbench.serving.world.rollout import Place, warm_up
@@ -32,7 +28,6 @@ from jaxbench.tasks.zelda import controller
 DISCOUNT = 0.99
 # Controllers that say what is played.
 PLAYED = 50_000
-_LINE_SECONDS = 15.0
 
 
 def rollout_command(options: argparse.Namespace) -> int:
@@ -52,7 +47,7 @@ def rollout_command(options: argparse.Namespace) -> int:
         count=options.windows,
     )
     steps = horizon.steps_to(options.horizon)
-    with _progress(len(held), "rollout") as advance:
+    with counting(len(held), "rollout") as advance:
         said = horizon.roll_out(world, held, advance)
     several = world.members > 1
     results = [read_finished(folder)[1] for folder in options.run]
@@ -137,7 +132,7 @@ def _plans(
     rows = np.linspace(0, len(held) - 1, count).round().astype(int)
     keys = jax.random.split(jax.random.key(options.seed), count)
     situations = []
-    with _progress(count, "plan") as advance:
+    with counting(count, "plan") as advance:
         for index, row in enumerate(rows):
             part = held.part(np.array([row]))
             sent = jnp.asarray(part.controllers_ntna)
@@ -187,28 +182,3 @@ def _told(labels_a: np.ndarray) -> str:
     stick = f"stick {held.main_x:+.2f} {held.main_y:+.2f}"
     pressed = " ".join(held.buttons)
     return f"{stick}, {pressed}" if pressed else stick
-
-
-@contextmanager
-def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every 15 s elsewhere; yields what moves it."""
-    console = Console(stderr=True)
-    told = time.monotonic()
-    with Progress(
-        TextColumn(label),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task(label, total=total)
-
-        def advance(done: int) -> None:
-            nonlocal told
-            bar.update(task, completed=done)
-            if not console.is_terminal and time.monotonic() - told >= _LINE_SECONDS:
-                told = time.monotonic()
-                print(f"{label}: {done}/{total}", file=sys.stderr, flush=True)
-
-        yield advance
