@@ -481,3 +481,7 @@ def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(folder):
         assert image.n_frames > 5
     good = json.loads((folder / "both" / "good" / "result.json").read_text())
     assert good["play"]["protocol"]["seed"] == 1  # the last match is kept
+    floors = good["play"]["floors"]
+    assert set(floors) == {"scripted", "random", "copy_previous"}
+    assert floors["copy_previous"]["damage_dealt"]["value"] == 0
+    assert "each" not in floors["random"] and "each" in good["play"]

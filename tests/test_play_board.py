@@ -91,6 +91,28 @@ def test_play_stands_beside_the_loss(tmp_path):
     assert "1 of 2 dealt more damage than they took" in page
 
 
+def test_floors_of_the_same_games_stand_beside_the_rows(tmp_path):
+    match = played(1.5)
+    match["floors"] = {
+        "scripted": played(1.0, 0.25),
+        "copy_previous": played(1.0, -2.0)
+        | {"damage_ratio": {"value": None, "low": None, "high": None}},
+    }
+    other = played(9.0, seed=7) | {"floors": {"random": played(0.1, -3.0)}}
+    write_runs(
+        tmp_path,
+        [("mlp", 1.2, 0, other), ("gru", 1.0, 0, match), ("lstm", 1.1, 0, played(0.5))],
+    )
+    said = (
+        "In the same games: scripted +0.25 stocks, 1.00 dealt / taken; copy previous "
+        "-2.00 stocks."
+    )
+    assert said in play.notes(section_of(tmp_path))
+    board = write_leaderboard([tmp_path], tmp_path)
+    assert said in board.markdown.read_text() and said in board.html.read_text()
+    assert "-3.00 stocks" not in board.markdown.read_text()
+
+
 def test_without_a_match_the_board_says_how_to_get_one(tmp_path):
     write_runs(tmp_path, [("gru", 1.0, 0, None), ("lstm", 1.1, 0, None)])
     board = write_leaderboard([tmp_path], tmp_path)

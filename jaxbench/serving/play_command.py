@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 BASELINES = ("scripted", "random", "copy_previous")
 MODES = ("stateful", "window")
+# What a floor's copy in a run's result does without.
+_OF_A_RUN = ("protocol", "weights", "each", "fps")
 _FPS = environment.FRAMES_PER_SECOND
 
 
@@ -110,7 +112,8 @@ def play_command(options: argparse.Namespace) -> int:
     runs = list(finished_runs(options.folders))
     _check_runs(runs, options.picture)
     rows: list[tuple[str, Mapping[str, Any] | str]] = []
-    characters: dict[str, None] = {}
+    # Whose games the floors play too: of each character, who is to keep them.
+    characters: dict[str, list[str]] = {}
     for number, (folder, result) in enumerate(runs, start=1):
         name = result["backbone"] + (
             f", seed {result['seed']}" if result["seed"] else ""
@@ -122,7 +125,7 @@ def play_command(options: argparse.Namespace) -> int:
             rows.append((name, f"{folder} holds no config.json"))
         else:
             character = simulated(config["data"]["character"])
-            characters[character] = None
+            keeps = characters.setdefault(character, [])
             known = _known(result, terms.protocol(character))
             if known is None or options.again or options.picture:
                 _say(f"[{number}/{len(runs)}] {name} against {terms.opponent}")
@@ -134,17 +137,25 @@ def play_command(options: argparse.Namespace) -> int:
                     environment=child_environment(config, {}),
                     picture=film if options.picture else None,
                 )
+            if not isinstance(known, str):
+                keeps.append(str(folder))
             rows.append((name, known))
     if options.baselines:
-        for character in characters:
+        for character, keeps in characters.items():
             for player in BASELINES:
                 _say(f"{player} against {terms.opponent}")
                 shown = player if len(characters) == 1 else f"{player}, {character}"
-                rows.append((shown, _in_a_process(terms, player, character)))
+                floor = _in_a_process(terms, player, character, keeps=keeps)
+                rows.append((shown, floor))
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
-    console.print(play_table(rows, terms))
+    rival = terms.opponent if terms.opponent in BASELINES else "a run"
+    title = (
+        f"{terms.games} games of {terms.seconds} s against {rival}, {terms.mode} "
+        f"policies, seed {terms.seed}"
+    )
+    console.print(play_table(rows, title, terms.games))
     return 1 if any(isinstance(row, str) for _, row in rows) else 0
 
 
@@ -157,7 +168,7 @@ def _known(
 
 
 def play_table(
-    rows: Sequence[tuple[str, Mapping[str, Any] | str]], terms: Terms
+    rows: Sequence[tuple[str, Mapping[str, Any] | str]], title: str, games: int
 ) -> Table:
     """One line for each player, the most stocks ahead first, failures last."""
     done = [(name, row) for name, row in rows if not isinstance(row, str)]
@@ -165,14 +176,12 @@ def play_table(
     done.sort(key=lambda pair: -pair[1]["stocks_difference"]["value"])
     caption = [
         "Means over games with 95 % intervals. Stocks: taken minus lost. Ratio: damage "
-        f"dealt over taken. fps: frames a second of all {terms.games} games together; "
+        f"dealt over taken. fps: frames a second of all {games} games together; "
         f"{_FPS} is real time.",
         *failed,
     ]
-    rival = terms.opponent if terms.opponent in BASELINES else "a run"
     table = Table(
-        title=f"{terms.games} games of {terms.seconds} s against {escape(rival)}, "
-        f"{terms.mode} policies, seed {terms.seed}",
+        title=escape(title),
         caption=escape("\n".join(caption)),
         title_justify="left",
         caption_justify="left",
@@ -277,6 +286,7 @@ def _in_a_process(
     *,
     environment: Mapping[str, str] | None = None,
     picture: tuple[str, int] | None = None,
+    keeps: Sequence[str] = (),
 ) -> Mapping[str, Any] | str:
     """What came of a match, or one line on why nothing did."""
     given = {
@@ -284,6 +294,7 @@ def _in_a_process(
         "player": player,
         "character": character,
         "picture": picture,
+        "keeps": keeps,
     }
     # The child's bar is for the terminal, so only its answer is read here.
     done = subprocess.run(
@@ -304,14 +315,19 @@ def measure_play(
     player: str,
     character: str,
     picture: tuple[str, int] | None = None,
+    keeps: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plays a match; a run's `result.json` gets the answer as `play`.
+
+    A floor's answer goes into the `play` of runs that played the same games, as one of
+    its `floors`.
 
     Args:
       terms: of the match.
       player: the folder of a finished run, or one of `BASELINES`.
       character: whom it plays, see `simulated`.
       picture: a file for a GIF of the first game, and its seconds.
+      keeps: folders of runs that played under these terms, where a floor plays.
 
     Returns:
       protocol, `Terms.protocol`; weights {which, step}, None for a baseline; and
@@ -347,6 +363,9 @@ def measure_play(
     found = {"protocol": protocol, "weights": weights, **played.summary()}
     if step is not None:
         write_measurement(Path(player), ("play",), found)
+    floor = {name: value for name, value in found.items() if name not in _OF_A_RUN}
+    for folder in keeps:
+        write_measurement(Path(folder), ("play", "floors", player), floor)
     if picture:
         _draw(Path(picture[0]), film, games, player, protocol["opponent"])
     return found
@@ -403,6 +422,7 @@ def main(arguments: list[str]) -> int:
             given["player"],
             given["character"],
             (picture[0], picture[1]) if picture else None,
+            given["keeps"],
         )
     except InputError as error:
         print(error, flush=True)

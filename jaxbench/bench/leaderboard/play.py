@@ -196,7 +196,27 @@ def notes(section: Section) -> list[str]:
     ]
     if others:
         said[0] += f" {plural(others, 'run')} played under other terms: not shown."
-    return [*said, _about_agreement(section)]
+    return [*said, *_about_floors(runs, terms), _about_agreement(section)]
+
+
+def _about_floors(runs: Sequence[Run], terms: str) -> list[str]:
+    """What those who learned nothing made of the same games, where they played."""
+    found: dict[str, str] = {}
+    for run in runs:
+        if match_terms(run) != terms:
+            continue
+        for name in run.get("play", "floors") or ():
+            at = ("play", "floors", name)
+            told = [
+                f"{run.number(*at, measure, 'value'):{form}} {words}"
+                for measure, form, words in (
+                    ("stocks_difference", "+.2f", "stocks"),
+                    ("damage_ratio", ".2f", "dealt / taken"),
+                )
+                if run.number(*at, measure, "value") is not None
+            ]
+            found.setdefault(name, f"{name.replace('_', ' ')} {', '.join(told)}")
+    return [f"In the same games: {'; '.join(found.values())}."] if found else []
 
 
 def _in_words(terms: str) -> str:
