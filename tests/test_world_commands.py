@@ -49,7 +49,7 @@ def test_rollouts_of_an_ensemble_leave_a_table_a_figure_and_a_plan(trained):
         "rollout",
         *("--run=run", "--run=other", "--out=out", *ROLLOUT),
         *("--plan=cem", "--goal=0,20", "--samples=16", "--situations=2"),
-        "--plan_frames=8",
+        *("--plan_frames=8", "--games=2", "--seconds=1", "--every=8"),
         cwd=trained,
         cache=trained,
     )
@@ -63,6 +63,10 @@ def test_rollouts_of_an_ensemble_leave_a_table_a_figure_and_a_plan(trained):
     plans = found["plan"]["situations"]
     assert len(plans) == 2 and len(plans[0]["labels"]) == 8
     assert all(row["plan"] <= row["random"] for row in plans)
+    assert "2 games of 1 s against scripted" in done.stdout
+    played = found["play"]["players"]
+    assert list(played) == ["plan", "scripted", "random", "copy_previous"]
+    assert played["plan"]["each"]["frames"] == [60, 60]
     assert (trained / "out" / "rollout.png").read_bytes().startswith(b"\x89PNG")
     assert not list((trained / "out").glob("*.partial"))
 
@@ -79,6 +83,17 @@ def test_a_leaderboard_of_world_models_is_made(trained):
         (("--run=run", "--warm_up=1"), None, "--warm_up=1 must be 2 or more"),
         (("--run=run", "--plan=magic"), None, "--plan='magic' is none of shooting"),
         (("--run=run", "--goal=win"), None, "--goal='win' is neither 'reward' nor"),
+        (("--run=run", "--games=4"), None, "--games=4 carries out plans; say how to"),
+        (
+            ("--run=run", "--plan=cem", "--every=31"),
+            None,
+            "--every=31 is longer than a plan of 30 frames",
+        ),
+        (
+            ("--run=run", "--plan=cem", "--games=2", "--seconds=0"),
+            None,
+            "seconds=0 must be 1 to 480",
+        ),
         (("--run=nowhere",), None, "nowhere holds no result.json"),
         (("--run=run", "--run=run"), None, "run is named twice"),
         (

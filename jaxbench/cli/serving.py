@@ -26,6 +26,9 @@ ROLLOUT = """\
       two members of an ensemble: their mean, and whether they know when they err
   jaxbench rollout --run=runs/world/gru/seed0-1a2b3c4d --plan=cem --goal=0,20
       controllers that the model says bring the player to the middle, in the air
+  jaxbench rollout --run=runs/world/gru/seed0-1a2b3c4d --plan=cem --plan_frames=16 \\
+      --games=16 --seconds=20
+      plans carried out in games against scripted players, beside the floors
 """
 
 SPECULATE = """\
@@ -147,7 +150,10 @@ def _add_rollout(commands: Any) -> None:
         ("situations", 8, "with --plan: stretches a plan is made for"),
         ("plan_frames", 30, "with --plan: frames a plan is long"),
         ("samples", 256, "with --plan: sequences tried for each"),
-        ("seed", 0, "with --plan: of the draws"),
+        ("games", 0, "with --plan: carry plans out in so many simulated games"),
+        ("seconds", 20, "with --games: of each"),
+        ("every", 4, "with --games: frames of a plan held before the next"),
+        ("seed", 0, "with --plan: of the draws, of the games"),
     ):
         rollout.add_argument(
             f"--{flag}", type=int, default=default, help=f"{what} (default: {default})"

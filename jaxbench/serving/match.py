@@ -205,8 +205,8 @@ def estimate(
     value = float(statistic(*samples, axis=-1))
     low = high = np.nan
     if len(samples[0]) > 1 and np.isfinite(value):
-        with warnings.catch_warnings():
-            # A ratio of nothing to nothing has no interval, which nan says below.
+        # A ratio of nothing to nothing has no interval, which nan says below.
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             ends = stats.bootstrap(
                 samples,

@@ -5,20 +5,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from jaxbench.bench.run_folder import write_json
 from jaxbench.bench.trained import read_finished
 from jaxbench.errors import InputError, nearest
+from jaxbench.serving.match import Schedule, schedule
+from jaxbench.serving.play_command import play_table, simulated
 from jaxbench.serving.policy import controllers
 from jaxbench.serving.progress import counting
 from jaxbench.serving.world import horizon, plan, report
 from jaxbench.serving.world.ensemble import World, load
+from jaxbench.serving.world.planner import carry_out, planner
 from jaxbench.serving.world.rollout import Place, warm_up
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.world import states
@@ -35,11 +40,13 @@ def rollout_command(options: argparse.Namespace) -> int:
 
     Raises:
       InputError: see `ensemble.load`; a number out of its range, an unknown goal or
-        planner, no held-out stretch, or a place that cannot be written to.
+        planner, games without a planner, no held-out stretch, or a place that cannot
+        be written to.
     """
     _check(options)
     goal = plan.parse_goal(options.goal, DISCOUNT)
     world, run = load(options.run, options.which)
+    games = _schedule(options, run.config["data"]["character"])
     held = horizon.held_out(
         run.task,
         warm_up=options.warm_up,
@@ -62,9 +69,12 @@ def rollout_command(options: argparse.Namespace) -> int:
         "errors": horizon.errors(said, held, steps),
         "spread": horizon.disagreement(said, held, steps) if several else None,
         "plan": None,
+        "play": None,
     }
     if options.plan:
         found["plan"] = _plans(options, world, run.task, held, goal)
+    if games is not None:
+        found["play"] = _games(options, world, run.task, goal, games)
     folder = options.out or options.run[0]
     folder.mkdir(parents=True, exist_ok=True)
     report.draw_errors(folder / "rollout.png", found)
@@ -74,6 +84,8 @@ def rollout_command(options: argparse.Namespace) -> int:
     console.print(report.error_table(found))
     if options.plan:
         console.print(report.plan_table(found))
+    if found["play"]:
+        console.print(_games_table(found["play"]))
     print(f"written: {folder / 'rollout.json'}, {folder / 'rollout.png'}")
     return os.EX_OK
 
@@ -86,6 +98,8 @@ def _check(options: argparse.Namespace) -> None:
         ("situations", 1),
         ("plan_frames", 1),
         ("samples", 16),
+        ("games", 0),
+        ("every", 1),
         ("seed", 0),
     ):
         value = getattr(options, flag)
@@ -95,6 +109,16 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(
             f"--plan={options.plan!r} is none of {', '.join(plan.METHODS)}; nearest: "
             f"{nearest(options.plan, plan.METHODS, 1)}"
+        )
+    if options.games and not options.plan:
+        raise InputError(
+            f"--games={options.games} carries out plans; say how to plan: "
+            f"--plan={' or --plan='.join(plan.METHODS)}"
+        )
+    if options.every > options.plan_frames:
+        raise InputError(
+            f"--every={options.every} is longer than a plan of {options.plan_frames} "
+            "frames; lower it, or raise --plan_frames"
         )
     if options.out and options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out={options.out} is no folder; name another")
@@ -164,6 +188,57 @@ def _plans(
         "seed": options.seed,
         "situations": situations,
     }
+
+
+def _schedule(options: argparse.Namespace, character: str) -> Schedule | None:
+    """The games that plans are carried out in, None where none are asked for."""
+    if not options.games:
+        return None
+    return schedule(
+        games=options.games,
+        seconds=options.seconds,
+        seed=options.seed,
+        character=simulated(character),
+    )
+
+
+def _games(
+    options: argparse.Namespace,
+    world: World,
+    task: Task,
+    goal: plan.Goal,
+    games: Schedule,
+) -> dict[str, Any]:
+    """Plans carried out in simulated games, and what floors do in the same ones."""
+    search = plan.Search(horizon=options.plan_frames, samples=options.samples)
+    player = planner(
+        world,
+        method=options.plan,
+        goal=goal,
+        search=search,
+        prior=plan.as_played(_played(task), 1, search),
+        every=options.every,
+        seed=options.seed,
+    )
+    return {
+        "method": options.plan,
+        "goal": options.goal,
+        "frames": search.horizon,
+        "samples": search.samples,
+        "every": options.every,
+        "games": options.games,
+        "seconds": options.seconds,
+        "seed": options.seed,
+        "players": carry_out(player, games),
+    }
+
+
+def _games_table(found: Mapping[str, Any]) -> Table:
+    title = (
+        f"{found['games']} games of {found['seconds']} s against scripted: a plan of "
+        f"{found['frames']} frames every {found['every']}, goal {found['goal']}"
+    )
+    return play_table(list(found["players"].items()), title, found["games"])
 
 
 def _played(task: Task) -> np.ndarray:
