@@ -30,25 +30,47 @@ SHARED = ROOT.parent / "shared" / "data"
 # Files of the longest groups, the longest first: begun last, one of them would keep a
 # worker busy while the other has nothing left.
 LONGEST = ("test_suite.py", "test_commands.py", "test_notebooks.py")
+# Files whose tests train runs, start processes or stream whole games: not fast, but run
+# before every change lands.
+WHOLE_RUNS = frozenset(
+    f"test_{name}.py"
+    for name in (
+        *("augment", "chunk_policies", "chunks", "commands", "copies", "export", "job"),
+        *("latency", "leaderboard_page", "memory", "notebooks", "pentathlon"),
+        *("pentathlon_commands", "pile_commands", "planner", "play", "policy"),
+        *("policy_folder", "report_models", "speculate_command", "speculative"),
+        *("suite", "suite_pile", "throughput", "training"),
+    )
+)
+# Their tests have up to 60 cases, each of which compiles.
+MANY_CASES = ("test_ops_", "test_mixers_")
 
 
 # Before pytest chooses by mark.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the longest files first, and thins out the cases of the primitives.
+    """Puts the longest files first, and says which tests are fast.
 
-    A primitive's test has up to 60 cases, each of which compiles: the first, and about
-    a third of the others, are fast tests, the rest is slow. Every test has some.
+    Fast are the first case of each test of a primitive or a mixer, and what is in none
+    of `WHOLE_RUNS`. The other cases of mixers are chosen, and about a third of those of
+    primitives.
     """
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     seen = set()
     for item in items:
-        test = item.nodeid.partition("[")[0]
-        if not item.path.name.startswith("test_ops_") or test not in seen:
-            seen.add(test)
-        elif zlib.crc32(item.nodeid.encode()) % 3:
+        file, test = item.path.name, item.nodeid.partition("[")[0]
+        first = test not in seen
+        seen.add(test)
+        if item.get_closest_marker("slow"):
+            continue
+        if file in WHOLE_RUNS or (file.startswith(MANY_CASES) and not first):
             item.add_marker(pytest.mark.slow)
+            if (
+                not file.startswith("test_ops_")
+                or zlib.crc32(item.nodeid.encode()) % 3 == 0
+            ):
+                item.add_marker(pytest.mark.chosen)
 
 
 @pytest.hookimpl(optionalhook=True)
