@@ -90,3 +90,34 @@ def test_what_was_published_with_faults_fails_with_them_and_trains_without():
     assert broken >= {f"e74_d_{k}_l" for k in ("tiedkvq", "tiedkq", "noz", "full")}
     for name in with_faults:
         assert cured[name]["status"] == "ok" and cured[name]["skips"]["count"] == 0
+
+
+def answers(folder: str) -> list[dict]:
+    """Results of one of the folders of the pentathlon board."""
+    found = results(f"pentathlon/runs/{folder}")
+    assert found, folder
+    return found
+
+
+def test_recall_at_zoologys_first_sizes_is_solved_by_both():
+    for folder in ("zoology_l1", "zoology_l2"):
+        rows = {r["backbone"]: r["scores"]["test"] for r in answers(folder)}
+        assert set(rows) == {"deltanet", "transformer/conv"}
+        assert min(scores["accuracy"] for scores in rows.values()) >= 0.99
+
+
+def test_one_backbone_recalls_and_tracks():
+    for folder in ("hybrid_none_mqar", "hybrid_none_a5"):
+        for result in answers(folder):
+            assert result["backbone"] == "lstm+transformer/none/conv"
+            assert result["scores"]["test"]["accuracy"] >= 0.99
+            assert result["solved"]["step"] is not None
+
+
+def test_a_net_that_cannot_track_tells_the_groups_apart():
+    for eigenvalues in ("True", "False"):
+        commutes, others = (
+            answers(f"{group}_deltanet_noconv_{eigenvalues}") for group in ("Z60", "A5")
+        )
+        assert min(r["scores"]["test"]["accuracy"] for r in commutes) >= 0.98
+        assert max(r["scores"]["test"]["accuracy"] for r in others) < 0.6
