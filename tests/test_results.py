@@ -121,3 +121,5 @@ def test_a_net_that_cannot_track_tells_the_groups_apart():
         )
         assert min(r["scores"]["test"]["accuracy"] for r in commutes) >= 0.98
         assert max(r["scores"]["test"]["accuracy"] for r in others) < 0.6
+    with_convolutions = answers("Z60_deltanet_conv_False")
+    assert not any(r["solved"]["step"] for r in with_convolutions)
