@@ -27,6 +27,7 @@ from jaxbench.serving.players import (
     PolicyPlayer,
     Random,
     Scripted,
+    baselines,
     controls_of_labels,
 )
 from jaxbench.tasks.zelda import controller, frames, view, windows
@@ -129,6 +130,14 @@ def test_scripts_of_all_styles_are_equal_to_themselves():
     assert abs(first[match.result_b != 0].sum() - decided / 2) < 2 * decided**0.5
     ratio = match.summary()["damage_ratio"]
     assert ratio["low"] < 1 < ratio["high"]
+
+
+def test_who_plays_without_a_run_is_named_where_no_jax_is_imported():
+    assert tuple(baselines()) == play_command.BASELINES
+    assert tuple(baselines(rival=True)) == play_command.BASELINES
+    # Opposite habits: one changes its style every game, the other after all of them.
+    repeats = [baselines(rival=rival)["scripted"].repeat for rival in (True, False)]
+    assert repeats == [1, scripted.STYLE_COUNT]
 
 
 def test_nobody_acts_before_the_timer_starts():

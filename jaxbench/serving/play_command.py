@@ -373,16 +373,10 @@ def measure_play(
 
 def _player(name: str, terms: Terms, *, own: bool) -> tuple[Player, int | None]:
     """A player, and the step of its weights where it has any."""
-    from jaxbench.data.simulation.scripted import STYLE_COUNT
     from jaxbench.serving import players
 
-    if name == "scripted":
-        # Scripts against scripts: all pairs of styles, not each against itself.
-        return players.Scripted(repeat=STYLE_COUNT if own else 1), None
-    if name == "random":
-        return players.Random(), None
-    if name == "copy_previous":
-        return players.CopyPrevious(), None
+    if name in BASELINES:
+        return players.baselines(rival=not own)[name], None
     from jaxbench.serving.policy import Policy
 
     policy = Policy.load(

@@ -144,6 +144,20 @@ class CopyPrevious:
         return one_side(state.controls, side_b), None
 
 
+def baselines(*, rival: bool = False) -> dict[str, Player]:
+    """Who plays without a run, by name.
+
+    Args:
+      rival: they are the others' opponent. Scripts against scripts meet in all pairs of
+        styles, so one side changes its style from game to game and the other seldom.
+    """
+    return {
+        "scripted": Scripted(repeat=1 if rival else scripted.STYLE_COUNT),
+        "random": Random(),
+        "copy_previous": CopyPrevious(),
+    }
+
+
 class PolicyMemory(NamedTuple):
     """What a policy's player carries from frame to frame.
 

@@ -16,21 +16,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.data.game import Character
-from jaxbench.data.simulation import environment, scripted
+from jaxbench.data.simulation import environment
 from jaxbench.data.simulation.fight import Controls, State
 from jaxbench.serving.match import Schedule, play
 from jaxbench.serving.players import (
-    CopyPrevious,
     Player,
-    Random,
     Scripted,
+    baselines,
     controls_of_labels,
     view_of_state,
 )
 from jaxbench.serving.progress import counting
 from jaxbench.serving.world import plan
 from jaxbench.serving.world.ensemble import World
-from jaxbench.serving.world.rollout import Place
+from jaxbench.serving.world.rollout import (
+    Place,
+    empty_memory,
+    of_every_member,
+    read,
+)
 from jaxbench.tasks.world import frame, states
 from jaxbench.tasks.world.frame import Frame
 from jaxbench.tasks.zelda import controller, frames
@@ -38,7 +42,7 @@ from jaxbench.tasks.zelda.features import CHARACTERS
 from jaxbench.tasks.zelda.view import View
 
 # (variables, memory, frame before, controllers that led on from it) -> memory.
-Read = Callable[[Any, Any, Frame, jax.Array], Any]
+TakeIn = Callable[[Any, Any, Frame, jax.Array], Any]
 # (variables, place, the opponent's controller, key) -> labels int32 [B, H, 6].
 Decide = Callable[[Any, Place, jax.Array, jax.Array], jax.Array]
 
@@ -70,26 +74,22 @@ class Planner:
 
     Attributes:
       world: M members.
-      read, decide: compiled once for each number of games.
+      take_in, decide: compiled once for each number of games.
       every: frames of a plan that are held before the next is made.
       seed: of the draws.
     """
 
     world: World
-    read: Read
+    take_in: TakeIn
     decide: Decide
     every: int
     seed: int
 
     def start(self, state: State, side_b: np.ndarray) -> Memory:
         """As `Player.start`."""
-        model, games = self.world.model, len(side_b)
-
-        def empty(variables: Any) -> Any:
-            return model.apply(variables, games, method="initial_state")
-
+        games = len(side_b)
         none = np.zeros((games, 0, 6), np.int32)
-        return Memory(state, None, jax.vmap(empty)(self.world.variables), none, 0)
+        return Memory(state, None, empty_memory(self.world, games), none, 0)
 
     def act(
         self, memory: Memory, state: State, side_b: np.ndarray
@@ -105,10 +105,10 @@ class Planner:
         sent_bna = jnp.asarray(np.stack(sent, axis=1), jnp.int32)
         variables, inner = self.world.variables, memory.world
         if memory.seen is not None:
-            inner = self.read(variables, inner, memory.seen, sent_bna)
+            inner = self.take_in(variables, inner, memory.seen, sent_bna)
         labels_bha = memory.labels_bha
         if labels_bha.shape[1] == 0:
-            place = Place(_of_members(seen, self.world.members), inner)
+            place = Place(of_every_member(self.world, seen), inner)
             key = jax.random.fold_in(jax.random.key(self.seed), memory.frames)
             labels = self.decide(variables, place, sent_bna[:, 1], key)
             labels_bha = np.asarray(labels)[:, : self.every]
@@ -144,16 +144,12 @@ def planner(
     """
 
     @jax.jit
-    def read(variables: Any, memory: Any, seen: Frame, sent_bna: jax.Array) -> Any:
+    def take_in(variables: Any, memory: Any, seen: Frame, sent_bna: jax.Array) -> Any:
         now = jax.tree.map(lambda x: x[:, None], seen)
-        given = frame.inputs(now, sent_bna[:, None], world.scales)
         # The first frame meets an empty memory, which is what a reset leaves.
-        given["reset_bt"] = jnp.zeros(now.stage_b.shape, bool)
-
-        def of_member(own: Any, state: Any) -> Any:
-            return world.model.apply(own, given, state)[1]
-
-        return jax.vmap(of_member)(variables, memory)
+        going_on = jnp.zeros(now.stage_b.shape, bool)
+        given = dataclasses.replace(world, variables=variables)
+        return read(given, memory, now, sent_bna[:, None], going_on)
 
     @jax.jit
     def decide(
@@ -164,22 +160,16 @@ def planner(
         many = jax.tree.map(lambda x: jnp.repeat(x, len(rival_ba), axis=0), prior)
         return plan.PLANNERS[method](key, cost, many, search).labels_bha
 
-    return Planner(world, read, decide, every, seed)
+    return Planner(world, take_in, decide, every, seed)
 
 
 def carry_out(player: Player, games: Schedule) -> dict[str, Mapping[str, Any]]:
     """Plays a schedule against the scripts: the plan, and what others make of it.
 
     Returns:
-      name of the player -> `Match.summary`: "plan", and the floors "scripted",
-      "random" and "copy_previous".
+      name of the player -> `Match.summary`: "plan", and those of `baselines`.
     """
-    players: dict[str, Player] = {
-        "plan": player,
-        "scripted": Scripted(repeat=scripted.STYLE_COUNT),
-        "random": Random(),
-        "copy_previous": CopyPrevious(),
-    }
+    players: dict[str, Player] = {"plan": player, **baselines()}
     total = games.seconds * environment.FRAMES_PER_SECOND
     found: dict[str, Mapping[str, Any]] = {}
     for name, who in players.items():
@@ -207,7 +197,3 @@ def frame_of_view(view: View) -> Frame:
         character_bn=np.minimum(character.astype(np.int32), CHARACTERS),
         stage_b=np.array([frames.stage_class(s) for s in view.stage_b.tolist()]),
     )
-
-
-def _of_members(seen: Frame, members: int) -> Frame:
-    return jax.tree.map(lambda x: jnp.stack([jnp.asarray(x)] * members), seen)

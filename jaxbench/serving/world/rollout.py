@@ -79,20 +79,54 @@ def warm_up(world: World, history: Frame, controllers_btna: jax.Array) -> Place:
         after each.
     """
     batch, length = history.stage_b.shape
-    past = jax.tree.map(lambda x: x[:, :-1], history)
+    memory = empty_memory(world, batch)
+    if length > 1:
+        past = jax.tree.map(lambda x: x[:, :-1], history)
+        first = jnp.zeros((batch, length - 1), bool).at[:, 0].set(True)
+        memory = read(world, memory, past, controllers_btna[:, : length - 1], first)
     present = jax.tree.map(lambda x: x[:, -1], history)
+    return Place(of_every_member(world, present), memory)
 
-    def read(variables: Any) -> Place:
-        memory = world.model.apply(variables, batch, method="initial_state")
-        if length > 1:
-            given = frame.inputs(past, controllers_btna[:, : length - 1], world.scales)
-            first = jnp.zeros((batch, length - 1), bool).at[:, 0].set(True)
-            _, memory = world.model.apply(
-                variables, {**given, "reset_bt": first}, memory
-            )
-        return Place(present, memory)
 
-    return jax.vmap(read)(world.variables)
+def empty_memory(world: World, batch: int) -> Any:
+    """The members' states before any frame, [M, B, ...]: what a reset leaves."""
+
+    def of_member(variables: Any) -> Any:
+        return world.model.apply(variables, batch, method="initial_state")
+
+    return jax.vmap(of_member)(world.variables)
+
+
+def read(
+    world: World,
+    memory: Any,
+    seen: Frame,
+    controllers_btna: jax.Array,
+    reset_bt: jax.Array,
+) -> Any:
+    """The members' states after real frames, [M, B, ...].
+
+    Args:
+      world: M members.
+      memory: their states before these frames.
+      seen: [B, T, ...], the same for every member.
+      controllers_btna: int32 [B, T, 2, 6], those that act on the frame after each.
+      reset_bt: bool [B, T], True where an episode starts.
+    """
+    given = frame.inputs(seen, controllers_btna, world.scales)
+    given = {**given, "reset_bt": reset_bt}
+
+    def of_member(variables: Any, state: Any) -> Any:
+        return world.model.apply(variables, given, state)[1]
+
+    return jax.vmap(of_member)(world.variables, memory)
+
+
+def of_every_member(world: World, seen: Frame) -> Frame:
+    """A real frame as each member has it, [M, B, ...]."""
+    return jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (world.members, *jnp.shape(x))), seen
+    )
 
 
 def rollout(
