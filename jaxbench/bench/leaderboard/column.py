@@ -14,7 +14,7 @@ Value = Callable[[Row], Any]
 # Views of the page; a column can be in several.
 VIEWS = (
     *("overview", "quality", "heads", "changes", "play", "speed", "memory"),
-    "latency",
+    *("latency", "export"),
 )
 
 

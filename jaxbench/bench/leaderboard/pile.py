@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxbench.bench.leaderboard import (
     costs,
+    exports,
     plots_cost,
     plots_pile,
     plots_quality,
@@ -59,8 +60,11 @@ def metric(section: Section, name: str) -> Shown:
     return METRICS.get(name) or plain_metric(section, name)
 
 
+EXPORTED = (exports.Quality("bits_per_byte", "bits/byte", "score", "low"),)
+
+
 def columns(section: Section) -> list[Column]:
-    """Context, updates, size, speed, memory, and decoding."""
+    """Context, updates, size, speed, memory, decoding, and exported files."""
     return [
         *_scores(section),
         *_training(),
@@ -69,6 +73,7 @@ def columns(section: Section) -> list[Column]:
         *costs.speed(section),
         *costs.memory(),
         *_decoding(),
+        *exports.columns(EXPORTED),
     ]
 
 
@@ -255,7 +260,7 @@ def data_notes(section: Section) -> list[str]:
             f"every {window} bytes. They say nothing of longer contexts, and losses on "
             "other text do not compare with them."
         )
-    return notes
+    return [*notes, *exports.notes(section)]
 
 
 def published_table(section: Section) -> PublishedTable | None:
@@ -293,6 +298,7 @@ BOARD = TaskBoard(
         SPEED,
         MEMORY,
         View("latency", "Decoding", button="Decoding"),
+        exports.VIEW,
     ),
     metric=metric,
     columns=columns,

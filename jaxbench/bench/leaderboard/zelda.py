@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxbench.bench.leaderboard import (
     costs,
+    exports,
     play,
     plots_cost,
     plots_curves,
@@ -72,14 +73,23 @@ def variant(section: Section) -> str:
     return head if isinstance(head, str) else ""
 
 
+EXPORTED = (
+    exports.Quality("loss", "loss", "score", "low"),
+    exports.Quality("accuracy/buttons_exact", "all 8 buttons", "percent", "high"),
+    exports.Quality("accuracy/main_x", "main stick x", "percent", "high"),
+    exports.Quality("change/any", "changes", "percent", "high"),
+)
+
+
 def columns(section: Section) -> list[Column]:
-    """Play, size, speed, memory, and how long a frame takes."""
+    """Play, size, speed, memory, how long a frame takes, and exported files."""
     return [
         *play.columns(section),
         *costs.size(section),
         *costs.speed(section),
         *costs.memory(),
         *latency(),
+        *exports.columns(EXPORTED),
     ]
 
 
@@ -148,11 +158,13 @@ def data_notes(section: Section) -> list[str]:
         return [
             "The games are simulated: nothing here says how a backbone plays Melee.",
             *play.notes(section),
+            *exports.notes(section),
         ]
     return [
         "Validation loss is a proxy: it says how well recorded inputs are predicted, "
         "not how well a policy plays.",
         *play.notes(section),
+        *exports.notes(section),
     ]
 
 
@@ -236,6 +248,7 @@ BOARD = TaskBoard(
         SPEED,
         MEMORY,
         View("latency", "Latency"),
+        exports.VIEW,
     ),
     metric=metric,
     columns=columns,
