@@ -123,3 +123,29 @@ def test_a_net_that_cannot_track_tells_the_groups_apart():
         assert max(r["scores"]["test"]["accuracy"] for r in others) < 0.6
     with_convolutions = answers("Z60_deltanet_conv_False")
     assert not any(r["solved"]["step"] for r in with_convolutions)
+
+
+def test_validation_does_not_say_who_plays():
+    """As the readme of the closed loop tells it."""
+    rows: dict[str, list[dict]] = {}
+    for result in results("closed_loop"):
+        rows.setdefault(result["backbone"], []).append(result)
+    assert len(rows) == 8 and all(len(seeds) == 2 for seeds in rows.values())
+
+    def mean(name, *keys):
+        values = []
+        for value in rows[name]:
+            for key in keys:
+                value = value[key]
+            values.append(value)
+        return sum(values) / 2
+
+    loss = [mean(name, "best", "metrics", "loss") for name in rows]
+    stocks = [mean(name, "play", "stocks_difference", "value") for name in rows]
+    rho, p = stats.spearmanr(-np.array(loss), stocks)
+    assert abs(rho) < 0.5 and p > 0.2
+    for result in results("closed_loop"):
+        play = result["play"]
+        idle = play["floors"]["copy_previous"]["stocks_difference"]
+        assert play["stocks_difference"]["high"] < idle["value"]
+        assert play["damage_dealt"]["value"] > 0
