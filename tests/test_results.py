@@ -125,6 +125,14 @@ def test_a_net_that_cannot_track_tells_the_groups_apart():
     assert not any(r["solved"]["step"] for r in with_convolutions)
 
 
+def test_knapsacks_of_six_items_are_filled_better_than_by_density():
+    (result,) = answers("knapsack_l2")
+    greedy = result["floors"]["greedy"]["last_accuracy"]
+    assert result["scores"]["test"]["last_accuracy"] > greedy > 0.75
+    for told in answers("knapsack_l2_dp"):
+        assert told["scores"]["test"]["last_accuracy"] < greedy
+
+
 def test_validation_does_not_say_who_plays():
     """As the readme of the closed loop tells it."""
     rows: dict[str, list[dict]] = {}
