@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ class Checkpoints:
         manager = self._managers[which]
         if step in manager.all_steps():
             return
-        # Looked up first: once orbax fails half way, its threads print tracebacks.
+        # Looked up first, so that no half of one is written where a whole cannot be.
         if shutil.disk_usage(self.folder).free < tree_bytes(state):
             raise InputError(full_disk_message(self.folder))
         try:
@@ -125,14 +127,25 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    """Keeps orbax from logging the traceback of an error that it raises anyway."""
+    """Keeps orbax from printing the tracebacks of an error that it raises anyway.
+
+    Its threads write on for a while after it has raised, and each then finds the event
+    loop closed that it reports to: they are not heard from then on.
+    """
     logger = logging.getLogger("absl")
-    level = logger.level
+    level, hook = logger.level, sys.unraisablehook
     logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = _of_the_main_thread
     try:
         yield
+        sys.unraisablehook = hook
     finally:
         logger.setLevel(level)
+
+
+def _of_the_main_thread(unraisable: Any) -> None:
+    if threading.current_thread() is threading.main_thread():
+        sys.__unraisablehook__(unraisable)
 
 
 def tree_bytes(tree: Any) -> int:
