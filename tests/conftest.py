@@ -30,20 +30,22 @@ SHARED = ROOT.parent / "shared" / "data"
 # Files of the longest groups, the longest first: begun last, one of them would keep a
 # worker busy while the other has nothing left.
 LONGEST = ("test_suite.py", "test_commands.py", "test_notebooks.py")
-# Files whose tests train runs, start processes or stream whole games: not fast, but run
-# before every change lands.
+# Files whose tests train runs, start processes, stream whole games or compile whole
+# stacks again: not fast, but run before every change lands.
 WHOLE_RUNS = frozenset(
     f"test_{name}.py"
     for name in (
-        *("augment", "chunk_policies", "chunks", "commands", "copies", "export", "job"),
-        *("latency", "leaderboard_page", "memory", "notebooks", "pentathlon"),
-        *("pentathlon_commands", "pile_commands", "planner", "play", "policy"),
-        *("policy_folder", "report_models", "speculate_command", "speculative"),
-        *("suite", "suite_pile", "throughput", "training"),
+        *("acceptance", "augment", "chunk_policies", "chunks", "commands", "copies"),
+        *("export", "job", "latency", "leaderboard_page", "memory", "models"),
+        *("notebooks", "pentathlon", "pentathlon_commands", "pile", "pile_commands"),
+        *("planner", "play", "policy", "policy_folder", "report_models", "sizes"),
+        *("speculate_command", "speculative", "suite", "suite_pile", "switches"),
+        *("throughput", "training", "world_rollout"),
     )
 )
-# Their tests have up to 60 cases, each of which compiles.
-MANY_CASES = ("test_ops_", "test_mixers_")
+# Their tests have up to 60 cases, each of which compiles. Every mixer is in the fast
+# tests of the whole zoo, `test_backbones`; a primitive's reference twin is not.
+MIXERS, PRIMITIVES = "test_mixers_", "test_ops_"
 
 
 # Before pytest chooses by mark.
@@ -51,9 +53,9 @@ MANY_CASES = ("test_ops_", "test_mixers_")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest files first, and says which tests are fast.
 
-    Fast are the first case of each test of a primitive or a mixer, and what is in none
-    of `WHOLE_RUNS`. The other cases of mixers are chosen, and about a third of those of
-    primitives.
+    Fast are the first case of each test of a primitive, and what is neither a mixer's
+    nor in one of `WHOLE_RUNS`. The rest is chosen; of the other cases of primitives
+    about a third.
     """
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
@@ -64,12 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         seen.add(test)
         if item.get_closest_marker("slow"):
             continue
-        if file in WHOLE_RUNS or (file.startswith(MANY_CASES) and not first):
+        primitive = file.startswith(PRIMITIVES)
+        if primitive and first:
+            continue
+        if primitive or file.startswith(MIXERS) or file in WHOLE_RUNS:
             item.add_marker(pytest.mark.slow)
-            if (
-                not file.startswith("test_ops_")
-                or zlib.crc32(item.nodeid.encode()) % 3 == 0
-            ):
+            if not primitive or zlib.crc32(item.nodeid.encode()) % 3 == 0:
                 item.add_marker(pytest.mark.chosen)
 
 
