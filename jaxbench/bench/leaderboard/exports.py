@@ -6,7 +6,7 @@ on one thread, each with its own state, on the run's own validation frames or by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxbench.bench.leaderboard.board import Row, Section, median
@@ -95,7 +95,8 @@ def _times(kind: str) -> list[Column]:
         return lambda row: _time(row, kind, name)
 
     def told(row: Row) -> str:
-        return " / ".join(show("rate", of(name)(row)) for name in ("p50_ms", "p99_ms"))
+        values = (of(name)(row) for name in ("p50_ms", "p99_ms"))
+        return " / ".join(show("rate", v) for v in values if v is not None)
 
     return [
         Column(f"export_{kind}_p50_ms", f"{NAMES[kind]} p50", "rate", of("p50_ms")),
@@ -107,7 +108,7 @@ def _times(kind: str) -> list[Column]:
             (VIEW.key,),
             f"p50 / p99 of a step of {NAMES[kind]}",
             "low",
-            text=_if_known(of("p99_ms"), told),
+            text=told,
         ),
     ]
 
@@ -130,7 +131,7 @@ def _quality(quality: Quality) -> list[Column]:
         views=(VIEW.key,),
         about="jax → INT8, the state carried, on the frames or bytes of the export",
         better=quality.better,
-        text=_if_known(of("jax"), told),
+        text=told,
     )
     after = ("onnx", "int8")
     return [before, *(column(k, f"{quality.title}, {NAMES[k]}") for k in after)]
@@ -182,7 +183,3 @@ def _verdict(name: str, limit: str) -> Column:
 
     about = f"whose p99 is below {limit}"
     return Column(f"export_{name}", f"under {limit}", "text", value, (VIEW.key,), about)
-
-
-def _if_known(value: Value, told: Callable[[Row], str]) -> Callable[[Row], str]:
-    return lambda row: "" if value(row) is None else told(row)

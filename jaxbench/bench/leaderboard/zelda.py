@@ -155,17 +155,13 @@ def _latencies(row: Row, mode: str, name: str) -> list[float]:
 def data_notes(section: Section) -> list[str]:
     """What imitation can show, and what simulated games cannot."""
     if section.key.source == "simulated":
-        return [
-            "The games are simulated: nothing here says how a backbone plays Melee.",
-            *play.notes(section),
-            *exports.notes(section),
-        ]
-    return [
-        "Validation loss is a proxy: it says how well recorded inputs are predicted, "
-        "not how well a policy plays.",
-        *play.notes(section),
-        *exports.notes(section),
-    ]
+        said = "The games are simulated: nothing here says how a backbone plays Melee."
+    else:
+        said = (
+            "Validation loss is a proxy: it says how well recorded inputs are "
+            "predicted, not how well a policy plays."
+        )
+    return [said, *play.notes(section), *exports.notes(section)]
 
 
 def _p99(row: Row) -> float | None:
