@@ -10,8 +10,10 @@ recording does is put back:
 - both shoulders are the one value that the game makes of them, while a recording has
   the physical ones, which training read; their labels differ on some 6 frames in 100.
   So a policy's own shoulder is what it pressed last, where `held` says that.
-- `action_frame` is the action's age, to which libmelee adds 1 for those actions that
-  count from 0; `zero_indices` of its console says which.
+- `action_frame` is the action's age cut to a whole number, to which libmelee adds 1 for
+  those actions of the leaders that count from 0; `zero_indices` of its console says
+  which. Ages with a fraction (animations at another speed) stay cut: up to 1/60 of the
+  feature's unit on some frames in five.
 - `hitstun_frames_left` is read without its flag, and holds other data outside of
   hitstun; so it counts only in the actions of being hit (all frames of hitstun of a
   sample of recordings are in them, and none of the others).
@@ -96,7 +98,7 @@ def view_of_gamestate(
             own.pre["trigger_l"] = np.array([held.shoulder], np.float32)
             own.pre["trigger_r"] = np.zeros(1, np.float32)
         own_nana, opponent_nana = (
-            None if nana is None else _fighter(nana, zero_indices) for nana in nanas
+            None if nana is None else _fighter(nana, None) for nana in nanas
         )
         stage = _id(gamestate.stage)
         return View(
