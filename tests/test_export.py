@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import shutil
@@ -22,7 +23,14 @@ from jaxbench.bench.latency import StepPlayer, WindowPlayer
 from jaxbench.bench.run_folder import read_json, write_json
 from jaxbench.bench.trained import one_device, open_run, restore_variables
 from jaxbench.errors import InputError
-from jaxbench.serving.export import describe, export_run, parity, timing, tools
+from jaxbench.serving.export import (
+    describe,
+    export_run,
+    functions,
+    parity,
+    timing,
+    tools,
+)
 from jaxbench.serving.export.bundle import (
     INITIAL,
     MANIFEST,
@@ -34,8 +42,10 @@ from jaxbench.serving.export.convert import Port
 from jaxbench.serving.export.inputs import open_inputs
 from jaxbench.serving.export.quantize import product_names, quantized
 from jaxbench.serving.export.table import export_table, quality_table
+from jaxbench.serving.weights import example_batch
 from jaxbench.tasks.pile.text import Writer
-from jaxbench.tasks.zelda import controller, features, frames
+from jaxbench.tasks.zelda import controller, features, frames, imitation
+from jaxbench.tasks.zelda.chunks import score
 from jaxbench.tasks.zelda.stream import open_stream
 
 FRAMES = 200
@@ -381,6 +391,56 @@ def test_the_table_has_a_line_for_each_run_and_says_why_one_failed(exported):
     ] * 3
     told = exported["scores"]["window"]["int8"]["accuracy/main_x"]
     assert f"{told:.1%}" in lines[-1].split("│")[6]
+
+
+CHUNKED = {
+    "diffusion": {"horizon": 4, "steps": 3, "hidden": 16, "layers": 1},
+    "act": {"horizon": 4, "latent": 4, "hidden": 16, "layers": 1, "heads": 2},
+    "flow_matching": {"horizon": 4, "steps": 3, "hidden": 16, "solver": "rk4"},
+}
+
+
+@pytest.mark.parametrize("head", CHUNKED)
+def test_policies_over_chunks_send_the_controllers_of_the_run(run, head):
+    """Of `act` those are averages over chunks, which the file carries in its state."""
+    opened = open_run(run)
+    _, output = imitation.modules(
+        "clean", width=16, head=head, head_options=CHUNKED[head]
+    )
+    opened = dataclasses.replace(
+        opened,
+        model=opened.model.clone(head=output),
+        task=dataclasses.replace(opened.task, summarize=score.summarize),
+    )
+    variables = jax.jit(
+        lambda: dict(opened.model.init(jax.random.key(0), example_batch(2)))
+    )()
+    leaves, tree = jax.tree.flatten(variables["params"])
+    rng = np.random.default_rng(1)
+    moved = [x + 0.3 * rng.standard_normal(x.shape).astype(x.dtype) for x in leaves]
+    variables = {"params": jax.tree.unflatten(tree, moved)}
+    made, inputs = functions.of_run(opened, variables), open_inputs(opened, FRAMES)
+    found = export_run._make(made, inputs, ("onnx",), True, (), lambda line: None)
+    for name in ("step.onnx", "window.onnx"):
+        assert found["parity"][name]["largest"] < 1e-4
+        assert found["parity"][name]["equal_labels"] == 1.0
+    scores = found["scores"]["step"]["onnx"]
+    assert {"accuracy/all", "accuracy/main_x", "change/any"} <= set(scores)
+
+    arrays = jax.device_put(dict(opened.task.arrays))
+    stream = open_stream(opened.task, arrays, "validation", 60)
+    player = StepPlayer(opened.model, variables, stream)
+    state, said = made.state.initial, []
+    ends = {name: "next/" + name.removeprefix("state/") for name in state}
+    for n in range(60):
+        outputs = found["calls"]["step"]["onnx"]({**stream.frame(n), **state})
+        state = {name: outputs[end] for name, end in ends.items()}
+        np.testing.assert_array_equal(outputs["labels_ba"], player(n))
+        said.append(outputs["chunk_bhc"])
+    assert said[0].shape == (1, 4, 13)
+    # Frames differ, and so do the places of a chunk.
+    assert np.ptp(np.concatenate(said), axis=0).max() > 0.01
+    assert np.ptp(said[0], axis=1).max() > 0.01
 
 
 @pytest.fixture(scope="module")

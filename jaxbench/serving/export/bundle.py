@@ -47,7 +47,8 @@ class ExportedRun:
           state: from the last call; None is the initial one. It is left as it is.
 
         Returns:
-          The outputs (logits, and for a policy the labels), and the next state.
+          The outputs (logits or a chunk, and for a policy the labels), and the next
+          state.
 
         Raises:
           InputError: an input is missing or of another shape.

@@ -51,6 +51,19 @@ def controls() -> dict[str, Any]:
     }
 
 
+def chunk() -> dict[str, Any]:
+    """How the 13 numbers of each place of a chunk stand for a controller."""
+    return {
+        "order": [*controller.BUTTONS, *controller.STICKS, "shoulder"],
+        "places": "the controllers of this decision and of the frames after it",
+        "decode": {
+            "buttons": "pressed where above 0",
+            "sticks": "in [-1, 1], to the nearest of 17 levels",
+            "shoulder": "in [0, 1], to the nearest of 5 levels",
+        },
+    }
+
+
 def inputs(run: Run) -> dict[str, Any]:
     """Names, order and scales of what a policy reads at a frame, and its tables."""
     if run.task.protocol == "compat":

@@ -36,6 +36,7 @@ from jaxbench.serving.export.runtime import (
     to_stablehlo,
 )
 from jaxbench.serving.export.tools import tool
+from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 
 # Windows compared, evenly spread over the frames.
 WINDOWS = 64
@@ -280,6 +281,8 @@ def _identity(run: Run) -> dict[str, Any]:
             "outputs": {"logits_v": {"order": "the next byte, 0 to 255"}},
         }
     data = config["data"]
+    if isinstance(run.model.head, ChunkHead):
+        facts["chunk"] = describe.chunk()
     return facts | {
         "character": data["character"],
         "window": task.tokens_per_example,

@@ -16,11 +16,14 @@ from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.serving.export.convert import Function, Port, function
 from jaxbench.tasks.zelda import controller
-from jaxbench.tasks.zelda.chunks import options as chunks
+from jaxbench.tasks.zelda.chunks import acting, action
+from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 from jaxbench.tasks.zelda.heads import choose
 from jaxbench.tasks.zelda.stream import INPUTS
 
 LABELS = "labels_ba"
+# What a head over chunks answers with instead of logits.
+CHUNK = "chunk_bhc"
 Variables = Mapping[str, Any]
 
 
@@ -142,12 +145,6 @@ def of_run(run: Run, variables: Variables) -> Exported:
     Raises:
       InputError: a run of another task: it is not used frame by frame.
     """
-    if run.config["model"].get("head") in chunks.DEFAULTS:
-        raise InputError(
-            f"the run {run.folder} has head={run.config['model']['head']}, which is "
-            "not exported yet: its controllers come of many calls of a network; "
-            "export a run of head=independent or autoregressive"
-        )
     model = in_float32(run)
     if run.task.name == "zelda":
         return _policy(run, model, variables)
@@ -174,8 +171,8 @@ def in_float32(run: Run) -> Model:
 
 def act(
     model: Model, batch: dict[str, jax.Array], state: Any
-) -> tuple[dict[str, jax.Array], jax.Array, Any]:
-    """Logits by group [B, K], the likeliest controller [B, 6] and the state.
+) -> tuple[list[jax.Array], jax.Array, Any]:
+    """Logits of each group [B, K], the likeliest controller [B, 6] and the state.
 
     A method for `Model.apply`. An autoregressive head reads the groups chosen before,
     so its logits are those of the controller that is sent.
@@ -191,7 +188,26 @@ def act(
         logits[name] = model.head(h_btd, given)[name]
         labels[i] = choose(name, logits[name], jax.random.key(0), 0.0)
     chosen = jnp.stack(labels, axis=-1)[:, -1]
-    return {name: x[:, -1] for name, x in logits.items()}, chosen, state
+    return [logits[name][:, -1] for name in names], chosen, state
+
+
+def act_in_chunks(
+    model: Model, batch: dict[str, jax.Array], state: Any
+) -> tuple[list[jax.Array], jax.Array, Any]:
+    """The chunk of the last frame [B, H, 13], its controller [B, 6] and the state.
+
+    A method for `Model.apply`. At temperature 0: the noise that a chunk is made of is
+    a constant. The state is that of the backbone and of the average over chunks, where
+    the head has one; None starts both.
+    """
+    x_btd, reset_bt = model.encoder(batch), batch["reset_bt"]
+    if state is None:
+        state = {"backbone": None, "plan": acting.first_plan(model.head, len(x_btd))}
+    h_btd, seen = model.stack(x_btd, state["backbone"], reset_bt, last_only=True)
+    chunk_bhc = model.head.chunk(h_btd[:, -1:], jax.random.key(0), 0.0)[:, -1]
+    drawn = chunk_bhc if model.head.ensembled else action.decode(chunk_bhc[:, 0])
+    labels_ba, plan = acting.follow(state["plan"], drawn, reset_bt[:, -1])
+    return [chunk_bhc], labels_ba, {"backbone": seen, "plan": plan}
 
 
 def logits_name(component: str) -> str:
@@ -212,8 +228,13 @@ def frame_ports(run: Run, length: int) -> tuple[Port, ...]:
 
 
 def _policy(run: Run, model: Model, variables: Variables) -> Exported:
-    state = open_state(_initial(model, variables))
-    outputs = [*map(logits_name, controller.COMPONENTS), LABELS]
+    initial, method = _initial(model, variables), act
+    answers = list(map(logits_name, controller.COMPONENTS))
+    if isinstance(model.head, ChunkHead):
+        plan = acting.first_plan(model.head, 1)
+        initial, method = {"backbone": initial, "plan": plan}, act_in_chunks
+        answers = [CHUNK]
+    state = open_state(initial)
     backbone = run.config["model"]["backbone"]
 
     def make(length: int, carried: bool) -> Function:
@@ -222,15 +243,14 @@ def _policy(run: Run, model: Model, variables: Variables) -> Exported:
         def call(variables: Any, *given: jax.Array) -> tuple[jax.Array, ...]:
             batch = dict(zip([p.name for p in ports], given, strict=False))
             start = state.unpack(given[len(ports) :]) if carried else None
-            found: Any = model.apply(variables, batch, start, method=act)
-            logits, labels, end = found
-            rest = state.pack(end) if carried else []
-            return (*(logits[k] for k in controller.COMPONENTS), labels, *rest)
+            found: Any = model.apply(variables, batch, start, method=method)
+            said, labels, end = found
+            return (*said, labels, *(state.pack(end) if carried else []))
 
         inputs = (*ports, *state.ports) if carried else ports
         ends = [next_name(p) for p in state.ports] if carried else []
-        name = "step" if carried else "window"
-        return with_weights(name, call, variables, inputs, [*outputs, *ends], backbone)
+        name, outputs = "step" if carried else "window", [*answers, LABELS, *ends]
+        return with_weights(name, call, variables, inputs, outputs, backbone)
 
     window = make(run.task.tokens_per_example, False)
     return Exported(make(1, True), window, state)

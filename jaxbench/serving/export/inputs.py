@@ -11,10 +11,12 @@ import numpy as np
 
 from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
-from jaxbench.serving.export.functions import logits_name
+from jaxbench.serving.export.functions import LABELS, logits_name
 from jaxbench.serving.export.options import LEAST
-from jaxbench.tasks.task import Batch
+from jaxbench.tasks.task import Batch, Statistics
 from jaxbench.tasks.zelda import controller
+from jaxbench.tasks.zelda.chunks.heads import ChunkHead
+from jaxbench.tasks.zelda.chunks.score import of_labels
 from jaxbench.tasks.zelda.stream import open_stream
 
 Call = Mapping[str, np.ndarray]
@@ -70,16 +72,17 @@ def _frames(run: Run, count: int) -> Inputs:
     truth = {
         name: batch[name][:, -1:] for name in ("target_bta", "previous_bta", "valid_bt")
     }
-    loss = jax.jit(lambda outputs, truth: task.loss(outputs, truth)[1])
+    sums = jax.jit(_sums_of_labels if _in_chunks(run) else _sums_of_logits(run))
 
     def score(found: Sequence[Call], of: Sequence[int]) -> dict[str, float]:
         kept = {name: x[np.asarray(of)] for name, x in truth.items()}
         kept["weight_b"] = jnp.ones(len(found))
         outputs = {
-            name: jnp.asarray(np.stack([x[logits_name(name)] for x in found]))
-            for name in controller.COMPONENTS
+            name: jnp.asarray(np.stack([x[name] for x in found]))
+            for name in found[0]
+            if not name.startswith("next/")
         }
-        return task.summarize(jax.device_get(loss(outputs, kept)))
+        return task.summarize(jax.device_get(sums(outputs, kept)))
 
     def step(n: int) -> Call:
         return _in_float32(stream.frame(n))
@@ -88,6 +91,25 @@ def _frames(run: Run, count: int) -> Inputs:
         return _in_float32(stream.window(n, task.tokens_per_example))
 
     return Inputs(_Lazy(count, step), _Lazy(count, window), score)
+
+
+def _in_chunks(run: Run) -> bool:
+    return isinstance(run.model.head, ChunkHead)
+
+
+def _sums_of_logits(run: Run) -> Callable[[Call, Batch], Statistics]:
+    def sums(outputs: Call, truth: Batch) -> Statistics:
+        logits = {name: outputs[logits_name(name)] for name in controller.COMPONENTS}
+        return run.task.loss(logits, truth)[1]
+
+    return sums
+
+
+def _sums_of_labels(outputs: Call, truth: Batch) -> Statistics:
+    """Of what was sent: a policy over chunks has no likelihood."""
+    weight = truth["weight_b"][:, None] * truth["valid_bt"].astype(jnp.float32)
+    said = jnp.asarray(outputs[LABELS])
+    return of_labels(said, truth["target_bta"], truth["previous_bta"], weight)
 
 
 def _bytes(run: Run, count: int) -> Inputs:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxbench.serving.export.convert import Port
-from jaxbench.serving.export.functions import LABELS, next_name
+from jaxbench.serving.export.functions import CHUNK, LABELS, next_name
 from jaxbench.serving.export.runtime import Call
 
 # Steps after which drift is told, where as many were made.
 MARKS = (1, 3, 10, 30, 100, 200, 500, 1000, 2000)
-# Largest error of a logit that is kept, in units of the largest logit.
+# Largest error of a logit, or of a chunk's number, that is kept; the largest is 1.
 LIMIT = 1e-3
 
 
@@ -24,7 +24,8 @@ class Parity:
 
     Attributes:
       count: calls compared.
-      largest: largest difference of a logit, over the largest logit of all calls.
+      largest: largest difference of a logit or a chunk's number, over the largest
+        one of all calls.
       equal_labels: share of calls with the same whole answer (controller or byte).
       drift: largest error so far after so many steps of one sequence, by steps.
       state: largest difference of a number of the state, over the largest one of its
@@ -43,9 +44,9 @@ class Parity:
 
 
 def outputs_of(found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """All logits in a row, and the likeliest answer they stand for."""
-    logits = [np.ravel(x) for name, x in found.items() if name.startswith("logits")]
-    row = np.concatenate(logits).astype(np.float64)
+    """All logits or numbers of a chunk in a row, and the answer they stand for."""
+    said = [np.ravel(x) for k, x in found.items() if k.startswith(("logits", CHUNK))]
+    row = np.concatenate(said).astype(np.float64)
     label = found[LABELS] if LABELS in found else np.argmax(row)
     return row, np.ravel(label)
 

@@ -136,7 +136,10 @@ def start(
         raise ValueError(f"temperature {temperature} is below 0")
     shape = (*h_btd.shape[:2], horizon, action.SIZE)
     if temperature == 0:
-        fixed = jax.random.normal(jax.random.key(0), shape[2:])
+        # A constant of the program: neither drawn at every call, nor in the way of an
+        # export to a format that draws nothing.
+        with jax.ensure_compile_time_eval():
+            fixed = jax.random.normal(jax.random.key(0), shape[2:])
         return jnp.broadcast_to(fixed[None, None], shape)
     return temperature * jax.random.normal(key, shape)
 

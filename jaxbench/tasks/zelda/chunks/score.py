@@ -38,7 +38,7 @@ def loss(outputs: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, Statistic
     if "action_bthc" in outputs:
         labels = action.decode(outputs["action_bthc"])
         previous = batch["previous_bta"][:, -labels.shape[1] :]
-        sums |= _of_labels(labels[..., 0, :], batch["target_bta"], previous, weight)
+        sums |= of_labels(labels[..., 0, :], batch["target_bta"], previous, weight)
         counted = weight[..., None] * batch["chunk_valid_bth"]
         right = _groups_right(labels, batch["chunk_btha"]).mean(-1)
         sums["place/weight"] = counted.sum((0, 1))
@@ -112,8 +112,8 @@ def _floor(
     """Sums of a floor's decoded controllers; its scalar means nothing."""
     said = _likeliest(logits)
     weight = batch["weight_b"][:, None] * batch["valid_bt"].astype(jnp.float32)
-    sums = _of_labels(said, batch["target_bta"], batch["previous_bta"], weight)
-    return jnp.zeros(()), sums | {"weight": jnp.sum(weight)}
+    sums = of_labels(said, batch["target_bta"], batch["previous_bta"], weight)
+    return jnp.zeros(()), sums
 
 
 def _likeliest(logits: Mapping[str, Any]) -> jax.Array:
@@ -124,15 +124,19 @@ def _likeliest(logits: Mapping[str, Any]) -> jax.Array:
     return jnp.stack([packed, *rest], axis=-1).astype(jnp.int32)
 
 
-def _of_labels(
+def of_labels(
     said: jax.Array, target: jax.Array, previous: jax.Array, weight: jax.Array
 ) -> Statistics:
-    """The sums of `zelda.loss` for controllers instead of logits, and right/all."""
+    """Sums for `summarize` of controllers that were decided on, [B, T, 6].
+
+    Those of `zelda.loss`, and right/all. Frames count by weight [B, T].
+    """
     certain = {"buttons": jnp.where(buttons(said[..., 0]), 1.0, -1.0)}
     for i, name in enumerate(controller.COMPONENTS[1:], start=1):
         certain[name] = jax.nn.one_hot(said[..., i], controller.CLASSES[name])
     right = jnp.sum(weight * (said == target).all(-1))
-    return label_loss.counts(certain, target, previous, weight) | {"right/all": right}
+    sums = label_loss.counts(certain, target, previous, weight)
+    return sums | {"right/all": right, "weight": jnp.sum(weight)}
 
 
 def _groups_right(said: jax.Array, true: jax.Array) -> jax.Array:
