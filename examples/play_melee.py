@@ -1,11 +1,11 @@
 """A trained policy plays Melee in Dolphin, through libmelee.
 
     python examples/play_melee.py --run=runs/zelda/mamba/seed0-1a2b3c4d \
-        --dolphin=FOLDER --iso=melee.iso --character=FOX --opponent=FALCO
+        --dolphin=FOLDER --iso=melee.iso --opponent=FALCO
 
 It needs `pip install melee`, Slippi's Dolphin and your own copy of the game. The policy
-holds port 1; a level 9 computer player, or you with --human, port 2. A frame that
-cannot be read is skipped: the last controller goes on.
+holds port 1 and plays whom it imitates; a level 9 computer player, or you with --human,
+holds port 2. A frame that cannot be read is skipped: the last controller goes on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxbench.data.characters import (
+    EXTERNAL_ID,
+    EXTERNAL_TO_INTERNAL,
+    character_key,
+    internal_ids,
+)
 from jaxbench.errors import InputError, nearest
 from jaxbench.serving import melee as adapter
 from jaxbench.serving.policy import MODES, BadFrame, Policy, controllers
@@ -38,6 +44,7 @@ def main() -> int:
             mode=options.mode,
             temperature=options.temperature,
             hold=options.hold,
+            any_character=options.any_character,
         )
         play(policy, melee, options)
     except InputError as error:
@@ -56,7 +63,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, required=True, help="folder of a run")
     parser.add_argument("--dolphin", required=True, help="folder of Slippi's Dolphin")
     parser.add_argument("--iso", required=True, help="the game")
-    parser.add_argument("--character", default="FOX", help="libmelee's name of it")
+    parser.add_argument("--character", help="libmelee's name; else whom it imitates")
+    parser.add_argument(
+        "--any_character", action="store_true", help="also one it does not imitate"
+    )
     parser.add_argument("--opponent", default="FALCO", help="libmelee's name of it")
     parser.add_argument("--stage", default="BATTLEFIELD", help="libmelee's name of it")
     parser.add_argument("--human", action="store_true", help="port 2 is a real pad")
@@ -70,7 +80,18 @@ def parse() -> argparse.Namespace:
 
 def play(policy: Policy, melee: Any, options: argparse.Namespace) -> None:
     """Starts the game and answers every frame of it."""
-    console = melee.Console(path=options.dolphin, fullscreen=False)
+    mine = fighter(policy, melee.Character, options.character)
+    theirs = member(melee.Character, options.opponent)
+    stage = member(melee.Stage, options.stage)
+    if not Path(options.iso).is_file():
+        raise InputError(f"there is no game {options.iso}; give your own copy of it")
+    try:
+        console = melee.Console(path=options.dolphin, fullscreen=False)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"libmelee cannot use {options.dolphin} ({' '.join(str(error).split())}); "
+            "give the folder of Slippi's Dolphin"
+        ) from error
     pad = melee.Controller(console=console, port=PORT)
     kind = melee.ControllerType
     second = melee.Controller(
@@ -79,13 +100,6 @@ def play(policy: Policy, melee: Any, options: argparse.Namespace) -> None:
         type=kind.GCN_ADAPTER if options.human else kind.STANDARD,
     )
     fresh = state = policy.initial_state()  # compiles, so before the game starts
-    names = (options.character, options.opponent, options.stage)
-    mine, theirs, stage = (
-        member(kinds, name)
-        for kinds, name in zip(
-            (melee.Character, melee.Character, melee.Stage), names, strict=True
-        )
-    )
     console.run(iso_path=options.iso)
     try:
         for what in (console, pad, second):
@@ -126,6 +140,21 @@ def answer(
         state, labels_ba = policy.skip(state, str(error))
         return state, controllers(labels_ba)[0]
     return policy.step(state, view)
+
+
+def fighter(policy: Policy, kinds: Any, name: str | None) -> Any:
+    """libmelee's character of that name; without one, whom the policy imitates."""
+    if name is None:
+        someone = "fox" if policy.character == "any" else policy.character
+        return kinds(EXTERNAL_TO_INTERNAL[EXTERNAL_ID[character_key(someone)]])
+    chosen = member(kinds, name)
+    played = None if policy.any_character else internal_ids(policy.character)
+    if played is not None and chosen.value not in played:
+        raise InputError(
+            f"the run imitates {policy.character} and never saw {chosen.name} play; "
+            "leave --character out, or add --any_character"
+        )
+    return chosen
 
 
 def member(kinds: Any, name: str) -> Any:

@@ -34,7 +34,13 @@ def main() -> int:
     options = parse()
     try:
         game = slippi.parse(options.replay)
-        policy = Policy.load(options.run, which=options.which, mode=options.mode)
+        policy = Policy.load(
+            options.run,
+            which=options.which,
+            mode=options.mode,
+            # Who names a port has chosen whom to follow.
+            any_character=options.port is not None,
+        )
         player = chosen_player(game, options.port, policy.character)
         follow(policy, game, player, options.frames)
     except (InputError, OSError) as error:

@@ -16,7 +16,7 @@ from test_zelda_frames import make_game
 
 from jaxbench.bench.trained import one_device, open_run, restore_variables
 from jaxbench.errors import InputError
-from jaxbench.serving.policy import Policy
+from jaxbench.serving.policy import BadFrame, Policy
 from jaxbench.serving.weights import load_trained_policy
 from jaxbench.tasks.zelda import view
 
@@ -60,13 +60,31 @@ def test_a_policy_needs_neither_data_nor_cache(run, tmp_path):
     with pytest.raises(InputError, match="is gone"):
         open_run(folder)
     before = sorted(path for path in folder.rglob("*"))
-    policy = Policy.load(str(folder))
+    policy = Policy.load(str(folder), any_character=True)
     assert (policy.window, policy.delay, policy.character) == (8, 1, "zelda")
     assert policy.step_of_weights == 8
     state = policy.initial_state()
     state, held = policy.step(state, view.view_of_replay(make_game(1), 0, 130))
     assert -1 <= held.main_x <= 1 and state.skipped == 0
     assert sorted(path for path in folder.rglob("*")) == before
+
+
+def test_a_run_plays_whom_it_imitates_and_nobody_else(run):
+    game = make_game(1, count=150)
+    seen = view.view_of_replay(game, 0, 123)
+    for who, name in ((19, None), (7, None), (1, "fox")):  # Zelda, Sheik, Fox
+        seen.own.post["character"] = np.array([who], np.uint8)
+        policy = Policy.load(run)
+        state, _ = policy.step(policy.initial_state(), seen)
+        assert state.skipped == (name is not None)
+        if name:
+            assert f"the own fighter is {name} and the policy imitates zelda" in (
+                state.reason
+            )
+            with pytest.raises(BadFrame, match="any_character=True plays on"):
+                policy.step(policy.initial_state(), seen, strict=True)
+    policy = Policy.load(run, any_character=True)
+    assert policy.step(policy.initial_state(), seen, strict=True)[0].skipped == 0
 
 
 def test_runs_that_cannot_play_say_why(run, tmp_path):
@@ -130,11 +148,11 @@ def test_weights_that_are_not_finite_are_refused(run, monkeypatch):
         Policy.load(run)
 
 
-def example(name, *arguments, cwd):
+def example(name, *arguments, cwd, **variables):
     return subprocess.run(
         [sys.executable, str(ROOT / "examples" / name), *arguments],
         cwd=cwd,
-        env=environment(),
+        env=environment() | variables,
         capture_output=True,
         text=True,
         timeout=240,
@@ -169,16 +187,37 @@ def test_examples_refuse_bad_input_with_one_line(run, replay, tmp_path):
         assert done.stderr.startswith("play_replay: ") and done.stderr.count("\n") == 1
 
 
+MELEE = ("--dolphin=nowhere", "--iso=melee.iso")
+
+
 def test_the_melee_example_says_what_to_install(run, tmp_path):
-    try:
-        import melee  # noqa: F401
-    except ImportError:
-        given = (f"--run={run}", "--dolphin=nowhere", "--iso=melee.iso")
-        done = example("play_melee.py", *given, cwd=tmp_path)
-        assert done.returncode == 2
-        assert done.stderr.strip() == (
-            "play_melee: libmelee is not installed; pip install melee (Python 3.11 "
-            "or 3.12)"
-        )
-    else:
-        pytest.skip("libmelee is installed here")
+    (tmp_path / "melee.py").write_text("raise ImportError('not here')")
+    variables = {"PYTHONPATH": str(tmp_path)}
+    done = example("play_melee.py", f"--run={run}", *MELEE, cwd=tmp_path, **variables)
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "play_melee: libmelee is not installed; pip install melee (Python 3.11 or 3.12)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--character=MARTH",), "imitates zelda and never saw MARTH play"),
+        (("--character=MARTJ",), "is no Character of libmelee; nearest: MARTH"),
+        (("--stage=BATTLEFELD",), "is no Stage of libmelee; nearest: BATTLEFIELD"),
+        ((), "there is no game melee.iso"),
+        (("--iso=game.iso",), "libmelee cannot use nowhere"),
+        (("--iso=game.iso", "--dolphin=empty"), "libmelee cannot use empty"),
+    ],
+)
+def test_the_melee_example_refuses_bad_input_in_one_line(
+    run, tmp_path, arguments, text
+):
+    pytest.importorskip("melee", reason="libmelee is not installed")
+    (tmp_path / "game.iso").touch()
+    (tmp_path / "empty").mkdir()
+    given = (f"--run={run}", *MELEE, *arguments)
+    done = example("play_melee.py", *given, cwd=tmp_path)
+    assert done.returncode == 2 and text in done.stderr, done.stderr
+    assert done.stderr.startswith("play_melee: ") and done.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from types import MappingProxyType
@@ -159,6 +160,19 @@ def external_name(external_id: int) -> str:
 def stage_name(stage_id: int) -> str:
     """Returns the name of a stage id, "stage_33" if it has none."""
     return STAGE_NAME.get(stage_id, f"stage_{stage_id}")
+
+
+@functools.cache
+def internal_ids(name: str) -> frozenset[int]:
+    """Ids that frames carry of a player of that character; Zelda and Sheik are one.
+
+    Raises:
+      InputError: nobody has that name.
+    """
+    key = character_key(name)
+    both = ("zelda", "sheik")
+    names = both if key in both else (key,)
+    return frozenset(EXTERNAL_TO_INTERNAL[EXTERNAL_ID[each]] for each in names)
 
 
 def plays(player: Player, name: str) -> bool:

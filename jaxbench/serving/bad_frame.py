@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxbench.data.characters import INTERNAL_NAME, STAGE_NAME
+from jaxbench.data.characters import INTERNAL_NAME, STAGE_NAME, internal_ids
 from jaxbench.data.game import Character, Items
 from jaxbench.errors import InputError
 from jaxbench.tasks.zelda import frames
@@ -42,6 +42,23 @@ def raise_first(found: Sequence[str | None], view: View) -> None:
         if reason is not None:
             where = f" (game {game})" if len(found) > 1 else ""
             raise BadFrame(f"{reason}{where}; read the frame again, or leave it out")
+
+
+def wrong_character(view: View, character: str) -> list[str | None]:
+    """Of each game, that the own fighter is not `character`; None where it is.
+
+    A policy has never seen another's frames. The view must be one without `problems`
+    in the own fighter's id.
+    """
+    found: list[str | None] = [None] * len(view)
+    who_b = np.asarray(view.own.post["character"])
+    for game in np.flatnonzero(~np.isin(who_b, list(internal_ids(character)))).tolist():
+        found[game] = (
+            f"frame {int(view.frame_b[game])}: the own fighter is "
+            f"{INTERNAL_NAME.get(int(who_b[game]), who_b[game])} and the policy "
+            f"imitates {character}; a policy loaded with any_character=True plays on"
+        )
+    return found
 
 
 def problems(view: View) -> list[str | None]:

@@ -387,6 +387,8 @@ def _player(name: str, terms: Terms, *, own: bool) -> tuple[Player, int | None]:
         # Two policies of one run do not draw the same.
         seed=terms.seed + (0 if own else 1),
         hold=_run(Path(name))[1]["data"]["delay"],
+        # Whom the simulation lacks is played as everybody, see `simulated`.
+        any_character=True,
     )
     return players.PolicyPlayer(policy), policy.step_of_weights
 

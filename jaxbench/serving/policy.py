@@ -23,7 +23,12 @@ import numpy as np
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.model import Model
 from jaxbench.serving import decide
-from jaxbench.serving.bad_frame import BadFrame, problems, raise_first
+from jaxbench.serving.bad_frame import (
+    BadFrame,
+    problems,
+    raise_first,
+    wrong_character,
+)
 from jaxbench.serving.decide import Memory
 from jaxbench.serving.weights import Variables, load_trained_policy
 from jaxbench.tasks.zelda import controller
@@ -119,7 +124,8 @@ class Policy:
       model, variables: the network.
       window: frames that training showed it.
       delay: a controller decided at frame t is that of frame t + 1 + delay.
-      character: whom it imitates.
+      character: whom it imitates, "any" for everybody.
+      any_character: whether it answers whoever the own fighter is.
       mode: "stateful" carries the model's state from the game's start on; "window" sees
         the last `window` frames anew at each frame, as training did.
       temperature: 0 takes the likeliest label of each group; else labels are drawn. Of
@@ -135,6 +141,7 @@ class Policy:
     window: int
     delay: int
     character: str
+    any_character: bool
     mode: str
     temperature: float
     seed: int
@@ -153,6 +160,7 @@ class Policy:
         temperature: float = 0.0,
         seed: int = 0,
         hold: int = 0,
+        any_character: bool = False,
     ) -> Policy:
         """Reads a finished run of the zelda task; its data need not be there.
 
@@ -167,6 +175,8 @@ class Policy:
           hold: frames to hold controllers back, up to the run's `data.delay`. A run
             that learned to act with a delay expects it: leave 0 where the game delays
             inputs (netplay), else give the part of it that the game does not.
+          any_character: answer also where the own fighter is another than it learned to
+            play; such frames are bad ones else, see `step_views`.
 
         Raises:
           InputError: see `weights.load_trained_policy`; a value out of its range.
@@ -183,6 +193,7 @@ class Policy:
             temperature=temperature,
             seed=seed,
             hold=hold,
+            any_character=any_character,
             step_of_weights=trained.step,
         )
 
@@ -199,6 +210,7 @@ class Policy:
         temperature: float = 0.0,
         seed: int = 0,
         hold: int = 0,
+        any_character: bool = False,
         step_of_weights: int | None = None,
     ) -> Policy:
         """A policy of a model of the clean zelda task and its variables.
@@ -228,6 +240,7 @@ class Policy:
             window=window,
             delay=delay,
             character=character,
+            any_character=any_character or character == "any",
             mode=mode,
             temperature=temperature,
             seed=seed,
@@ -291,8 +304,9 @@ class Policy:
         it, and again when its frame id goes back or its stage changes: rolled-back
         frames must not be sent. Frames before the timer starts (id < 0) are answered
         with a neutral controller and not looked at, as in training. A frame that
-        cannot be acted on (`bad_frame.problems`, or the id of the frame before) leaves
-        its game as it was: the last controller goes on, and the state counts it.
+        cannot be acted on (`bad_frame.problems`, a fighter that the policy does not
+        imitate, or the id of the frame before) leaves its game as it was: the last
+        controller goes on, and the state counts it.
         One call of a compiled program, the same for all frames; no game looks at
         another.
 
@@ -312,7 +326,7 @@ class Policy:
           BadFrame: a frame cannot be acted on and `strict` is true.
           InputError: the view has not as many games as the state.
         """
-        found = _found(state, view)
+        found = self._found(state, view)
         if strict:
             raise_first(found, view)
         bad_b = np.array([reason is not None for reason in found])
@@ -369,7 +383,7 @@ class Policy:
             raise InputError(
                 "a head over chunks has no logits; take its controllers from step_views"
             )
-        found = _found(state, view)
+        found = self._found(state, view)
         raise_first(found, view)
         if (view.frame_b < 0).any():
             raise BadFrame("the timer has not started; ask from frame 0 on")
@@ -382,6 +396,26 @@ class Policy:
             self.variables, state.memory, _read_rows(rows), previous, start_b
         )
         return {name: np.asarray(values) for name, values in groups.items()}
+
+    def _found(self, state: State, view: View) -> list[str | None]:
+        """What is wrong with each game's frame, its place after the last included."""
+        games = len(state.frame_b)
+        found = problems(view)
+        if any(reason is None for reason in found) and len(found) != games:
+            raise InputError(
+                f"the view is of {len(found)} games and the state of {games}; make the "
+                f"state with initial_state({len(found)})"
+            )
+        if len(found) != games:
+            # The view has no shape that could be compared.
+            return [found[0] if found else "the view holds no game"] * games
+        if not self.any_character and None in found:
+            others = wrong_character(view, self.character)
+            found = [old or new for old, new in zip(found, others, strict=True)]
+        for game, reason in enumerate(found):
+            if reason is None and view.frame_b[game] == state.frame_b[game]:
+                found[game] = f"frame {view.frame_b[game]} has been answered already"
+        return found
 
     def _previous(
         self, rows: views.Rows, queue: np.ndarray, given_ba: np.ndarray | None
@@ -402,24 +436,6 @@ class Policy:
         # Each answer's memory is bound to the weights' device; were the first not, the
         # second frame would compile the program again.
         return jax.device_put(memory, jax.tree.leaves(self.variables)[0].sharding)
-
-
-def _found(state: State, view: View) -> list[str | None]:
-    """What is wrong with each game's frame, its place after the last one included."""
-    games = len(state.frame_b)
-    found = problems(view)
-    if any(reason is None for reason in found) and len(found) != games:
-        raise InputError(
-            f"the view is of {len(found)} games and the state of {games}; make the "
-            f"state with initial_state({len(found)})"
-        )
-    if len(found) != games:
-        # The view has no shape that could be compared.
-        return [found[0] if found else "the view holds no game"] * games
-    for game, reason in enumerate(found):
-        if reason is None and view.frame_b[game] == state.frame_b[game]:
-            found[game] = f"frame {view.frame_b[game]} has been answered already"
-    return found
 
 
 def _starts(state: State, view: View) -> np.ndarray:
