@@ -63,7 +63,7 @@ def exported(run, tmp_path_factory):
     """Its export in every format, made once; tests that write take a copy."""
     with pytest.MonkeyPatch.context() as patch:
         # Times are not looked at here.
-        patch.setattr(export_run, "TIMED", 3)
+        patch.setattr(export_run, "TIMED", {"step": 3, "window": 3})
         patch.setattr(timing, "WARM_UP", 1)
         return export_run.export_run(
             run, formats=("onnx", "stablehlo"), int8=True, frames=FRAMES
@@ -462,7 +462,7 @@ def writer(tmp_path_factory):
 
 
 def test_a_language_run_is_exported_in_float32(writer, monkeypatch):
-    monkeypatch.setattr(export_run, "TIMED", 3)
+    monkeypatch.setattr(export_run, "TIMED", {"step": 3, "window": 3})
     monkeypatch.setattr(timing, "WARM_UP", 1)
     found = export_run.export_run(writer, int8=True, frames=250)
     assert set(found["files"]) == {"step.onnx", "step.int8.onnx", INITIAL}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import boards
 
@@ -97,6 +98,20 @@ def test_an_export_is_a_line_of_the_board(tmp_path):
     )
 
 
+def test_a_plot_shows_what_each_implementation_takes(tmp_path):
+    fast = exported({"jax": 0.3, "onnx": 0.05, "int8": 0.04})
+    slow = exported({"jax": 9.0, "onnx": 3.0}, int8=False)
+    board_of(tmp_path, {"mamba": slow, "gru": fast, "mlp": None})
+    page = (tmp_path / "leaderboard.html").read_text()
+    figure = page.split('aria-label="Exported step"')[1].split("</svg>")[0]
+    tips = re.findall(r'data-tip="([^"]*)"', figure)
+    # A mark for each implementation, the fastest row first.
+    assert tips == 3 * [
+        "gru\njax 0.6 ms\nfloat32 0.1 ms\nINT8 0.08 ms",
+    ] + 2 * ["mamba\njax 18 ms\nfloat32 6 ms"]
+    assert "on a small processor; dashed: 1 ms" in page
+
+
 def test_without_int8_a_line_says_what_there_is(tmp_path):
     plain = exported({"jax": 0.3, "onnx": 0.05}, int8=False)
     del plain["files"]["step.int8.onnx"], plain["parity"]["step.int8.onnx"]
@@ -111,3 +126,4 @@ def test_without_exports_a_board_says_so(tmp_path):
     _, text = board_of(tmp_path, {"gru": None})
     assert "Not measured." in text.split("### Exported step")[1].split("###")[0]
     assert "Export:" not in text
+    assert "No run was exported" in (tmp_path / "leaderboard.html").read_text()

@@ -53,7 +53,7 @@ def notes(section: Section) -> list[str]:
         return []
     kept = []
     for kind, name in NAMES.items():
-        timed = [row for row in rows if _time(row, kind, "p99_ms") is not None]
+        timed = [row for row in rows if time(row, kind, "p99_ms") is not None]
         if timed:
             counts = (
                 f"{sum(_all(row, kind, key) for row in timed)} under {limit}"
@@ -79,7 +79,8 @@ def _of(row: Row, *keys: str) -> float | None:
     return median(run.number("export", *keys) for run in _exported(row))
 
 
-def _time(row: Row, kind: str, name: str) -> float | None:
+def time(row: Row, kind: str, name: str) -> float | None:
+    """Milliseconds of a step by one of `NAMES`; name is "p50_ms" or "p99_ms"."""
     return _of(row, "timing", "step", kind, name)
 
 
@@ -92,7 +93,7 @@ def _all(row: Row, kind: str, name: str) -> bool:
 
 def _times(kind: str) -> list[Column]:
     def of(name: str) -> Value:
-        return lambda row: _time(row, kind, name)
+        return lambda row: time(row, kind, name)
 
     def told(row: Row) -> str:
         values = (of(name)(row) for name in ("p50_ms", "p99_ms"))
@@ -175,7 +176,7 @@ def _size(kind: str) -> Column:
 
 def _verdict(name: str, limit: str) -> Column:
     def value(row: Row) -> Any:
-        timed = [kind for kind in NAMES if _time(row, kind, "p99_ms") is not None]
+        timed = [kind for kind in NAMES if time(row, kind, "p99_ms") is not None]
         if not timed:
             return None
         fast = [NAMES[kind] for kind in timed if _all(row, kind, name)]

@@ -11,6 +11,7 @@ from jaxbench.bench.leaderboard import (
     play,
     plots_cost,
     plots_curves,
+    plots_exports,
     plots_quality,
     published,
 )
@@ -75,6 +76,7 @@ def variant(section: Section) -> str:
 
 EXPORTED = (
     exports.Quality("loss", "loss", "score", "low"),
+    exports.Quality("accuracy/all", "whole controller", "percent", "high"),
     exports.Quality("accuracy/buttons_exact", "all 8 buttons", "percent", "high"),
     exports.Quality("accuracy/main_x", "main stick x", "percent", "high"),
     exports.Quality("change/any", "changes", "percent", "high"),
@@ -254,6 +256,7 @@ BOARD = TaskBoard(
         "heads": plots_quality.heads_map,
         "play": play.against_play,
         "latency": against_latency,
+        "export": plots_exports.steps,
         "curves": plots_curves.curves,
         "speed": plots_cost.speed,
         "memory": plots_cost.memory,
