@@ -252,6 +252,7 @@ def test_a_run_is_trained_timed_and_played_by_commands(tmp_path):
     assert after["latency"]["step"]["p50_ms"] > 0 and after["play"]
     done = jaxbench("export", "run", "--frames=200", **calls)
     assert done.returncode == 0 and "1 of 1 exported" in done.stdout, done.stderr
+    assert "gru, act" in done.stdout
     assert (tmp_path / "run/export/step.onnx").exists()
     done = jaxbench("speculate", "run", "run", **calls)
     assert done.returncode == 2 and "head=act" in done.stderr, done.stderr

@@ -37,8 +37,7 @@ def export_command(options: argparse.Namespace) -> int:
     runs = list(finished_runs(options.folders))
     rows: list[Row] = []
     for number, (folder, result) in enumerate(runs, start=1):
-        seed = f", seed {result['seed']}" if result["seed"] else ""
-        name = f"{result['backbone']}{seed}"
+        name = _name(result)
         print(f"export: [{number}/{len(runs)}] {name}", file=sys.stderr, flush=True)
         given = {
             "folder": str(folder),
@@ -57,6 +56,13 @@ def export_command(options: argparse.Namespace) -> int:
     if any(not isinstance(row, str) and "window" in row["scores"] for _, row in rows):
         console.print(quality_table(rows))
     return 1 if any(isinstance(row, str) for _, row in rows) else 0
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    """A run in a line of the table, with what tells it from another of its backbone."""
+    chunked = (result["data"].get("options") or {}).get("head")
+    seed = f"seed {result['seed']}" if result["seed"] else None
+    return ", ".join(filter(None, (result["backbone"], chunked, seed)))
 
 
 def _place(
