@@ -159,3 +159,39 @@ def test_validation_does_not_say_who_plays():
         idle = play["floors"]["copy_previous"]["stocks_difference"]
         assert play["stocks_difference"]["high"] < idle["value"]
         assert play["damage_dealt"]["value"] > 0
+
+
+def test_every_row_of_the_original_is_exported_and_makes_60_fps():
+    exports = {
+        result["backbone"]: result["export"]
+        for result in results("exports")
+        if "head" not in result["data"]["options"]
+    }
+    assert set(exports) == set(ORIGINAL.values())
+    changes = []
+    for export in exports.values():
+        for file in ("step.onnx", "window.onnx"):
+            assert export["parity"][file]["largest"] < 1e-5
+        for kind in ("jax", "onnx", "int8"):
+            assert export["timing"]["step"][kind]["makes_60fps"]
+        scores = export["scores"]["step"]
+        changes.append(scores["int8"]["loss"] - scores["jax"]["loss"])
+    assert max(map(abs, changes)) < 0.08
+    assert sum(abs(change) < 0.03 for change in changes) == 29
+    readme = (RESULTS / "exports" / "README.md").read_text()
+    board = (RESULTS / "exports" / "leaderboard.md").read_text()
+    (counts,) = re.findall(r"^- Export: 34 rows; (.*)\.$", board, re.MULTILINE)
+    assert counts.partition(": ")[2] in " ".join(readme.split())
+
+
+def test_policies_over_chunks_are_exported_and_make_60_fps():
+    exports = {
+        result["data"]["options"]["head"]: result["export"]
+        for result in results("exports")
+        if "head" in result["data"]["options"]
+    }
+    assert set(exports) == {"act", "diffusion", "flow_matching"}
+    for export in exports.values():
+        assert export["parity"]["step.onnx"]["largest"] < 1e-5
+        for kind in ("jax", "onnx", "int8"):
+            assert export["timing"]["step"][kind]["makes_60fps"]
