@@ -56,8 +56,7 @@ def theirs(backbone: str, form: str, **changed):
     return torch_models.Trainer(backbone, depth=DEPTH, form=form, **BATCH, **given)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize(("backbone", "form"), FORMS)
 def test_loss_gradients_and_updates_agree(backbone, form):
     found = parity(ours(backbone), theirs(backbone, form))

@@ -25,8 +25,7 @@ def run(script: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 TINY = ("--width=8", "--batch=2", "--length=3", "--steps=1")
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_costs_are_a_table_and_a_file(tmp_path):
     done = run("backbones", "--rows=gru,mlp", *TINY, "--json=a.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -40,8 +39,7 @@ def test_costs_are_a_table_and_a_file(tmp_path):
     assert [line.split(" | ")[0] for line in table] == ["| backbone", "| gru", "| mlp"]
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_a_step_above_the_limit_and_a_row_that_fails_are_said(tmp_path):
     done = run("backbones", "--rows=mlp", *TINY, "--limit_gb=1e-6", cwd=tmp_path)
     assert done.returncode == 1 and "| mlp |" in done.stdout
@@ -59,8 +57,7 @@ def test_an_unknown_row_is_one_line(script, tmp_path):
     assert line.startswith(f"{script}: error: no backbone is called 'gruu'; nearest")
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_delayed_copy_says_who_beats_the_floor(tmp_path):
     tiny = ("--width=8", "--delay=2", "--steps=40")
     done = run("delayed_copy", "--rows=s4,gru", *tiny, cwd=tmp_path)

@@ -298,7 +298,7 @@ def backbones(prop: str, where=lambda resolved: True):
             marks.append(pytest.mark.slow)
         often = name not in SLOW or name == "full_hybrid"
         if (often and prop not in RARE) or (name, prop) in CHOSEN:
-            marks.append(pytest.mark.chosen)
+            marks.append(pytest.mark.integration)
         return pytest.param(name, marks=marks, id=name)
 
     names = [name for name in BACKBONES if where(resolve(name))]

@@ -217,8 +217,7 @@ def test_a_board_ranks_them_apart_from_runs_in_nats_and_from_each_other():
         assert ("heads" in shown.views) is bool(head) and shown.better == "high"
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.timeout(900)
 def test_a_run_is_trained_timed_and_played_by_commands(tmp_path):
     recipe = config(

@@ -353,8 +353,7 @@ def test_what_follows_the_end_of_a_chunk_changes_no_objective(task, name):
     np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize("name", list(heads.POLICIES))
 def test_a_policy_learns_chunks_that_follow_from_h(name):
     """Its objective falls below a constant's, and it presses the right buttons."""

@@ -97,8 +97,7 @@ def test_a_folder_of_another_config_is_refused(finished, home):
     assert_one_line_error(done, "belongs to another config", "seed is 0 there")
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name, recipe",
     [
@@ -204,7 +203,7 @@ def test_unreadable_replays_are_one_line(tmp_path, home):
     [
         pytest.param(3_000, marks=pytest.mark.slow, id="metrics"),
         pytest.param(
-            30_000, marks=[pytest.mark.slow, pytest.mark.chosen], id="checkpoint"
+            30_000, marks=[pytest.mark.integration], id="checkpoint"
         ),
     ],
 )
@@ -272,7 +271,7 @@ def test_sigterm_saves_and_ends_as_interrupted(finished, home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [24, pytest.param(60, marks=pytest.mark.chosen), 92])
+@pytest.mark.parametrize("at", [24, pytest.param(60, marks=pytest.mark.integration), 92])
 def test_kill_at_any_step_and_resume_gives_the_same_numbers(at, finished, home):
     cwd, _ = finished
     if not (cwd / "whole" / "result.json").exists():
@@ -321,8 +320,7 @@ def copied(finished, tmp_path_factory) -> Path:
     return cwd
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "command, flag, where",
     [

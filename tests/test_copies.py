@@ -76,7 +76,7 @@ def trained(tmp_path_factory):
     return configs, beside, alone, together, one_by_one
 
 
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_each_copy_is_its_single_run(trained):
     _, beside, alone, together, one_by_one = trained
     for one, other in zip(together, one_by_one, strict=True):
@@ -102,7 +102,7 @@ def test_each_copy_is_its_single_run(trained):
                 assert abs(x[name] - y[name]) <= edge, (name, x, y)
 
 
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_finished_copies_are_left_as_they_are(trained):
     configs, beside, *_ = trained
     before = [(f / "result.json").stat().st_mtime_ns for f in beside]
@@ -111,7 +111,7 @@ def test_finished_copies_are_left_as_they_are(trained):
     assert before == [(f / "result.json").stat().st_mtime_ns for f in beside]
 
 
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_copies_go_on_where_they_were_stopped(trained, tmp_path, monkeypatch):
     configs, _, _, together, _ = trained
     folders = [tmp_path / f"run{i}" for i in range(len(RUNS))]
@@ -157,7 +157,7 @@ def test_memory_that_holds_one_copy_trains_them_one_after_the_other(tmp_path):
     assert [r["status"] for r in refused] == ["oom", "oom"]
 
 
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -176,7 +176,7 @@ def test_runs_that_are_no_copies_are_refused(change, says):
         check_copies([one, other])
 
 
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_a_budget_of_seconds_and_changing_validation_are_refused():
     timed = config(0, 1e-2)
     timed["train"]["budget"] = "10min"

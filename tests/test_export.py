@@ -484,8 +484,7 @@ def test_a_language_run_is_exported_in_float32(writer, monkeypatch):
         loaded.window({})
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.timeout(900)
 def test_the_command_exports_what_it_can(run, tmp_path):
     """One good run, and one whose weights are gone: exit code 1, the good one kept."""

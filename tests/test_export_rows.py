@@ -27,8 +27,7 @@ def test_a_backbone_answers_alike(name, length):
     check(name, length)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("name", ["lstm", "mamba", "deltanet", "lru", "s5", "fnet"])
 def test_a_chosen_backbone_answers_alike(name, length):

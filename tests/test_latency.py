@@ -187,8 +187,7 @@ CASES = (
 )
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize("text", CASES)
 def test_step_and_window_agree(tasks, text):
     config, task, arrays = tasks(text)

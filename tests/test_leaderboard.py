@@ -395,8 +395,7 @@ def test_a_board_needs_no_jax():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_sixty_backbones_with_ten_seeds_are_ranked(tmp_path):
     losses = {f"b{i:02}": 1.1 + 0.002 * i for i in range(60)}
     suite = boards.write_suite(tmp_path / "suite", losses, range(10))

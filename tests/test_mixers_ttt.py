@@ -124,8 +124,7 @@ def test_an_episode_starts_with_the_learned_weights():
     assert state.count_b.dtype == jnp.int32
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_learned_weights_get_gradients_from_resets_alone():
     """A carried state holds copies; only an episode that starts reads the originals."""
     mixer = TTT(WIDTH, heads=HEADS)

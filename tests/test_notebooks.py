@@ -133,7 +133,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.chosen] * (name == "add_a_backbone"))
+        pytest.param(name, marks=[pytest.mark.integration] * (name == "add_a_backbone"))
         for name in NAMES
     ],
 )

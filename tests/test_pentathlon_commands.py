@@ -114,8 +114,7 @@ def test_sides_that_cannot_be_one_program_are_refused(home, tmp_path):
 COMPAT = "width=16,platform=cpu,compilation_cache="
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_several_recipes_side_by_side_are_one_suite_and_one_board(home, tmp_path):
     flags = [
         "suite",
@@ -141,8 +140,7 @@ def test_several_recipes_side_by_side_are_one_suite_and_one_board(home, tmp_path
     assert again.returncode == 0 and "2 runs side by side" not in again.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_the_report_s_run_has_its_epochs(home, tmp_path):
     recipe = config(f"flip_flop.py:lstm_report,protocol=compat,epochs=2,{COMPAT}")
     done = run_py(recipe, "--workdir=run", cwd=tmp_path, cache=home)

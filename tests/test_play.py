@@ -115,8 +115,7 @@ def test_a_game_is_the_same_alone():
         assert getattr(part, name)[0] == getattr(whole, name)[4]
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_scripts_of_all_styles_are_equal_to_themselves():
     games = schedule(games=100, seconds=20, seed=0)
     match = play(Scripted(repeat=scripted.STYLE_COUNT), Scripted(), games)
@@ -458,8 +457,7 @@ def test_what_cannot_be_played_is_one_line(folder, arguments, message):
     assert line.startswith("jaxbench play: error: ") and message in line
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(folder):
     small = ("--games=2", "--seconds=1")
     done = jaxbench("play", "both", *small, cwd=folder)

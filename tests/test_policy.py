@@ -96,8 +96,7 @@ def test_with_a_delay_the_previous_controller_is_the_last_sent(mode):
     assert np.any(other["main_x"] != policy.logits(state, seen)["main_x"])
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize("backbone", ROWS)
 @pytest.mark.parametrize("mode", ["stateful", "window"])
 def test_some_backbones_step_as_in_the_batch_evaluation(backbone, mode):

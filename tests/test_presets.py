@@ -61,8 +61,7 @@ def test_the_table_is_printed():
     assert as_json["mewtwo"]["data.window"] == "90"
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_a_run_with_everything_on_stops_early_and_keeps_its_best(tmp_path):
     """Mirrors, errors, delays, smoothing, focal loss, averages, patience."""
     flags = (

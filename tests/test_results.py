@@ -22,8 +22,7 @@ def test_there_is_a_board():
     assert BOARDS
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize("folder", BOARDS, ids=lambda path: path.name)
 def test_a_board_is_made_from_its_results(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(RESULTS)

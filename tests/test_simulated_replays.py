@@ -91,8 +91,7 @@ def _action_class(pre: dict[str, np.ndarray]) -> np.ndarray:
     return code
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_most_games_end_with_a_winner_in_one_to_two_minutes(recordings):
     won = [r for r in recordings if r.end == "game"]
     assert len(won) >= 0.7 * GAMES
@@ -114,8 +113,7 @@ def test_most_games_end_with_a_winner_in_one_to_two_minutes(recordings):
     assert len(winners) == 2, winners
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_players_act_like_people_hold_controllers(recordings, setups):
     pressed = Counter()
     for recording, setup in zip(recordings, setups, strict=True):
@@ -160,8 +158,7 @@ def _cross_entropy(
     return total / count
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_memory_pays(recordings, setups):
     """What was seen and done up to half a second ago predicts the next input.
 

@@ -76,7 +76,7 @@ def _others() -> list:
     return [
         pytest.param(
             name,
-            marks=[pytest.mark.slow, *[pytest.mark.chosen] * (name in coarse)],
+            marks=[pytest.mark.slow, *[pytest.mark.integration] * (name in coarse)],
         )
         for name in ALONE
         if name not in SPREAD
@@ -310,8 +310,7 @@ def initial_loss(name: str) -> float:
     return -float(jnp.take_along_axis(log_btv, bytes_bt[:, 1:, None], -1).mean())
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_llama_starts_by_guessing_and_its_legacy_by_repeating():
     assert initial_loss("llama") == pytest.approx(math.log(256), abs=0.2)
     assert initial_loss("llama_legacy") == pytest.approx(9.7, abs=0.8)
@@ -332,8 +331,7 @@ def test_the_command_lists_sizes(tmp_path):
     assert row["published"] is None and row["compat_parameters"] is None
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_the_command_lists_what_was_published(tmp_path):
     flags = ["list", "--task=pile", "--size=published"]
     done = jaxbench(*flags, "--json", cwd=tmp_path)

@@ -102,8 +102,7 @@ def test_a_language_run_prints_text_and_table_and_keeps_the_answer(home):
     assert "not the target's distribution" in str(speculation_table(marked).title)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_policies_speculate_on_held_out_frames(tmp_path):
     target = finished_run(tmp_path, "gru,window=8,depth=1,head=autoregressive")
     draft = shutil.copytree(target, tmp_path / "draft")

@@ -88,7 +88,7 @@ def assert_states_match(found, expected):
 
 
 OTHERS = [
-    pytest.param(name, marks=[pytest.mark.slow, pytest.mark.chosen])
+    pytest.param(name, marks=[pytest.mark.integration])
     for name in ("mamba", "deltanet", "swa")
 ]
 

@@ -92,7 +92,7 @@ class Saboteur(threading.Thread):
             "crashed",
             "ended by SIGSEGV at step",
             id="crash",
-            marks=[pytest.mark.slow, pytest.mark.chosen],
+            marks=[pytest.mark.integration],
         ),
     ],
 )
@@ -112,8 +112,7 @@ def test_a_run_that_a_signal_ends_is_a_row(number, status, text, cache, tmp_path
     assert not finished_results(request, tmp_path, retry=True)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_a_kill_by_the_kernel_is_out_of_memory(cache, tmp_path, monkeypatch):
     kills = iter([3, 4])
     monkeypatch.setattr(process, "oom_kills", lambda: next(kills, 4))
@@ -124,8 +123,7 @@ def test_a_kill_by_the_kernel_is_out_of_memory(cache, tmp_path, monkeypatch):
     assert result["status"] == "oom" and "want of memory" in result["reason"]
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_a_run_that_hangs_is_a_row(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     request = request_of(cache, ENDLESS)
@@ -173,8 +171,7 @@ def test_the_suite_refuses_what_no_run_could_use(cache, tmp_path):
     assert not (tmp_path / "suite").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_rows_side_by_side_resume_and_do_not_repeat(cache, tmp_path):
     request = request_of(cache, "max_steps=8", backbones=("gru", "mlp"))
     outcome = run(request, tmp_path / "suite", jobs=2)
@@ -247,8 +244,7 @@ def test_the_command_makes_rows_and_a_board(cache, tmp_path):
     assert "2 runs, 0 to do" in again.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_the_command_sweeps_then_scores_at_the_best_rate(cache, tmp_path):
     flags = suite_flags(
         cache, "max_steps=8", "--only=mlp", "--sweep=1e-6,1e-2", "--folder=s"

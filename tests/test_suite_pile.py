@@ -29,8 +29,7 @@ def flags(text: str, *more: str) -> list[str]:
     return ["suite", f"--config={config}", "--only=min_gru,e61", *more]
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.timeout(900)
 def test_the_command_makes_rows_and_a_board(tmp_path):
     """On Python's own sources: it works with no data."""

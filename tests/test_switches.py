@@ -37,7 +37,7 @@ FAST = {"gru", "swa", "fnet", "ffn", "lstm_report", "mamba", "deltanet", "h3"}
 
 def rows(names):
     """The names as parameters, those that compile long marked as slow."""
-    slow = [pytest.mark.slow, pytest.mark.chosen]
+    slow = [pytest.mark.integration]
     return [pytest.param(n, marks=[] if n in FAST else slow) for n in names]
 
 

@@ -110,8 +110,7 @@ def test_flops_and_bytes_are_those_of_one_update(run, tmp_path, device):
     assert steady["bytes_per_step"] > 2 * 3 * 4 * weights
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_a_real_clock_gives_the_order_of_the_runs_own_rate(run, tmp_path, device):
     folder = shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints")  # speed needs no trained weights
@@ -140,8 +139,7 @@ def test_what_cannot_be_measured_says_why(run, tmp_path, device):
     assert json.loads(path.read_text()) == result
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 def test_the_memory_plan_of_the_run_is_the_one_that_is_timed(
     run, tmp_path, device, monkeypatch
 ):

@@ -12,7 +12,7 @@ from jaxbench import cli
 from jaxbench.errors import InputError
 from jaxbench.serving.world.command import rollout_command
 
-pytestmark = [pytest.mark.slow, pytest.mark.chosen]
+pytestmark = [pytest.mark.integration]
 ROLLOUT = ("--horizon=8", "--warm_up=4", "--windows=16")
 
 

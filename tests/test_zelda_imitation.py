@@ -38,8 +38,7 @@ def build(games, **options):
     return imitation.build(games, **SETTINGS | options)
 
 
-@pytest.mark.slow
-@pytest.mark.chosen
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("head", "protocol"),
     [("independent", "clean"), ("autoregressive", "compat")],
