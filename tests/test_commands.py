@@ -202,9 +202,7 @@ def test_unreadable_replays_are_one_line(tmp_path, home):
     "size",
     [
         pytest.param(3_000, marks=pytest.mark.slow, id="metrics"),
-        pytest.param(
-            30_000, marks=[pytest.mark.integration], id="checkpoint"
-        ),
+        pytest.param(30_000, marks=[pytest.mark.integration], id="checkpoint"),
     ],
 )
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(size, finished, home):
@@ -271,7 +269,9 @@ def test_sigterm_saves_and_ends_as_interrupted(finished, home):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [24, pytest.param(60, marks=pytest.mark.integration), 92])
+@pytest.mark.parametrize(
+    "at", [24, pytest.param(60, marks=pytest.mark.integration), 92]
+)
 def test_kill_at_any_step_and_resume_gives_the_same_numbers(at, finished, home):
     cwd, _ = finished
     if not (cwd / "whole" / "result.json").exists():

@@ -21,11 +21,12 @@ from jaxbench.tasks.pile import language
 from jaxbench.tasks.pile.loss import byte_loss, summarize
 from jaxbench.tasks.pile.text import SEPARATOR, Writer, check_prompt
 from jaxbench.training.loop import score
+from jaxbench.training.packed import unpack
 from jaxbench.training.programs import (
+    FirstState,
     Placement,
     compile_programs,
     evaluation_batches,
-    make_initializer,
 )
 
 WINDOW = 16
@@ -81,7 +82,7 @@ def test_the_score_counts_every_byte_of_the_file_and_is_its_likelihood():
         resolved("gru,size=1m,budget=10steps"), BUDGET, print
     )
     placement = Placement.over_all_devices(8)
-    initialize = make_initializer(model, made, optimizer, placement, seed=0, ema=False)
+    initialize = FirstState(model, made, optimizer, placement, seed=0, ema=False)
     programs = compile_programs(
         model,
         made,
@@ -103,7 +104,9 @@ def test_the_score_counts_every_byte_of_the_file_and_is_its_likelihood():
     for row in made.splits["validation"]:
         length = int((row[1:] >= 0).sum())
         given = jnp.asarray(row[None, :length], jnp.int32)
-        logits, _ = model.apply(state.evaluation_variables(), {"bytes_bt": given})
+        logits, _ = model.apply(
+            unpack(state.evaluation_variables()), {"bytes_bt": given}
+        )
         p_tv = np.asarray(jax.nn.softmax(logits[0]), np.float64)
         np.testing.assert_allclose(p_tv.sum(-1), 1, rtol=1e-5)
         total -= np.log(p_tv[np.arange(length), row[1 : length + 1]]).sum()

@@ -16,8 +16,8 @@ from jaxbench.errors import InputError
 from jaxbench.training import checkpoint, loop
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.optimizer import parameter_groups, schedule, spend
+from jaxbench.training.packed import unpack
 from jaxbench.training.records import flatten, read_metrics
-from jaxbench.training.state import leaf_names
 from jaxbench.training.step import train_step
 from jaxbench.training.writers import MetricWriter
 
@@ -207,7 +207,7 @@ def test_padding_of_the_last_batch_counts_nothing(parts):
     )
     rows = jnp.asarray(parts.task.splits["validation"])
     batch = parts.task.gather(parts.arrays, rows)
-    outputs, _ = parts.model.apply(state.evaluation_variables(), batch)
+    outputs, _ = parts.model.apply(unpack(state.evaluation_variables()), batch)
     expected = np.mean((np.asarray(outputs) - np.asarray(batch["y_b"])) ** 2)
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
 
@@ -335,10 +335,6 @@ def test_a_disk_that_fills_up_ends_the_run_before_a_save(parts, tmp_path, monkey
         saved.save("last", parts.start(), {})
     assert saved.latest_step() is None
     saved.close()
-
-
-def test_leaf_names_are_paths():
-    assert leaf_names({"a": {"b": jnp.ones(1)}, "c": jnp.ones(1)}) == ["a/b", "c"]
 
 
 def test_hyperparameters_reach_tensorboard(tmp_path):

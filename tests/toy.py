@@ -19,11 +19,11 @@ from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.optimizer import adamw, schedule
 from jaxbench.training.programs import (
+    FirstState,
     Placement,
     compile_programs,
     evaluation_batches,
     first_batch,
-    make_initializer,
     place_span,
 )
 from jaxbench.training.progress import TrainingProgress
@@ -129,7 +129,7 @@ class Parts:
         self.model = toy_model(self.task, backbone, dropout=dropout)
         self.optimizer = optimizer(rate)
         self.placement = Placement.over_all_devices(BATCH)
-        self.initialize = make_initializer(
+        self.initialize = FirstState(
             self.model,
             self.task,
             self.optimizer,

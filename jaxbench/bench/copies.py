@@ -53,11 +53,11 @@ from jaxbench.training.copies import (
 )
 from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.programs import (
+    FirstState,
     Placement,
     Programs,
     first_batch,
     grouped_batches,
-    make_initializer,
     trace_training,
 )
 from jaxbench.training.progress import TrainingProgress
@@ -85,7 +85,7 @@ class Member:
     facts: Facts
     heartbeat: Heartbeat
     orders: Sequence[Order]
-    initialize: Callable[..., TrainState]
+    initialize: FirstState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _tell(hearts: Sequence[Heartbeat], phase: str) -> None:
 
 def _initializer(config: Config, model: Model, task: Task, budget: Budget) -> Any:
     train = config["train"]
-    return make_initializer(
+    return FirstState(
         model,
         task,
         build.build_optimizer(config, budget, lambda line: None),

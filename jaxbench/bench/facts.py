@@ -26,6 +26,7 @@ from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.loop import Outcome
+from jaxbench.training.packed import unpacked_shapes
 from jaxbench.training.programs import Programs
 
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "peppi-py")
@@ -79,8 +80,8 @@ class Facts:
 
     def compiled(self, model: Model, programs: Programs) -> None:
         """Takes in what is known of the model before the first step."""
-        params = programs.abstract_state.params
-        variables = programs.abstract_state.evaluation_variables()
+        params = unpacked_shapes(programs.abstract_state.params)
+        variables = unpacked_shapes(programs.abstract_state.evaluation_variables())
         state = jax.eval_shape(
             lambda v: model.apply(v, 1, method="initial_state"), variables
         )

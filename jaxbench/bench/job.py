@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,12 @@ from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
 from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.programs import (
+    FirstState,
     Placement,
     Programs,
     compile_programs,
     evaluation_batches,
     first_batch,
-    make_initializer,
 )
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.stop import StopSignals
@@ -204,11 +204,11 @@ def _compile(
     task: Task,
     placement: Placement,
     budget: Budget,
-) -> tuple[Plan, Callable[..., Any]]:
+) -> tuple[Plan, FirstState]:
     """Compiles the run so that it fits, and gives what makes its first state."""
     train = config["train"]
     optimizer = build.build_optimizer(config, budget, _say)
-    initialize = make_initializer(
+    initialize = FirstState(
         build.build_model(stack, task),
         task,
         optimizer,

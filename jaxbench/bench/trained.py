@@ -19,7 +19,8 @@ from jaxbench.models.model import Model
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.programs import Placement, first_batch, make_initializer
+from jaxbench.training.packed import on_host
+from jaxbench.training.programs import FirstState, Placement, first_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Run:
         return build.build_budget(self.config, self.task, self.order())
 
     def initializer(self, placement: Placement) -> Any:
-        """The function that makes its train state, see `make_initializer`."""
-        return make_initializer(
+        """The function that makes its train state, see `FirstState`."""
+        return FirstState(
             self.model,
             self.task,
             self.optimizer(),
@@ -139,10 +140,11 @@ def restore_variables(run: Run, which: str, placement: Placement) -> tuple[Any, 
     batch_size = run.config["train"]["batch_size"]
     arrays = jax.tree.map(abstract, dict(run.task.arrays))
     rows = abstract(first_batch(run.task, batch_size))
-    shapes = jax.eval_shape(run.initializer(placement), arrays, rows)
+    shapes = run.initializer(placement).shapes(arrays, rows)
     state, _ = checkpoints.restore(jax.tree.map(abstract, shapes), which)
     checkpoints.close()
-    return state.evaluation_variables(), int(jax.device_get(state.step))
+    variables = jax.device_put(on_host(state.evaluation_variables()), placement.whole)
+    return variables, int(jax.device_get(state.step))
 
 
 def one_device() -> Placement:

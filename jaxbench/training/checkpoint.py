@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 
 from jaxbench.errors import InputError
 from jaxbench.training.disk import disk_is_full, full_disk_message
+from jaxbench.training.packed import on_host, pack_like, unpacked_shapes
 from jaxbench.training.state import TrainState
 
 
@@ -23,6 +24,7 @@ class Checkpoints:
     """Keeps the newest two states under `last/`, and the best ones under `best/`.
 
     A save is complete or absent: orbax writes to a temporary folder and renames it.
+    On disk parameters and moments are trees, under the names that modules gave them.
 
     Args:
       folder: the run's `checkpoints` folder; made when missing.
@@ -54,7 +56,7 @@ class Checkpoints:
                 manager.save(
                     step,
                     args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(state),
+                        state=ocp.args.StandardSave(on_host(state)),
                         facts=ocp.args.JsonSave(facts),
                     ),
                 )
@@ -97,7 +99,7 @@ class Checkpoints:
             restored = self._managers[which].restore(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract),
+                    state=ocp.args.StandardRestore(unpacked_shapes(abstract)),
                     facts=ocp.args.JsonRestore(),
                 ),
             )
@@ -107,7 +109,7 @@ class Checkpoints:
                 f"configuration ({str(error).splitlines()[0][:160]}); use another "
                 "--workdir"
             ) from error
-        return restored["state"], restored["facts"]
+        return pack_like(abstract, restored["state"]), restored["facts"]
 
     def close(self) -> None:
         """Waits for and releases both managers."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxbench.errors import InputError, nearest
+from jaxbench.training.packed import Packed, group_of
 
 SCHEDULES = (
     "constant",
@@ -100,13 +101,15 @@ def _oscillating(final: float, step: Any, fraction: Any) -> Any:
 
 
 def parameter_groups(params: Any) -> Any:
-    """Labels each parameter: "ssm", "vector" or "matrix".
+    """Labels each parameter, or each vector of packed ones: "ssm", "vector", "matrix".
 
     "ssm": the leaf's name starts with `ssm_` (see `jaxbench.mixers`): no weight decay
     and a learning rate of its own. "vector": fewer than two axes (biases, norm
     scales), or a table whose name ends in `_embedding`: no weight decay. "matrix":
     everything else, with weight decay.
     """
+    if isinstance(params, Packed):
+        return params.replace(vectors={name: group_of(name) for name in params.vectors})
 
     def label(path: tuple[Any, ...], leaf: jax.Array) -> str:
         name = str(path[-1].key)
@@ -116,6 +119,21 @@ def parameter_groups(params: Any) -> Any:
         return "matrix" if leaf.ndim >= 2 and not table else "vector"
 
     return jax.tree_util.tree_map_with_path(label, params)
+
+
+class Rates(NamedTuple):
+    """State of the last part of the chain, which scales updates by the learning rate.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      spent: float32 scalar, the fraction of the budget; see `spend`.
+      learning_rate, ssm_learning_rate: float32 scalars, the peaks.
+    """
+
+    step: jax.Array
+    spent: jax.Array
+    learning_rate: jax.Array
+    ssm_learning_rate: jax.Array
 
 
 def adamw(
@@ -137,6 +155,8 @@ def adamw(
     numbers in the optimiser's state, not constants of the program: runs that differ in
     their rate alone share one compiled program.
 
+    Takes a tree of parameters or a `Packed` one; both give the same updates.
+
     Args:
       shape: from `schedule`; the rate at update n is `learning_rate * shape(n, f)`,
         where f is what `spend` last wrote into the state.
@@ -149,29 +169,32 @@ def adamw(
       clip_norm: largest global gradient norm.
     """
 
-    def group(peak: float, decay: float) -> optax.GradientTransformation:
-        def at_peak(learning_rate: Any, spent: Any) -> optax.GradientTransformation:
-            def rate(count: Any) -> Any:
-                return learning_rate * shape(count, spent)
+    def decayed(params: Any) -> Any:
+        groups = parameter_groups(params)
+        return jax.tree.map(lambda group: group == "matrix", groups)
 
-            return optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=decay)
+    def init(params: Any) -> Rates:
+        del params
+        peaks = (jnp.float32(learning_rate), jnp.float32(ssm_learning_rate))
+        return Rates(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), *peaks)
 
-        # Else they would have the type of the parameters.
-        injected = optax.inject_hyperparams(at_peak, hyperparam_dtype=jnp.float32)
-        return injected(learning_rate=peak, spent=0.0)
+    def update(updates: Any, state: Rates, params: Any = None) -> tuple[Any, Rates]:
+        del params
+        part = shape(state.step, state.spent)
+        usual, ssm = state.learning_rate * part, state.ssm_learning_rate * part
 
-    small_decay = weight_decay if decay_vectors else 0.0
-    by_group = optax.multi_transform(
-        {
-            "matrix": group(learning_rate, weight_decay),
-            "vector": group(learning_rate, small_decay),
-            "ssm": group(ssm_learning_rate, small_decay),
-        },
-        parameter_groups,
+        def scale(leaf: jax.Array, group: str) -> jax.Array:
+            return -(ssm if group == "ssm" else usual).astype(leaf.dtype) * leaf
+
+        scaled = jax.tree.map(scale, updates, parameter_groups(updates))
+        return scaled, state._replace(step=state.step + 1)
+
+    return optax.chain(
+        *([optax.clip_by_global_norm(clip_norm)] if clip_norm > 0 else []),
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+        optax.add_decayed_weights(weight_decay, None if decay_vectors else decayed),
+        optax.GradientTransformation(init, update),
     )
-    if clip_norm <= 0:
-        return by_group
-    return optax.chain(optax.clip_by_global_norm(clip_norm), by_group)
 
 
 def spend(opt_state: optax.OptState, fraction: jax.Array) -> optax.OptState:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
@@ -20,10 +21,7 @@ from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
 from jaxbench.training.state import TrainState
 from jaxbench.training.step import Span, make_evaluate_program, make_train_program
-
-# In JAX 0.10, XLA's CPU compiler drops the barriers around what remat recomputes early
-# enough to find that it has it already, and remat saves nothing.
-KEEP_REMAT = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+from jaxbench.xla import OFTEN, ONCE, compiler_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +72,7 @@ class Programs:
       predicted_bytes: what the larger of the two programs needs on one device, by the
         compiler's account: arguments + outputs + temporaries - aliased.
       compile_seconds: tracing, lowering and compiling.
+      compiler_options: what XLA was told for both, see `jaxbench.xla`.
     """
 
     train: Callable[..., Any]
@@ -85,52 +84,81 @@ class Programs:
     evaluation_batch_size: int
     predicted_bytes: int
     compile_seconds: float
+    compiler_options: Mapping[str, Any]
 
 
-def make_initializer(
-    model: nn.Module,
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    placement: Placement,
-    *,
-    seed: int,
-    ema: bool,
-    parameter_dtype: Any = jnp.float32,
-) -> Callable[[Mapping[str, jax.Array], jax.Array], TrainState]:
-    """Builds `(arrays, examples_b) -> TrainState`: pure, so shapes cost nothing.
+@dataclasses.dataclass(frozen=True)
+class FirstState:
+    """Makes the first state of a run: `initializer(arrays, examples_b) -> TrainState`.
 
     The key that initialises the parameters and the key of the run both come from
     `seed` and from nothing else. The work is two compiled programs; neither the seed
     nor the learning rate is a constant of the long one, so that the runs of a sweep
-    find it in the compilation cache. `parameter_dtype` is the type of parameters and
-    optimiser state; anything but float32 loses small updates.
+    find it in the compilation cache.
+
+    Attributes:
+      model, task, optimizer: static parts of the run.
+      placement: where the state is put.
+      seed: of the run.
+      ema: whether the state holds an average of the parameters.
+      parameter_dtype: the type of parameters and optimiser state; anything but float32
+        loses small updates.
     """
 
-    @functools.partial(jax.jit, out_shardings=placement.whole)
-    def draw(key: jax.Array, arrays: Mapping[str, jax.Array], examples_b: Any) -> Any:
-        batch = dict(task.gather(arrays, examples_b))
-        batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
-        return dict(model.init(key, batch))
+    model: nn.Module
+    task: Task
+    optimizer: optax.GradientTransformation
+    placement: Placement
+    seed: int
+    ema: bool
+    parameter_dtype: Any = jnp.float32
 
-    @functools.partial(jax.jit, out_shardings=placement.whole)
-    def create(variables: Any, key: jax.Array) -> TrainState:
-        variables["params"] = jax.tree.map(
-            lambda leaf: leaf.astype(parameter_dtype), variables["params"]
+    def __call__(self, arrays: Mapping[str, jax.Array], examples_b: Any) -> TrainState:
+        """Compiles what has not been compiled, and makes the state."""
+        once = functools.partial(
+            jax.jit,
+            out_shardings=self.placement.whole,
+            compiler_options=compiler_options(ONCE),
         )
-        return TrainState.create(variables, optimizer, key, ema=ema)
+        parameters_key, run_key = self._keys()
+        variables = once(self._draw)(parameters_key, arrays, examples_b)
+        return once(self._create)(variables, run_key)
 
-    def initialize(arrays: Mapping[str, jax.Array], examples_b: Any) -> TrainState:
-        parameters_key, run_key = jax.random.split(jax.random.key(seed))
-        return create(draw(parameters_key, arrays, examples_b), run_key)
+    def shapes(self, arrays: Mapping[str, Any], examples_b: Any) -> TrainState:
+        """The shapes and types of the state; costs a trace."""
 
-    return initialize
+        def make(arrays: Mapping[str, Any], examples_b: Any) -> TrainState:
+            parameters_key, run_key = self._keys()
+            variables = self._draw(parameters_key, arrays, examples_b)
+            return self._create(variables, run_key)
+
+        return jax.eval_shape(make, arrays, examples_b)
+
+    def _keys(self) -> tuple[jax.Array, jax.Array]:
+        parameters_key, run_key = jax.random.split(jax.random.key(self.seed))
+        return parameters_key, run_key
+
+    def _draw(
+        self, key: jax.Array, arrays: Mapping[str, jax.Array], examples_b: Any
+    ) -> Any:
+        batch = dict(self.task.gather(arrays, examples_b))
+        batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
+        return dict(self.model.init(key, batch))
+
+    def _create(self, variables: Any, key: jax.Array) -> TrainState:
+        params = jax.tree.map(
+            lambda leaf: leaf.astype(self.parameter_dtype), variables["params"]
+        )
+        return TrainState.create(
+            dict(variables) | {"params": params}, self.optimizer, key, ema=self.ema
+        )
 
 
 def compile_programs(
     model: Model,
     task: Task,
     optimizer: optax.GradientTransformation,
-    initialize: Callable[..., TrainState],
+    initialize: FirstState,
     placement: Placement,
     *,
     batch_size: int,
@@ -164,18 +192,21 @@ def compile_programs(
         ),
         *(state, arrays, rows, placement, steps_per_dispatch),
     )
-    remat = model.stack.remat and jax.default_backend() == "cpu"
-    train = traced.lower().compile(KEEP_REMAT if remat else None)
-    evaluate = (
-        jax.jit(make_evaluate_program(model, task))
-        .lower(
-            state.evaluation_variables(),
-            arrays,
-            batches(groups, part, rows.shape[1:], rows.dtype),
-            batches(groups, part, (), np.float32),
+    options = compiler_options(OFTEN, remat=model.stack.remat)
+    # XLA compiles without Python's lock: the next program is traced meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        training = beside.submit(traced.lower().compile, options)
+        evaluate = (
+            jax.jit(make_evaluate_program(model, task))
+            .lower(
+                state.evaluation_variables(),
+                arrays,
+                batches(groups, part, rows.shape[1:], rows.dtype),
+                batches(groups, part, (), np.float32),
+            )
+            .compile(options)
         )
-        .compile()
-    )
+        train = training.result()
     return Programs(
         train=train,
         evaluate=evaluate,
@@ -186,6 +217,7 @@ def compile_programs(
         evaluation_batch_size=part,
         predicted_bytes=max(predicted_bytes(train), predicted_bytes(evaluate)),
         compile_seconds=time.perf_counter() - start,
+        compiler_options=options,
     )
 
 
@@ -193,7 +225,7 @@ def trace_training(
     model: Model,
     task: Task,
     optimizer: optax.GradientTransformation,
-    initialize: Callable[..., TrainState],
+    initialize: FirstState,
     placement: Placement,
     *,
     batch_size: int,
@@ -218,12 +250,13 @@ def trace_training(
         evaluation_batch_size=batch_size,
         predicted_bytes=0,
         compile_seconds=0.0,
+        compiler_options={},
     )
 
 
 def _abstract(
     task: Task,
-    initialize: Callable[..., TrainState],
+    initialize: FirstState,
     placement: Placement,
     batch_size: int,
 ) -> tuple[TrainState, dict[str, Any], np.ndarray]:
@@ -235,7 +268,7 @@ def _abstract(
 
     arrays = {name: abstract(value) for name, value in task.arrays.items()}
     rows = first_batch(task, batch_size)
-    shapes = jax.eval_shape(initialize, arrays, abstract(rows))
+    shapes = initialize.shapes(arrays, abstract(rows))
     return jax.tree.map(abstract, shapes), arrays, rows
 
 

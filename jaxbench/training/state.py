@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from jaxbench.training.optimizer import parameter_groups
+from jaxbench.training.packed import Packed, layout_of, pack
+
 Params = Any
 
 
@@ -19,9 +22,9 @@ class TrainState(struct.PyTreeNode):
       step: int32 scalar, optimiser updates done.
       key: typed PRNG key of the run; step t uses `fold_in(key, t)`, so resuming
         needs no random state.
-      params: trained parameters, float32.
+      params: trained parameters, `Packed`; in float32.
       constants: variables that are never trained (the "constants" collection).
-      opt_state: state of the optax chain.
+      opt_state: state of the optax chain over packed parameters.
       ema_params: exponential moving average of `params`, or () when it is off.
       skips: int32 scalar, updates left out because they were not finite.
       first_skip: int32 scalar, the step of the first of them, or -1.
@@ -53,7 +56,8 @@ class TrainState(struct.PyTreeNode):
         ema: bool,
     ) -> TrainState:
         """Builds the state before the first update from `model.init`'s variables."""
-        params = variables["params"]
+        whole = variables["params"]
+        params = pack(whole, layout_of(whole, parameter_groups(whole)))
         return cls(
             step=jnp.zeros((), jnp.int32),
             key=key,
@@ -69,12 +73,15 @@ class TrainState(struct.PyTreeNode):
         )
 
     def evaluation_variables(self) -> Params:
-        """Variables to score and to play with: averaged parameters where kept."""
+        """Packed variables to score and play with: averaged parameters where kept."""
         params = self.params if isinstance(self.ema_params, tuple) else self.ema_params
         return {"params": params, "constants": self.constants}
 
 
-def leaf_names(params: Params) -> list[str]:
-    """Names the leaves of a parameter tree, in flattening order, as 'a/b/c'."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+def leaf_names(params: Packed) -> list[str]:
+    """Names the leaves of packed parameters, in flattening order, as 'a/b/c'."""
+    names = jax.tree.unflatten(params.layout.structure, params.layout.shapes)
+    paths = jax.tree_util.tree_flatten_with_path(
+        names, is_leaf=lambda node: isinstance(node, tuple)
+    )[0]
     return ["/".join(str(entry.key) for entry in path) for path, _ in paths]

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.optimizer import spend
+from jaxbench.training.packed import first_broken_leaf, unpack
 from jaxbench.training.state import Params, TrainState
 
 # Prefix of the statistics that are means over steps of what mixers sowed.
@@ -105,7 +106,7 @@ def loss_and_grads(
     def loss_of(
         params: Params, part: Batch, key: jax.Array
     ) -> tuple[jax.Array, Statistics]:
-        variables = {"params": params, "constants": state.constants}
+        variables = {"params": unpack(params), "constants": state.constants}
         return apply_loss(model, task, variables, part, key)
 
     grad_of = jax.value_and_grad(loss_of, has_aux=True)
@@ -216,12 +217,6 @@ def train_step(
     return new_state, statistics | {"skipped": skip.astype(jnp.float32)}
 
 
-def first_broken_leaf(grads: Params) -> jax.Array:
-    """Index of the first leaf that holds a non-finite number, or -1."""
-    broken = jnp.stack([~jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-    return jnp.where(broken.any(), jnp.argmax(broken).astype(jnp.int32), -1)
-
-
 def make_train_program(
     model: nn.Module,
     task: Task,
@@ -295,9 +290,10 @@ def make_evaluate_program(model: nn.Module, task: Task) -> EvaluateProgram:
     ) -> Statistics:
         def step(examples_b: jax.Array, weight_b: jax.Array) -> Statistics:
             batch = dict(task.gather(arrays, examples_b)) | {"weight_b": weight_b}
-            outputs, _ = model.apply(variables, batch)
+            outputs, _ = model.apply(whole, batch)
             return task.loss(outputs, batch)[1]
 
+        whole = unpack(variables)
         shapes = jax.eval_shape(step, examples_kb[0], weight_kb[0])
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 

@@ -36,6 +36,9 @@ NUMERIC = (
     *(f"item_{i}.{name}" for i in range(frames.ITEM_SLOTS) for name in ITEM),
     *(f"available.{name}" for name in frames.AVAILABLE),
 )
+_FIGHTERS = (frames.EGO, frames.OPPONENT, frames.EGO_NANA, frames.OPPONENT_NANA)
+_BITS = (frames.PRESENT, frames.RIGHT, frames.AIRBORNE, frames.INVULNERABLE)
+_HITSTUN = frames.MEASURES.index("hitstun")
 ACTION_STATES = 399
 CHARACTERS = 33
 ABSENT = -1
@@ -59,107 +62,130 @@ def inputs(
       character_btp int32 [B, T, 2]; stage_bt int32; item_type_bti int32 [B, T, 4].
     """
     table = arrays["perspective"][perspective_b]
-    start_bn = table[:, [frames.EGO, frames.OPPONENT]]
-    nana_bn = table[:, [frames.EGO_NANA, frames.OPPONENT_NANA]]
-    first_bn = jnp.concatenate([start_bn, nana_bn], axis=1)[:, None, :]
+    columns = jnp.asarray(_FIGHTERS)
+    first_bn = table[:, columns][:, None, :]
     row_btn = jnp.where(first_bn > 0, first_bn + index_bt[..., None], 0)
     stage_b = table[:, frames.STAGE]
+    status_btns = arrays["status"][row_btn].astype(jnp.int32)
+    position_btnc = arrays["position"][row_btn]
+    measure_btnm = arrays["measure"][row_btn].astype(jnp.float32)
+    # Bits and positions of the fighters are of equal shape: one operation for all.
+    flag_btnk = (status_btns[..., :1] & jnp.asarray(_BITS)[None, None, None]) != 0
+    flag_btnk = flag_btnk.astype(jnp.float32)
+    present_btn1 = flag_btnk[..., :1]
     ledge_b = jnp.asarray(frames.LEDGES)[stage_b]
-    fighter = _fighters(arrays, row_btn, ledge_b[:, None, None])
-    here_bt = fighter["present"][..., 0] * fighter["present"][..., 1]
-    dx_bt = (fighter["raw_x"][..., 1] - fighter["raw_x"][..., 0]) * here_bt
-    dy_bt = (fighter["raw_y"][..., 1] - fighter["raw_y"][..., 0]) * here_bt
+    leader = _leaders(
+        present_btn1[..., :2, :],
+        flag_btnk[..., :2, 1:],
+        position_btnc[..., :2, :],
+        status_btns[..., :2, 1:3].astype(jnp.float32),
+        measure_btnm[..., :2, :],
+        ledge_b[:, None, None, None],
+    )
+    nana = _nanas(
+        present_btn1[..., 2:, :],
+        flag_btnk[..., 2:, 1:],
+        position_btnc[..., 2:, :] - position_btnc[..., :2, :],
+        measure_btnm[..., 2:, :],
+    )
     frame_bt = table[:, None, frames.FIRST_ID] + index_bt
-    spatial = [
-        jnp.clip(jnp.hypot(dx_bt, dy_bt) / 200, 0, 1.5),
-        jnp.clip(dx_bt / 200, -10, 10),
-        jnp.clip(dy_bt / 100, -10, 10),
-        jnp.clip(frame_bt.astype(jnp.float32) / 28800, 0, 1),
-    ]
-    item_btif, item_type_bti = _items(arrays, row_btn[..., 0], fighter)
+    item_btf, item_type_bti = _items(arrays, row_btn[..., 0], position_btnc[..., 0, :])
     bits_bg = arrays["available"][perspective_b].astype(jnp.float32)
-    shape = (*index_bt.shape, bits_bg.shape[1])
-    numeric = [
-        *[fighter[name][..., n] for n in (0, 1) for name in LEADER],
-        *[fighter[name][..., n] for n in (2, 3) for name in NANA],
-        *spatial,
-    ]
+    shape = index_bt.shape
+    nobody = present_btn1[..., 0] <= 0
     return {
         "numeric_btf": jnp.concatenate(
             [
-                jnp.stack(numeric, axis=-1),
-                item_btif.reshape(*index_bt.shape, -1),
-                jnp.broadcast_to(bits_bg[:, None], shape),
+                leader.reshape(*shape, -1),
+                nana.reshape(*shape, -1),
+                _between(present_btn1, position_btnc),
+                jnp.clip(frame_bt[..., None].astype(jnp.float32) / 28800, 0, 1),
+                item_btf,
+                jnp.broadcast_to(bits_bg[:, None], (*shape, bits_bg.shape[1])),
             ],
             axis=-1,
         ),
-        "action_state_btn": fighter["action_state"],
-        "character_btp": fighter["character"][..., :2],
-        "stage_bt": jnp.broadcast_to(stage_b[:, None], index_bt.shape),
+        "action_state_btn": jnp.where(
+            nobody,
+            ABSENT,
+            jnp.minimum(
+                arrays["action_state"][row_btn].astype(jnp.int32), ACTION_STATES
+            ),
+        ),
+        "character_btp": jnp.where(
+            nobody[..., :2], ABSENT, jnp.minimum(status_btns[..., :2, 3], CHARACTERS)
+        ),
+        "stage_bt": jnp.broadcast_to(stage_b[:, None], shape),
         "item_type_bti": item_type_bti,
     }
 
 
-def _fighters(
-    arrays: Mapping[str, jax.Array], row_btn: jax.Array, ledge_b11: jax.Array
-) -> dict[str, jax.Array]:
-    """Named features of four fighters, each [B, T, 4], 0 for one that is not there."""
-    status = arrays["status"][row_btn].astype(jnp.int32)
-    bits = status[..., 0]
-    position = arrays["position"][row_btn]
-    measure = arrays["measure"][row_btn].astype(jnp.float32)
-    state = arrays["action_state"][row_btn].astype(jnp.int32)
-
-    def flag(bit: int) -> jax.Array:
-        return ((bits & bit) != 0).astype(jnp.float32)
-
-    present = flag(frames.PRESENT)
-    x, y = position[..., 0], position[..., 1]
-    # The leader a Nana belongs to, in the order (own, opponent's, own, opponent's).
-    leader = jnp.concatenate([position[..., :2, :]] * 2, axis=-2)
-    safe = jnp.broadcast_to(jnp.maximum(ledge_b11, 1), x.shape)
-    known = present * (ledge_b11 > 0)
-    named = {name: measure[..., i] for i, name in enumerate(frames.MEASURES)}
-    return named | {
-        "present": present,
-        "raw_x": x,
-        "raw_y": y,
-        "facing": present * (2 * flag(frames.RIGHT) - 1),
-        "x": jnp.clip(x * 0.05, -10, 10),
-        "y": jnp.clip(y * 0.05, -10, 10),
-        "dx": present * jnp.clip((x - leader[..., 0]) * 0.05, -10, 10),
-        "dy": present * jnp.clip((y - leader[..., 1]) * 0.05, -10, 10),
-        "ledge": known * jnp.clip((safe - jnp.abs(x)) / safe, -10, 10),
-        "jumps": jnp.minimum(status[..., 1] / 6, 1),
-        "stocks": jnp.clip(status[..., 2] / 4, 0, 1),
-        "airborne": flag(frames.AIRBORNE),
-        "invulnerable": flag(frames.INVULNERABLE),
-        "action_state": _index(state, ACTION_STATES, present),
-        "character": _index(status[..., 3], CHARACTERS, present),
-    }
+def _leaders(
+    present: jax.Array,
+    flags: jax.Array,
+    position: jax.Array,
+    counts: jax.Array,
+    measure: jax.Array,
+    ledge: jax.Array,
+) -> jax.Array:
+    """The numbers `LEADER` of both players, [B, T, 2, len(LEADER)]."""
+    right, airborne_invulnerable = flags[..., :1], flags[..., 1:]
+    safe = jnp.maximum(ledge, 1)
+    to_ledge = jnp.clip((safe - jnp.abs(position[..., :1])) / safe, -10, 10)
+    return jnp.concatenate(
+        [
+            present,
+            measure[..., :1],
+            present * (2 * right - 1),
+            jnp.clip(position * 0.05, -10, 10),
+            present * (ledge > 0) * to_ledge,
+            measure[..., 1:2],
+            # Jumps that are left, of six; stocks, of four.
+            jnp.minimum(counts / jnp.asarray([6.0, 4.0])[None, None, None], 1),
+            airborne_invulnerable,
+            measure[..., 2:],
+        ],
+        axis=-1,
+    )
 
 
-def _index(ids: jax.Array, count: int, present: jax.Array) -> jax.Array:
-    """Table index: the id, `count` where it is unknown, ABSENT where nobody is."""
-    return jnp.where(present > 0, jnp.minimum(ids, count), ABSENT)
+def _nanas(
+    present: jax.Array, flags: jax.Array, offset: jax.Array, measure: jax.Array
+) -> jax.Array:
+    """The numbers `NANA` of both players' Nanas, [B, T, 2, len(NANA)]."""
+    return jnp.concatenate(
+        [
+            present,
+            present * jnp.clip(offset * 0.05, -10, 10),
+            present * (2 * flags[..., :1] - 1),
+            measure[..., :1],
+            flags[..., 1:],
+            measure[..., _HITSTUN : _HITSTUN + 1],
+        ],
+        axis=-1,
+    )
+
+
+def _between(present: jax.Array, position: jax.Array) -> jax.Array:
+    """Distance and offset from the player to the opponent, [B, T, 3]."""
+    here = present[..., 0, :] * present[..., 1, :]
+    d_btc = (position[..., 1, :] - position[..., 0, :]) * here
+    distance = jnp.hypot(d_btc[..., :1], d_btc[..., 1:])
+    scale = jnp.asarray([200.0, 100.0])[None, None]
+    return jnp.concatenate(
+        [jnp.clip(distance / 200, 0, 1.5), jnp.clip(d_btc / scale, -10, 10)], axis=-1
+    )
 
 
 def _items(
-    arrays: Mapping[str, jax.Array], ego_bt: jax.Array, fighter: dict[str, jax.Array]
+    arrays: Mapping[str, jax.Array], row_bt: jax.Array, own_btc: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Features [B, T, slots, 5] and types of the nearest items of others."""
-    slot = arrays["item_slot"][ego_bt]
-    position = arrays["item_position"][slot]
+    """Features [B, T, slots * 5] and types of the nearest items of others."""
+    slot = arrays["item_slot"][row_bt]
+    here = (slot > 0).astype(jnp.float32)[..., None]
+    offset = here * (arrays["item_position"][slot] - own_btc[..., None, :])
     velocity = arrays["item_velocity"][slot].astype(jnp.float32)
-    here = (slot > 0).astype(jnp.float32)
-    dx = here * (position[..., 0] - fighter["raw_x"][..., :1])
-    dy = here * (position[..., 1] - fighter["raw_y"][..., :1])
-    columns = [
-        here,
-        jnp.clip(dx * 0.05, -10, 10),
-        jnp.clip(dy * 0.05, -10, 10),
-        velocity[..., 0],
-        velocity[..., 1],
-    ]
+    columns = [here, jnp.clip(offset * 0.05, -10, 10), velocity]
     types = arrays["item_type"][slot].astype(jnp.int32)
-    return jnp.stack(columns, axis=-1), jnp.where(slot > 0, types, ABSENT)
+    numeric = jnp.concatenate(columns, axis=-1).reshape(*row_bt.shape, -1)
+    return numeric, jnp.where(slot > 0, types, ABSENT)

@@ -25,6 +25,9 @@ from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.encoder import buttons
 
 NEUTRAL_LEVEL = 8
+MOST_CLASSES = max(controller.CLASSES[name] for name in controller.COMPONENTS[1:])
+# Below every logit; its softmax is 0 and its gradient too.
+IMPOSSIBLE = -1e30
 Loss = Callable[[Mapping[str, jax.Array], Batch], tuple[jax.Array, Statistics]]
 
 
@@ -72,17 +75,19 @@ def make(
         target = batch["target_bta"]
         previous = batch["previous_bta"][:, -target.shape[1] :]
         weight = batch["weight_b"][:, None] * batch["valid_bt"].astype(jnp.float32)
-        terms = _terms(outputs, target, 0.0, 0.0)
+        terms_btk = _terms(outputs, target, 0.0, 0.0)
         objective = (
-            terms if plain else _terms(outputs, target, label_smoothing, focal_gamma)
+            terms_btk
+            if plain
+            else _terms(outputs, target, label_smoothing, focal_gamma)
         )
         if not unit:
             objective = _reweighted(objective, target, button_weight, stick_edge_weight)
-        total = jnp.sum(jnp.stack([jnp.sum(weight * t) for t in objective.values()]))
+        total = jnp.sum(weight[..., None] * objective)
         statistics = {
             "weight": jnp.sum(weight),
             "objective": total,
-            **{f"loss/{k}": jnp.sum(weight * term) for k, term in terms.items()},
+            "loss": jnp.sum(weight[..., None] * terms_btk, axis=(0, 1)),
             **counts(outputs, target, previous, weight),
         }
         return total / jnp.maximum(statistics["weight"], 1e-9), statistics
@@ -106,7 +111,8 @@ def summarize(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     s = {name: np.asarray(value, np.float64) for name, value in sums.items()}
     weight = s["weight"]
     names = controller.COMPONENTS
-    terms = {f"loss/{name}": ratio(s[f"loss/{name}"], weight) for name in names}
+    losses = zip(names, s["loss"], strict=True)
+    terms = {f"loss/{name}": ratio(value, weight) for name, value in losses}
     return {
         "loss": sum(terms.values()),
         **terms,
@@ -122,19 +128,20 @@ def accuracies(s: Mapping[str, np.ndarray]) -> dict[str, float]:
       s: summed statistics as float64, `weight` among them.
     """
     weight, names = s["weight"], controller.COMPONENTS
-    true, said, pressed = (s[f"buttons/{k}"] for k in ("true", "said", "pressed"))
+    true, said, pressed = s["buttons"]
+    right, changed, changed_right = s["labels"]
     seen = (said + pressed) > 0
     per_button = 2 * true[seen] / (said + pressed)[seen]
     return {
-        **{f"accuracy/{k}": ratio(s[f"right/{k}"], weight) for k in names},
-        "accuracy/buttons_exact": ratio(s["right/buttons_exact"], weight),
+        **{f"accuracy/{k}": ratio(right[i], weight) for i, k in enumerate(names)},
+        "accuracy/buttons_exact": ratio(right[-1], weight),
         "f1/buttons_micro": ratio(2 * true.sum(), (said + pressed).sum()),
         "f1/buttons_macro": float(per_button.mean()) if seen.any() else 0.0,
         **{
-            f"change/{k}": ratio(s[f"changed_right/{k}"], s[f"changed/{k}"])
-            for k in (*names, "any")
+            f"change/{k}": ratio(changed_right[i], changed[i])
+            for i, k in enumerate((*names, "any"))
         },
-        "change/frames": float(s["changed/any"]),
+        "change/frames": float(changed[-1]),
     }
 
 
@@ -145,14 +152,28 @@ def ratio(top: np.ndarray, bottom: np.ndarray) -> float:
 
 def _terms(
     outputs: Mapping[str, jax.Array], target: jax.Array, eps: float, gamma: float
-) -> dict[str, jax.Array]:
-    """Loss of every group at every scored frame, [B, T']."""
+) -> jax.Array:
+    """Loss of every group at every scored frame, [B, T', 6]."""
     pressed = buttons(target[..., 0]).astype(jnp.float32)
-    terms = {"buttons": _binary(outputs["buttons"], pressed, eps, gamma).mean(-1)}
-    for i, name in enumerate(controller.COMPONENTS[1:], start=1):
-        _check(name, outputs[name], target)
-        terms[name] = _categorical(outputs[name], target[..., i], eps, gamma)
-    return terms
+    binary = _binary(outputs["buttons"], pressed, eps, gamma).mean(-1, keepdims=True)
+    categorical = _categorical(_levels(outputs, target), target[..., 1:], eps, gamma)
+    return jnp.concatenate([binary, categorical], axis=-1)
+
+
+def _levels(outputs: Mapping[str, jax.Array], target: jax.Array) -> jax.Array:
+    """Logits of all groups but the buttons, [B, T', 5, 17]: one operation for five.
+
+    A class that a group has not is impossible: it changes no sum and no argmax.
+    """
+    groups = []
+    for name in controller.COMPONENTS[1:]:
+        logits, classes = outputs[name], controller.CLASSES[name]
+        expected = (*target.shape[:-1], classes)
+        if logits.shape != expected:
+            raise ValueError(f"logits {name} have shape {logits.shape}, not {expected}")
+        more = [(0, 0)] * (logits.ndim - 1) + [(0, MOST_CLASSES - classes)]
+        groups.append(jnp.pad(logits, more, constant_values=IMPOSSIBLE))
+    return jnp.stack(groups, axis=-2)
 
 
 def _binary(logits: jax.Array, t: jax.Array, eps: float, gamma: float) -> jax.Array:
@@ -171,8 +192,10 @@ def _categorical(
     true = jnp.take_along_axis(log_p, label[..., None], axis=-1)[..., 0]
     if eps == 0 and gamma == 0:
         return -true
-    off = eps / (logits.shape[-1] - 1)
-    term = -((1 - eps - off) * true + off * log_p.sum(-1))
+    classes = [controller.CLASSES[name] for name in controller.COMPONENTS[1:]]
+    off = jnp.asarray([eps / (k - 1) for k in classes], jnp.float32)[None, None]
+    known = jnp.where(logits > IMPOSSIBLE, log_p, 0)
+    term = -((1 - eps - off) * true + off * known.sum(-1))
     if gamma == 0:
         return term
     return term * _focal((1 - eps - off) * jnp.exp(true) + off, gamma)
@@ -184,13 +207,13 @@ def _focal(p: jax.Array, gamma: float) -> jax.Array:
 
 
 def _reweighted(
-    terms: dict[str, jax.Array], target: jax.Array, button: float, edge: float
-) -> dict[str, jax.Array]:
-    scaled = terms | {"buttons": terms["buttons"] * button}
-    for i, name in ((1, "main_x"), (2, "main_y")):
-        away = jnp.abs(target[..., i] - NEUTRAL_LEVEL) / NEUTRAL_LEVEL
-        scaled[name] = terms[name] * (1 + (edge - 1) * away)
-    return scaled
+    terms_btk: jax.Array, target: jax.Array, button: float, edge: float
+) -> jax.Array:
+    away = jnp.abs(target[..., 1:3] - NEUTRAL_LEVEL) / NEUTRAL_LEVEL
+    one = jnp.ones_like(terms_btk[..., :1])
+    rest = jnp.ones_like(terms_btk[..., 3:])
+    factors = [button * one, 1 + (edge - 1) * away, rest]
+    return terms_btk * jnp.concatenate(factors, axis=-1)
 
 
 def counts(
@@ -206,35 +229,38 @@ def counts(
         largest of the others' count.
       target, previous: labels [B, T', 6].
       weight: of the frames, [B, T'].
+
+    Returns:
+      labels [3, 7]: what is right, what differs from before, and what is both, of the
+      six groups, of the buttons' right ones the share, and last of all eight buttons
+      (right) or of all six groups (the others). buttons [3, 8]: pressed and said so,
+      said, pressed.
     """
     true, before = buttons(target[..., 0]), buttons(previous[..., 0])
     said = outputs["buttons"] > 0
-    right = {"buttons": (said == true).astype(jnp.float32).mean(-1)}
-    moved = {"buttons": (true != before).astype(jnp.float32).sum(-1)}
-    moved_right = {"buttons": ((true != before) & (said == true)).sum(-1)}
-    all_right = (said == true).all(-1)
-    sums = {"right/buttons_exact": jnp.sum(weight * all_right)}
-    for i, name in enumerate(controller.COMPONENTS[1:], start=1):
-        correct = jnp.argmax(outputs[name], -1) == target[..., i]
-        moved[name] = target[..., i] != previous[..., i]
-        moved_right[name] = moved[name] & correct
-        right[name] = correct
-        all_right &= correct
-    moved["any"] = (target != previous).any(-1)
-    moved_right["any"] = moved["any"] & all_right
-    for kind, values in (
-        ("right", right),
-        ("changed", moved),
-        ("changed_right", moved_right),
-    ):
-        for name, value in values.items():
-            sums[f"{kind}/{name}"] = jnp.sum(weight * value)
-    for kind, hits in (("true", said & true), ("said", said), ("pressed", true)):
-        sums[f"buttons/{kind}"] = jnp.sum(weight[..., None] * hits, axis=(0, 1))
-    return sums
-
-
-def _check(name: str, logits: jax.Array, target: jax.Array) -> None:
-    expected = (*target.shape[:-1], controller.CLASSES[name])
-    if logits.shape != expected:
-        raise ValueError(f"logits {name} have shape {logits.shape}, not {expected}")
+    same, differ = said == true, true != before
+    exact = same.all(-1, keepdims=True)
+    level = jnp.argmax(_levels(outputs, target), -1)
+    correct, moved = level == target[..., 1:], target[..., 1:] != previous[..., 1:]
+    any_moved = (target != previous).any(-1, keepdims=True)
+    all_right = exact & correct.all(-1, keepdims=True)
+    labels = jnp.concatenate(
+        [
+            same.mean(-1, keepdims=True),
+            correct,
+            exact,
+            differ.sum(-1, keepdims=True),
+            moved,
+            any_moved,
+            (differ & same).sum(-1, keepdims=True),
+            moved & correct,
+            any_moved & all_right,
+        ],
+        axis=-1,
+        dtype=jnp.float32,
+    )
+    pressed = jnp.concatenate([said & true, said, true], axis=-1)
+    sums = jnp.sum(
+        weight[..., None] * jnp.concatenate([labels, pressed], -1), axis=(0, 1)
+    )
+    return {"labels": sums[:21].reshape(3, 7), "buttons": sums[21:].reshape(3, 8)}
