@@ -115,28 +115,30 @@ class FirstState:
 
     def __call__(self, arrays: Mapping[str, jax.Array], examples_b: Any) -> TrainState:
         """Compiles what has not been compiled, and makes the state."""
+        parameters_key, run_key = self._keys()
+        draw, create = self._programs
+        return create(draw(parameters_key, arrays, examples_b), run_key)
+
+    def shapes(self, arrays: Mapping[str, Any], examples_b: Any) -> TrainState:
+        """The shapes and types of the state; costs a trace, which a call then uses."""
+        parameters_key, run_key = self._keys()
+        draw, create = self._programs
+        variables = draw.trace(parameters_key, arrays, examples_b).out_info
+        return create.trace(variables, run_key).out_info
+
+    def _keys(self) -> tuple[jax.Array, jax.Array]:
+        parameters_key, run_key = jax.random.split(jax.random.key(self.seed))
+        return parameters_key, run_key
+
+    @functools.cached_property
+    def _programs(self) -> tuple[Any, Any]:
+        """Both programs, kept so that their traces are."""
         once = functools.partial(
             jax.jit,
             out_shardings=self.placement.whole,
             compiler_options=compiler_options(ONCE),
         )
-        parameters_key, run_key = self._keys()
-        variables = once(self._draw)(parameters_key, arrays, examples_b)
-        return once(self._create)(variables, run_key)
-
-    def shapes(self, arrays: Mapping[str, Any], examples_b: Any) -> TrainState:
-        """The shapes and types of the state; costs a trace."""
-
-        def make(arrays: Mapping[str, Any], examples_b: Any) -> TrainState:
-            parameters_key, run_key = self._keys()
-            variables = self._draw(parameters_key, arrays, examples_b)
-            return self._create(variables, run_key)
-
-        return jax.eval_shape(make, arrays, examples_b)
-
-    def _keys(self) -> tuple[jax.Array, jax.Array]:
-        parameters_key, run_key = jax.random.split(jax.random.key(self.seed))
-        return parameters_key, run_key
+        return once(self._draw), once(self._create)
 
     def _draw(
         self, key: jax.Array, arrays: Mapping[str, jax.Array], examples_b: Any

@@ -233,6 +233,8 @@ def make_train_program(
     the host in between. Stops at the first step that is broken (see `train_step`).
     """
 
+    # jit: so that its shapes and the loop's body are one trace.
+    @jax.jit
     def step(
         state: TrainState, arrays: Arrays, examples_b: jax.Array, fraction: jax.Array
     ) -> Any:
@@ -282,23 +284,26 @@ def make_evaluate_program(model: nn.Module, task: Task) -> EvaluateProgram:
     an example of weight 0 (padding of the last batch) counts nothing.
     """
 
+    @jax.jit
+    def step(
+        variables: Params, arrays: Arrays, examples_b: jax.Array, weight_b: jax.Array
+    ) -> Statistics:
+        batch = dict(task.gather(arrays, examples_b)) | {"weight_b": weight_b}
+        outputs, _ = model.apply(variables, batch)
+        return task.loss(outputs, batch)[1]
+
     def evaluate(
         variables: Params,
         arrays: Arrays,
         examples_kb: jax.Array,
         weight_kb: jax.Array,
     ) -> Statistics:
-        def step(examples_b: jax.Array, weight_b: jax.Array) -> Statistics:
-            batch = dict(task.gather(arrays, examples_b)) | {"weight_b": weight_b}
-            outputs, _ = model.apply(whole, batch)
-            return task.loss(outputs, batch)[1]
-
         whole = unpack(variables)
-        shapes = jax.eval_shape(step, examples_kb[0], weight_kb[0])
+        shapes = jax.eval_shape(step, whole, arrays, examples_kb[0], weight_kb[0])
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
         def body(total: Statistics, batch: Any) -> tuple[Statistics, None]:
-            return jax.tree.map(jnp.add, total, step(*batch)), None
+            return jax.tree.map(jnp.add, total, step(whole, arrays, *batch)), None
 
         return jax.lax.scan(body, zeros, (examples_kb, weight_kb))[0]
 
