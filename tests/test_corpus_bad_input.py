@@ -40,13 +40,19 @@ def slowly(path: Path, cache: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture
-def packed(tmp_path) -> tuple[Path, bytes]:
-    """A file of several reads, hard to compress."""
+@pytest.fixture(scope="module")
+def noise() -> tuple[bytes, bytes]:
+    """A text of several reads, hard to compress, and itself as an archive."""
     data = os.urandom(1_500_000)
+    return data, lzma.compress(data, preset=0)
+
+
+@pytest.fixture
+def packed(noise, tmp_path) -> tuple[Path, bytes]:
+    """The archive in a file, and its text."""
     path = tmp_path / "noise.xz"
-    path.write_bytes(lzma.compress(data, preset=0))
-    return path, data
+    path.write_bytes(noise[1])
+    return path, noise[0]
 
 
 # ---- what cannot be a corpus --------------------------------------------------------
