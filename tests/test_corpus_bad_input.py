@@ -241,6 +241,7 @@ def test_splits_beside_the_file(tmp_path):
 # ---- the disk, and other processes --------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_full_disk(packed, tmp_path):
     """A limit on the size of files is what a full disk looks like to a process."""
     path, _ = packed
@@ -275,6 +276,7 @@ def test_a_cache_that_cannot_be_written(packed, tmp_path):
     assert opened(path).bytes_n.tobytes() == data
 
 
+@pytest.mark.integration
 def test_killed_while_unpacking_and_started_again(packed, tmp_path):
     path, data = packed
     cache = tmp_path / "cache"
@@ -292,6 +294,7 @@ def test_killed_while_unpacking_and_started_again(packed, tmp_path):
     assert left(cache) == {".bytes", ".json"}
 
 
+@pytest.mark.integration
 def test_two_processes_unpack_it_once(packed, tmp_path):
     path, data = packed
     cache = tmp_path / "cache"
