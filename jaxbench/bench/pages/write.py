@@ -66,8 +66,8 @@ def index(known: Mapping[str, Size], *, width: int, board: Board) -> str:
         f"{len(ROWS)} backbones in {len(FAMILIES)} families, a page for each. Sizes "
         f"are at width {width} and the row's own depth; the state is that of one "
         "sequence. Ranks are those of the committed board, where ties share one; - is "
-        "not ranked. Written by `jaxbench list --pages=docs/backbones`; the same rows "
-        "in one table: [backbones.md](../backbones.md).",
+        "not ranked. Written by `python -m jaxbench.bench.pages`; the same rows in one "
+        "table: [backbones.md](../backbones.md).",
     ]
     for family, rows in FAMILIES.items():
         parts.append(f"## {family[0].upper()}{family[1:]}")
