@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import boards
 
-from jaxbench.bench.leaderboard import write_leaderboard
 from jaxbench.bench.leaderboard.board import sections
 from jaxbench.bench.leaderboard.read import read_runs
 from jaxbench.bench.leaderboard.tables import csv_text, markdown_text
@@ -198,30 +195,11 @@ def suite(folder: Path, runs=RUNS, **fields) -> Path:
     return folder
 
 
-def board(*folders: Path):
-    """The board of the folders, its CSV lines, and its two texts."""
-    out = folders[0].parent / "board"
-    made = write_leaderboard(folders, out)
-    with made.csv.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return made, lines, made.markdown.read_text(), made.html.read_text()
-
-
 def texts(*folders: Path):
-    """As `board`, without the page, whose figures take most of the time."""
+    """The sections of a board, its CSV lines and its Markdown; no file is written."""
     found = sections(read_runs(folders))
     lines = list(csv.DictReader(io.StringIO(csv_text(found))))
     return found, lines, markdown_text(found, [str(folder) for folder in folders])
-
-
-def rows(lines: list[dict[str, str]], kind: str = "backbone"):
-    return {line["backbone"]: line for line in lines if line["kind"] == kind}
-
-
-def visible(page: str) -> str:
-    """What a reader of the page reads, without its code."""
-    body = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))
 
 
 def table(markdown: str, heading: str) -> dict[str, dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxbench.data.game import Game
+from jaxbench.data.replay_report import Outcome
+from jaxbench.data.replays import load_replays
 
 HEADER = 15
 
@@ -42,10 +45,7 @@ def frames_of(data: bytes, code: int) -> dict[tuple[int, int, int], list[int]]:
     return found
 
 
-def read(data: bytes, kind: str, at: int) -> float:
-    return struct.unpack(">" + kind, data[at : at + struct.calcsize(">" + kind)])[0]
-
-
+TYPES = {"B": ">u1", "H": ">u2", "f": ">f4"}
 # (part, field) -> struct code and offset inside the pre (0x37) or post (0x38) event.
 OFFSETS = {
     ("pre", "state"): ("H", 0x0B),
@@ -71,6 +71,13 @@ OFFSETS = {
 
 def check_against_bytes(game: Game, data: bytes) -> int:
     """Compares every fighter with the last event of each frame; counts rewrites."""
+    bytes_n = np.frombuffer(data, np.uint8)
+
+    def read_all(kind: str, places: list[int]) -> np.ndarray:
+        size = struct.calcsize(">" + kind)
+        rows_ns = bytes_n[np.array(places, int)[:, None] + np.arange(size)]
+        return np.ascontiguousarray(rows_ns).view(TYPES[kind])[:, 0]
+
     rewritten = 0
     for code, part in ((0x37, "pre"), (0x38, "post")):
         found = frames_of(data, code)
@@ -79,23 +86,27 @@ def check_against_bytes(game: Game, data: bytes) -> int:
                 if fighter is None:
                     continue
                 keys = [(int(t), player.port - 1, follower) for t in game.frame_t]
-                present = [key in found for key in keys]
+                present = np.array([key in found for key in keys])
                 np.testing.assert_array_equal(fighter.present_t, present)
+                rows = [found[key] for key in keys if key in found]
                 for (where, name), (kind, offset) in OFFSETS.items():
                     if where != part or f"{part}.{name}" in game.missing:
                         continue
-                    want = [
-                        read(data, kind, found[key][-1] + offset) if key in found else 0
-                        for key in keys
-                    ]
-                    got = getattr(fighter, part)[name]
-                    np.testing.assert_array_equal(got, np.array(want), name)
-                    rewritten += sum(
-                        read(data, kind, found[key][0] + offset) != value
-                        for key, value in zip(keys, want, strict=True)
-                        if key in found
+                    last, first = (
+                        read_all(kind, [row[i] + offset for row in rows])
+                        for i in (-1, 0)
                     )
+                    got = getattr(fighter, part)[name]
+                    np.testing.assert_array_equal(got[present], last, name)
+                    assert not got[~present].any(), name
+                    rewritten += int((first != last).sum())
     return rewritten
+
+
+@functools.cache
+def games_of(folder: Path) -> tuple[list[Game], list[Outcome]]:
+    """What `load_replays` returns, read once a process."""
+    return load_replays(folder, progress=False)
 
 
 def patched(data: bytes, at: int, kind: str, value: float) -> bytes:

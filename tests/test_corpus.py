@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import zstandard
 from conftest import SHARED
-from processes import jaxbench
 
+from jaxbench.cli import main as jaxbench
 from jaxbench.data.corpus import byte_counts, open_corpus, unigram_nats
 from jaxbench.errors import InputError
 
@@ -229,8 +229,8 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize("kind", REASONS)
 @pytest.mark.parametrize("with_cache", [True, False])
+@pytest.mark.parametrize("kind", REASONS)
 def test_nothing_of_a_broken_shard_stays(kind, with_cache, tmp_path):
     folder = tmp_path / "pile"
     folder.mkdir()
@@ -292,6 +292,7 @@ def test_without_a_corpus_it_is_the_standard_library(tmp_path):
 # ---- the real corpus ----------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(not CLASSICS.exists(), reason="no ../shared/data/text")
 def test_classics100_is_what_its_readme_says(tmp_path):
     corpus = opened(CLASSICS, tmp_path)
@@ -321,45 +322,48 @@ def test_classics100_is_what_its_readme_says(tmp_path):
 # ---- the command --------------------------------------------------------------------
 
 
-def test_prepare_tells_what_is_in_a_corpus(tmp_path):
-    (tmp_path / "some.xz").write_bytes(lzma.compress(text_of()))
-    done = jaxbench("prepare", "some.xz", cwd=tmp_path, cache=tmp_path / "home")
-    assert done.returncode == 0, done.stderr
-    corpus = opened(tmp_path / "some.xz")
-    assert corpus.source["fingerprint"] in done.stdout and "300 docu" in done.stdout
-    counts = byte_counts(corpus.bytes_n, corpus.splits["validation"])
-    assert f"{unigram_nats(counts):.4f}" in done.stdout
-    assert left(tmp_path / "home/.cache/jaxbench/corpora") == {".bytes", ".json"}
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """The working folder of a command; its home too, where the caches are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path
 
-    folder = tmp_path / "pile"
+
+def test_prepare_tells_what_is_in_a_corpus(here, capsys):
+    Path("some.xz").write_bytes(lzma.compress(text_of()))
+    assert jaxbench(["prepare", "some.xz"]) == 0
+    out = capsys.readouterr().out
+    corpus = opened(here / "some.xz")
+    assert corpus.source["fingerprint"] in out and "300 docu" in out
+    counts = byte_counts(corpus.bytes_n, corpus.splits["validation"])
+    assert f"{unigram_nats(counts):.4f}" in out
+    assert left(here / "home/.cache/jaxbench/corpora") == {".bytes", ".json"}
+
+    folder = here / "pile"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(shard(["good text\n"] * 50))
     (folder / "b.jsonl.zst").write_bytes(b"not zstandard")
-    done = jaxbench("prepare", "pile", "--cache=", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "1 shards skipped" in done.stdout and "b.jsonl.zst: is not" in done.stdout
+    assert jaxbench(["prepare", "pile", "--cache="]) == 0
+    out = capsys.readouterr().out
+    assert "1 shards skipped" in out and "b.jsonl.zst: is not" in out
 
 
-@pytest.mark.parametrize(
-    "arguments, text",
-    [
-        (["nowhere"], "nowhere: no such file or folder"),
-        (["both"], "both: holds both .slp replays and .jsonl.zst shards"),
-        (["neither"], "neither: holds neither .slp replays nor .jsonl.zst shards"),
-        (["text", "--workers=2"], "--max_files and --workers are for replays"),
-        (["text", "--splits=train=0:5"], "validation and test missing"),
-        (["cut.xz"], "cut.xz: is cut off"),
-    ],
-    ids=" ".join,
-)
-def test_prepare_refuses_in_one_line(arguments, text, tmp_path):
-    (tmp_path / "both").mkdir()
-    (tmp_path / "neither").mkdir()
-    (tmp_path / "both" / "a.slp").touch()
-    (tmp_path / "both" / "a.jsonl").touch()
-    (tmp_path / "text").write_bytes(text_of())
-    (tmp_path / "cut.xz").write_bytes(lzma.compress(text_of())[:-50])
-    done = jaxbench("prepare", "--cache=cache", *arguments, cwd=tmp_path)
-    assert done.returncode == 2 and text in done.stderr.splitlines()[-1], done.stderr
-    assert "Traceback" not in done.stderr
-    assert left(tmp_path / "cache") <= {".json"}
+def test_prepare_refuses_in_one_line(here, capsys):
+    for name in ("both", "neither"):
+        Path(name).mkdir()
+    Path("both/a.slp").touch()
+    Path("both/a.jsonl").touch()
+    Path("text").write_bytes(text_of())
+    Path("cut.xz").write_bytes(lzma.compress(text_of())[:-50])
+    for arguments, text in (
+        ("nowhere", "nowhere: no such file or folder"),
+        ("both", "both: holds both .slp replays and .jsonl.zst shards"),
+        ("neither", "neither: holds neither .slp replays nor .jsonl.zst shards"),
+        ("text --workers=2", "--max_files and --workers are for replays"),
+        ("text --splits=train=0:5", "validation and test missing"),
+        ("cut.xz", "cut.xz: is cut off"),
+    ):
+        assert jaxbench(["prepare", "--cache=cache", *arguments.split()]) == 2
+        assert text in capsys.readouterr().err.splitlines()[-1]
+        assert left(here / "cache") <= {".json"}

@@ -40,13 +40,19 @@ def slowly(path: Path, cache: Path, seconds: float) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture
-def packed(tmp_path) -> tuple[Path, bytes]:
-    """A file of several reads, hard to compress."""
+@pytest.fixture(scope="module")
+def noise() -> tuple[bytes, bytes]:
+    """A text of several reads, hard to compress, and itself as an archive."""
     data = os.urandom(1_500_000)
+    return data, lzma.compress(data, preset=0)
+
+
+@pytest.fixture
+def packed(noise, tmp_path) -> tuple[Path, bytes]:
+    """The archive in a file, and its text."""
     path = tmp_path / "noise.xz"
-    path.write_bytes(lzma.compress(data, preset=0))
-    return path, data
+    path.write_bytes(noise[1])
+    return path, noise[0]
 
 
 # ---- what cannot be a corpus --------------------------------------------------------
@@ -235,6 +241,7 @@ def test_splits_beside_the_file(tmp_path):
 # ---- the disk, and other processes --------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_full_disk(packed, tmp_path):
     """A limit on the size of files is what a full disk looks like to a process."""
     path, _ = packed
@@ -269,6 +276,7 @@ def test_a_cache_that_cannot_be_written(packed, tmp_path):
     assert opened(path).bytes_n.tobytes() == data
 
 
+@pytest.mark.integration
 def test_killed_while_unpacking_and_started_again(packed, tmp_path):
     path, data = packed
     cache = tmp_path / "cache"
@@ -286,6 +294,7 @@ def test_killed_while_unpacking_and_started_again(packed, tmp_path):
     assert left(cache) == {".bytes", ".json"}
 
 
+@pytest.mark.integration
 def test_two_processes_unpack_it_once(packed, tmp_path):
     path, data = packed
     cache = tmp_path / "cache"

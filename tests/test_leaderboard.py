@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import statistics as average
-import subprocess
-import sys
-from pathlib import Path
 
 import boards
 import pytest
+from boards import board, rows
 
 from jaxbench.bench.leaderboard import published, write_leaderboard
 from jaxbench.errors import InputError
 from jaxbench.models.zoo import ORIGINAL
 
-ROOT = Path(__file__).resolve().parents[1]
 FAR_APART = {"gru": 1.10, "lstm": 1.20, "mamba": 1.30}
-
-
-def board(*folders: Path):
-    """The board of the folders, its CSV lines and its two texts."""
-    out = folders[0].parent / "board"
-    made = write_leaderboard(folders, out)
-    with made.csv.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return made, lines, made.markdown.read_text(), made.html.read_text()
-
-
-def rows(lines: list[dict[str, str]]) -> dict[str, dict[str, str]]:
-    return {x["backbone"]: x for x in lines if x["kind"] == "backbone"}
 
 
 def test_csv_numbers_are_the_results_numbers(tmp_path):
@@ -109,10 +92,7 @@ def test_one_seed_each_claims_nothing(tmp_path):
     assert "one seed each: nothing is claimed" in markdown
 
 
-@pytest.mark.parametrize(
-    ("status", "known"),
-    [("diverged", True), ("oom", False), ("timeout", True), ("crashed", False)],
-)
+@pytest.mark.parametrize(("status", "known"), [("diverged", True), ("oom", False)])
 def test_failures_never_vanish(tmp_path, status, known):
     suite = boards.write_suite(tmp_path / "suite", FAR_APART, range(3))
     bare = {} if known else {"data": None, "floors": None, "device": None}
@@ -196,38 +176,37 @@ def test_sweep_runs_are_a_curve_and_never_in_the_ranking(tmp_path):
     assert len(made.sections[0].failures) == 1 and "learning-rate search" in page
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"fingerprint": "f" * 64},
-        {"protocol": "compat"},
-        {"task": "pile"},
-        {"data": boards.data(source="simulated")},
-    ],
-    ids=["data", "protocol", "task", "source"],
-)
-def test_what_differs_is_never_one_ranking(tmp_path, other):
+def test_what_differs_is_never_one_ranking(tmp_path):
     first = boards.write_suite(tmp_path / "first", FAR_APART, range(3))
-    second = boards.write_suite(tmp_path / "second", {"gru": 0.5}, range(3), **other)
-    made, lines, markdown, page = board(first, second)
-    assert len(made.sections) == 2
-    assert sorted(len(section.rows) for section in made.sections) == [1, 3]
-    assert len([x for x in lines if x["backbone"] == "gru"]) == 2
-    for text in (markdown, page):
-        assert "2 rankings, because task, protocol or data differ" in text
-    assert page.count('<section class="ranking"') == 2
+    for number, other in enumerate(
+        (
+            {"fingerprint": "f" * 64},
+            {"protocol": "compat"},
+            {"task": "pile"},
+            {"data": boards.data(source="simulated")},
+        )
+    ):
+        second = boards.write_suite(
+            tmp_path / str(number), {"gru": 0.5}, range(3), **other
+        )
+        made, lines, markdown, page = board(first, second)
+        assert sorted(len(section.rows) for section in made.sections) == [1, 3], other
+        assert len([x for x in lines if x["backbone"] == "gru"]) == 2
+        for text in (markdown, page):
+            assert "2 rankings, because task, protocol or data differ" in text
+        assert page.count('<section class="ranking"') == 2
 
 
-def test_devices_are_not_compared_in_speed(tmp_path):
+def test_devices_are_not_compared_in_speed_and_a_board_is_made_the_same_again(tmp_path):
     suite = boards.write_suite(tmp_path / "cpu", FAR_APART)
     other = boards.write_suite(tmp_path / "gpu", {"s4": 1.0}, device="gpu")
-    made, lines, markdown, _ = board(suite, other)
+    made, lines, markdown, page = board(suite, other, figures=True)
     assert len(made.sections) == 1
     assert {x["device"] for x in rows(lines).values()} == {"cpu", "gpu"}
     assert "Runs come from 2 devices" in markdown
-    page = made.html.read_text()
     for title in ("Training speed, gpu", "Memory, gpu", "Quality against latency, gpu"):
         assert title in page
+    assert board(suite, other, figures=True)[1:] == (lines, markdown, page)
 
 
 def test_recipes_of_one_backbone_are_rows_of_their_own(tmp_path):
@@ -261,7 +240,7 @@ def test_schema_1_is_read(tmp_path):
     content["throughput"].pop("steady")
     content["memory"] = {"predicted_bytes": 7, "peak_bytes": 9}
     boards.write(tmp_path / "gru", content | {"schema": 1, "latency": None})
-    _, lines, markdown, page = board(tmp_path / "gru")
+    _, lines, markdown, page = board(tmp_path / "gru", figures=True)
     (line,) = rows(lines).values()
     assert float(line["best_median"]) == 1.1 and line["peak_bytes"] == "9"
     assert "learning_rate" not in line and "remat" not in line
@@ -319,7 +298,7 @@ def test_hostile_text_stays_text(tmp_path):
         name, None, seed=9, status="crashed", reason=script, log_tail=[script] * 3
     )
     boards.write(suite / "bad", bad | {"git": script, "versions": {script: script}})
-    _, lines, markdown, page = board(suite)
+    _, lines, markdown, page = board(suite, figures=True)
     assert name in rows(lines)
     body = page.split("<body>")[1]
     assert "<img" not in body and "onerror=&quot;alert" in body
@@ -341,18 +320,17 @@ def test_long_logs_do_not_make_a_long_page(tmp_path):
     assert made.html.stat().st_size < 300_000
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda p: p, "no result.json under"),
-        (lambda p: p / "missing", "is not a folder"),
-        (lambda p: boards.write(p / "a", "{"), "none of 1 result.json can be read"),
-    ],
-)
-def test_nothing_to_show_is_one_clear_line(tmp_path, make, message):
-    with pytest.raises(InputError, match=message) as error:
-        write_leaderboard([make(tmp_path)], tmp_path / "out")
-    assert "\n" not in str(error.value)
+def test_nothing_to_show_is_one_clear_line(tmp_path):
+    broken = boards.write(tmp_path / "broken", "{")
+    (tmp_path / "empty").mkdir()
+    for folder, message in (
+        (tmp_path / "empty", "no result.json under"),
+        (tmp_path / "missing", "is not a folder"),
+        (broken, "none of 1 result.json can be read"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            write_leaderboard([folder], tmp_path / "out")
+        assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -365,19 +343,10 @@ def test_files_are_whole_or_as_they_were(tmp_path):
     blocker = made.html.with_name("leaderboard.html.partial")
     blocker.mkdir()
     with pytest.raises(InputError, match="cannot write the leaderboard"):
-        write_leaderboard([suite], made.html.parent)
+        board(suite)
     blocker.rmdir()
     assert made.markdown.read_text() == old
     assert not list(made.html.parent.glob("*.partial"))
-
-
-def test_the_same_results_give_the_same_bytes(tmp_path):
-    suite = boards.write_suite(tmp_path / "suite", FAR_APART, range(3))
-    texts = []
-    for _ in range(2):
-        made, *_ = board(suite)
-        texts.append([p.read_bytes() for p in (made.markdown, made.csv, made.html)])
-    assert texts[0] == texts[1]
 
 
 def test_checkpoints_are_not_searched(tmp_path):
@@ -387,18 +356,10 @@ def test_checkpoints_are_not_searched(tmp_path):
     assert set(rows(lines)) == {"gru"}
 
 
-def test_a_board_needs_no_jax():
-    code = (
-        "import sys; import jaxbench.bench.leaderboard;"
-        "found = {'jax', 'flax', 'optax'} & set(sys.modules); assert not found, found"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
-
-
 @pytest.mark.integration
 def test_sixty_backbones_with_ten_seeds_are_ranked(tmp_path):
     losses = {f"b{i:02}": 1.1 + 0.002 * i for i in range(60)}
     suite = boards.write_suite(tmp_path / "suite", losses, range(10))
-    made, lines, _, _ = board(suite)
+    made, lines, _, _ = board(suite, figures=True)
     assert made.runs == 600 and len(rows(lines)) == 60
     assert made.html.stat().st_size < 3_000_000

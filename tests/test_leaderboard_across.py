@@ -9,9 +9,9 @@ from pathlib import Path
 import boards
 import pentathlon_boards as pentathlon
 import pytest
-from pentathlon_boards import RUNS, board, rows, suite, table, texts, visible
+from boards import board, rows, visible
+from pentathlon_boards import RUNS, suite, table, texts
 
-from jaxbench.bench.leaderboard import write_leaderboard
 from jaxbench.bench.leaderboard.across import boards as across
 
 A5 = {
@@ -26,8 +26,14 @@ def two_tasks(tmp_path: Path) -> Path:
     return suite(folder, A5, task="word_problem", data=data)
 
 
-def test_across_tasks_by_hand(tmp_path):
-    _, lines, markdown, page = board(two_tasks(tmp_path))
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """The board of two tasks, with its figures."""
+    return board(two_tasks(tmp_path_factory.mktemp("across")), figures=True)
+
+
+def test_across_tasks_by_hand(drawn):
+    _, lines, markdown, page = drawn
     assert markdown.index("## Across tasks, clean protocol") < markdown.index("## mqar")
     shown = table(markdown, "## Across tasks")
     assert list(shown) == ["deltanet", "lstm", "swa"]
@@ -126,8 +132,8 @@ def test_equal_places_are_shared_and_levels_alike_are_numbered(tmp_path):
 # --- the page as a whole ------------------------------------------------------
 
 
-def test_the_page_needs_nothing_but_itself(tmp_path):
-    *_, page = board(two_tasks(tmp_path))
+def test_the_page_needs_nothing_but_itself(drawn):
+    *_, page = drawn
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy and policy[1].startswith("default-src 'none';")
     sources = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s>]+)", page)
@@ -136,17 +142,15 @@ def test_the_page_needs_nothing_but_itself(tmp_path):
     assert len(ids) == len(set(ids))
 
 
-def test_the_same_results_give_the_same_bytes(tmp_path):
-    folder = two_tasks(tmp_path)
-    first = write_leaderboard([folder], tmp_path / "one")
-    second = write_leaderboard([folder], tmp_path / "two")
-    for name in ("markdown", "csv", "html"):
-        texts = [getattr(made, name).read_bytes() for made in (first, second)]
-        assert texts[0] == texts[1]
+def test_the_same_results_give_the_same_bytes(drawn):
+    made, _, *texts_then = drawn
+    then = made.csv.read_bytes()
+    again, _, *texts_now = board(made.markdown.parents[1] / "suite", figures=True)
+    assert texts_now == texts_then and again.csv.read_bytes() == then
 
 
-def test_nothing_of_games_or_text_is_on_these_boards(tmp_path):
-    _, _, markdown, page = board(two_tasks(tmp_path))
+def test_nothing_of_games_or_text_is_on_these_boards(drawn):
+    _, _, markdown, page = drawn
     words = r"fps|\bframes?\b|controller|melee|\bplays?\b|nats/byte|corpus"
     for text in (markdown, visible(page)):
         found = re.search(words, text, re.IGNORECASE)

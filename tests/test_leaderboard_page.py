@@ -28,9 +28,12 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 # Speeds fall and latencies rise in this order.
 LOSSES = {"gru": 1.10, "s4": 1.101, "mamba": 1.30, "mlp": 1.60, HOSTILE: 1.7}
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="chromium or chromedriver is not there"
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="chromium or chromedriver is not there"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

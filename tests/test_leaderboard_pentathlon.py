@@ -10,7 +10,8 @@ import boards
 import numpy as np
 import pentathlon_boards as pentathlon
 import pytest
-from pentathlon_boards import LENGTHS, RUNS, board, rows, suite, table, texts, visible
+from boards import board, rows, visible
+from pentathlon_boards import LENGTHS, RUNS, suite, table, texts
 
 from jaxbench.bench.leaderboard import plots_pentathlon, solving
 from jaxbench.bench.leaderboard.board import sections
@@ -188,7 +189,7 @@ def test_below_the_best_floor_is_nothing(tmp_path):
 
 def test_an_accuracy_of_zero_is_a_score(tmp_path):
     folder = suite(tmp_path / "suite", {"lstm": [(0.0, None)], "gru": [(0.1, None)]})
-    *_, page = board(folder)
+    *_, page = board(folder, figures=True)
     assert "lstm\nrank 1, accuracy 0.0000" in page
 
 
@@ -196,7 +197,8 @@ def test_an_accuracy_of_zero_is_a_score(tmp_path):
 def test_every_task_has_its_board(tmp_path, task):
     runs = {"gru": RUNS["deltanet"], "lstm": RUNS["swa"]}
     _, lines, markdown, page = board(
-        suite(tmp_path / "suite", runs, task=task, tests=LENGTHS)
+        suite(tmp_path / "suite", runs, task=task, tests=LENGTHS),
+        figures=task == "knapsack",
     )
     assert {line["task"] for line in lines} == {task}
     for heading in ("Test splits", "Length generalisation", "Speed", "Size and memory"):
@@ -384,7 +386,7 @@ def test_levels_of_a_curriculum_are_told_by_seed(tmp_path):
 def test_every_figure_is_drawn(tmp_path):
     folder = suite(tmp_path / "suite", tests=LENGTHS)
     boards.write(folder / "fnet", pentathlon.result("fnet", 0.5, state_bytes=0))
-    *_, page = board(folder)
+    *_, page = board(folder, figures=True)
     assert "Figures without data" not in page
     captions = re.findall(r"<b>Figure \d+\. (.*?)\.</b>", page)
     assert captions == [
@@ -408,7 +410,7 @@ def test_every_figure_is_drawn(tmp_path):
 def test_figures_without_data_say_what_they_lack(tmp_path):
     content = pentathlon.result("gru", 0.5, solved=None, curve=None)
     boards.write(tmp_path / "suite" / "gru", content)
-    _, lines, markdown, page = board(tmp_path / "suite")
+    _, lines, markdown, page = board(tmp_path / "suite", figures=True)
     for said in (
         "The results hold no curves.",
         "No run says whether it solved the task.",

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import html
 import json
 import re
 import statistics as average
-from pathlib import Path
 
 import boards
 import pile_boards
 import pytest
+from boards import board, visible
 
-from jaxbench.bench.leaderboard import plots_pile, published_pile, write_leaderboard
+from jaxbench.bench.leaderboard import plots_pile, published_pile
 from jaxbench.bench.leaderboard.board import sections
 from jaxbench.bench.leaderboard.plots_scatter import unbeaten
 from jaxbench.bench.leaderboard.read import read_runs
@@ -24,19 +22,12 @@ TEXT = pile_boards.text_budget(3051)
 FAILED = {"status": "oom", "reason": "28 GiB of 24", "steps": 0, "examples": 0}
 
 
-def board(*folders: Path):
-    """The board of the folders, its CSV lines by section, and its two texts."""
-    out = folders[0].parent / "board"
-    made = write_leaderboard(folders, out)
-    with made.csv.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return made, lines, made.markdown.read_text(), made.html.read_text()
-
-
-def visible(page: str) -> str:
-    """What a reader of the page reads, without its code."""
-    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    return html.unescape(re.sub(r"<[^>]+>", " ", body))
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A board with its figures: three rows with a state and one without."""
+    suite = pile_boards.write_suite(tmp_path_factory.mktemp("pile") / "suite", LOSSES)
+    boards.write(suite / "fnet", pile_boards.result("fnet", 2.0, state_bytes=0))
+    return board(suite, figures=True)
 
 
 def test_csv_numbers_are_the_results_numbers(tmp_path):
@@ -211,19 +202,13 @@ def test_divergence_and_skips_are_said_with_their_steps(tmp_path):
     assert found["e71"]["status"] == "diverged" and found["e71"]["rank"] == ""
 
 
-def test_nothing_of_games_is_on_a_board_of_text(tmp_path):
-    suite = pile_boards.write_suite(tmp_path / "suite", LOSSES)
-    _, lines, markdown, page = board(suite)
+def test_nothing_of_games_is_on_a_board_of_text_and_units_are_told(drawn):
+    _, lines, markdown, page = drawn
     words = r"fps|\bframes?\b|controller|melee|policy|\bplays?\b|nats_per_byte\b"
     for text in (markdown, visible(page)):
         found = re.search(words, text, re.IGNORECASE)
         assert not found, text[found.start() - 60 : found.end() + 60]
     assert not {"makes_60fps", "share_of_frame", "gain_copy_previous"} & set(lines[0])
-
-
-def test_units_are_in_the_headers(tmp_path):
-    suite = pile_boards.write_suite(tmp_path / "suite", LOSSES)
-    _, _, markdown, _ = board(suite)
     ranking = markdown.split("### Ranking")[1].split("\n| ---")[0]
     for header in ("nats/byte, best", "nats/byte, last", "bits/byte", "bytes/s"):
         assert f"| {header} |" in ranking
@@ -284,11 +269,8 @@ def test_the_published_rows_are_those_of_the_listing():
 # --- figures ------------------------------------------------------------------
 
 
-def test_every_figure_is_drawn(tmp_path):
-    suite = pile_boards.write_suite(tmp_path / "suite", LOSSES)
-    stateless = pile_boards.result("mlp", 2.0, state_bytes=0)
-    boards.write(suite / "mlp", stateless)
-    *_, page = board(suite)
+def test_every_figure_is_drawn(drawn):
+    *_, page = drawn
     missing = page.split("Figures without data")[1].split("</ul>")[0]
     assert re.findall(r"<b>(.*?)</b>", missing) == ["Exported step."]
     captions = re.findall(r"<b>Figure \d+\. (.*?)\.</b>", page)
@@ -303,11 +285,11 @@ def test_every_figure_is_drawn(tmp_path):
         "Memory",
     ]
     assert "text read (MB)" in page and "training (s)" in page
-    assert "Without a state: mlp." in page
+    assert "Without a state: fnet." in page
 
 
-def test_the_page_needs_nothing_but_itself(tmp_path):
-    *_, page = board(pile_boards.write_suite(tmp_path / "suite", LOSSES))
+def test_the_page_needs_nothing_but_itself(drawn):
+    *_, page = drawn
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy and policy[1].startswith("default-src 'none';")
     sources = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s>]+)", page)

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxbench.bench.pages import forms, page, read_board, write_pages
+from jaxbench.bench.pages import forms, page, read_board
+from jaxbench.bench.pages.__main__ import main as documents_command
 from jaxbench.bench.pages.board import Board, costs, place, rank
+from jaxbench.bench.pages.documents import backbone_texts, board_texts, stale
 from jaxbench.bench.pages.options import meanings, option_table
 from jaxbench.bench.pages.page import primitives, size_of
 from jaxbench.errors import InputError
@@ -66,7 +68,7 @@ def used_of_ops(mixer: str) -> set[str]:
 
 
 def documented_sizes() -> dict[str, tuple[int, int] | None]:
-    """Parameters and state bytes from docs/backbones.md, whose own test is slow."""
+    """Parameters and state bytes from docs/backbones.md."""
     lines = (ROOT / "docs" / "backbones.md").read_text().splitlines()
     cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
     header, *rows = cells
@@ -79,36 +81,32 @@ def documented_sizes() -> dict[str, tuple[int, int] | None]:
     return found
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_a_row_explains_itself(name):
-    row = ROWS[name]
-    assert len(re.findall(r"[.!?](?:\s|$)", row.about)) == 3, row.about
-    assert "  " not in row.about and row.about[0].isupper()
-    lines = row.equation.splitlines()
-    if row.pattern:
-        assert not row.equation and not row.primitives
-    else:
-        assert 1 <= len(lines) <= 4 and all(line.strip() for line in lines)
-    assert all(len(line) <= 88 for line in lines)
-    for text in row.differences:
-        assert text.endswith(".") and "  " not in text
+def test_rows_explain_themselves():
+    """Three sentences, the first of which is in the index, and an equation."""
+    for name, row in ROWS.items():
+        assert len(re.findall(r"[.!?](?:\s|$)", row.about)) == 3, name
+        lines = row.equation.splitlines()
+        if row.pattern:
+            assert not lines and not row.primitives, name
+        else:
+            assert 1 <= len(lines) <= 4 and max(map(len, lines)) <= 88, name
 
 
-@pytest.mark.parametrize("name", MIXERS)
-def test_primitives_are_those_the_mixer_calls(name):
-    used = used_of_ops(ROWS[name].mixer)
-    assert used <= FUNCTIONS | PARTS
-    named = [text.partition(":")[0] for text in ROWS[name].primitives]
-    assert set(named) == used & FUNCTIONS and len(named) == len(set(named))
-    assert set(ROWS[name].primitives) <= set(forms.PRIMITIVES)
+def test_primitives_are_those_the_mixers_call():
+    for name, row in ROWS.items():
+        if row.mixer:
+            used = used_of_ops(row.mixer)
+            assert used <= FUNCTIONS | PARTS, name
+            named = [text.partition(":")[0] for text in row.primitives]
+            assert set(named) == used & FUNCTIONS, name
+            assert len(named) == len(set(named)), name
+            assert set(row.primitives) <= set(forms.PRIMITIVES), name
+    for name, channel in CHANNELS.items():
+        used = used_of_ops(channel.mixer) & FUNCTIONS
+        assert set(forms.OF_CHANNELS.get(name, ())) == used, name
 
 
-@pytest.mark.parametrize("name", CHANNELS)
-def test_primitives_of_channel_mixers_are_named(name):
-    used = used_of_ops(CHANNELS[name].mixer) & FUNCTIONS
-    assert set(forms.OF_CHANNELS.get(name, ())) == used
-
-
+@pytest.mark.integration
 def test_pages_name_the_lines_of_the_table_of_forms_that_run(monkeypatch):
     """Two frames through each row: what `choose` is asked is what the page shows."""
     asked: set[str] = set()
@@ -171,9 +169,9 @@ def test_ranges_of_lengths_are_joined_where_nothing_changes(monkeypatch):
     assert [row[3] for row in shown] == ["timed"] * 3 + ["a guess, unmeasured"]
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_every_option_is_told_with_the_value_the_row_gives_it(name):
-    for layer in resolve(name).elements:
+def test_every_option_is_told_with_the_value_the_row_gives_it():
+    layers = {layer for name in ROWS for layer in resolve(name).elements}
+    for layer in layers:
         table = option_table(layer)
         assert all(told.strip() for *_, told in table)
         shown = {cell.strip("`"): value.strip("`") for cell, value, _ in table}
@@ -191,27 +189,35 @@ def test_meanings_are_read_from_the_docstring():
     assert told["qk_norm"].endswith("whatever the weights.")
 
 
-def test_pages_in_the_documentation_are_these(tmp_path):
-    """`jaxbench list --pages=docs/backbones` writes them."""
-    written = write_pages(tmp_path / "pages", known=documented_sizes())
-    assert {p.name for p in written} == {"README.md", *(f"{n}.md" for n in ROWS)}
-    assert {p.name for p in PAGES.iterdir()} == {p.name for p in written}
-    stale = [p.name for p in written if p.read_text() != (PAGES / p.name).read_text()]
-    assert not stale
+def test_documents_are_those_of_the_rows_and_results():
+    """`python -m jaxbench.bench.pages` writes them; sizes are taken as they stand."""
+    assert stale(board_texts() | backbone_texts(known=documented_sizes())) == []
 
 
-def test_links_between_pages_lead_somewhere():
+@pytest.mark.integration
+def test_documents_with_sizes_computed_anew(capsys):
+    assert documents_command(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_stale_documents_are_named(tmp_path):
+    (tmp_path / "docs" / "backbones").mkdir(parents=True)
+    texts = {"docs/backbones.md": "a", "docs/backbones/gone.md": "b"}
+    texts |= {"docs/backbones/old.md": "new", "docs/backbones/same.md": "c"}
+    for name, text in {"old": "old", "same": "c", "no_row": "d"}.items():
+        (tmp_path / "docs" / "backbones" / f"{name}.md").write_text(text)
+    found = [path.partition("backbones")[2] for path in stale(texts, tmp_path)]
+    assert found == [".md", "/gone.md", "/no_row.md", "/old.md"]
+
+
+def test_links_and_tables_of_pages_are_whole():
     for path in PAGES.iterdir():
-        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        text = path.read_text()
+        for target in re.findall(r"\]\(([^)]+)\)", text):
             if target.startswith("https://arxiv.org/abs/"):
                 assert re.fullmatch(r"\d{4}\.\d{4,5}", target.rsplit("/", 1)[1])
             else:
                 assert (PAGES / target).resolve().exists(), (path, target)
-
-
-def test_tables_of_pages_have_one_width():
-    for path in PAGES.iterdir():
-        for block in path.read_text().split("\n\n"):
+        for block in text.split("\n\n"):
             if block.startswith("| "):
                 bars = {len(re.findall(r"(?<!\\)\|", x)) for x in block.splitlines()}
                 assert len(bars) == 1, (path, block)
@@ -284,34 +290,21 @@ def test_the_board_gives_a_page_its_cost_and_place(tmp_path):
     assert "| cpu a box | 64 | 333.3 ms |" in text and "Rank 1 of 2" in text
 
 
-def test_a_folder_without_results_is_an_empty_board(tmp_path):
+def test_a_folder_without_results_is_empty_and_a_broken_one_a_line(tmp_path):
     board = read_board(tmp_path / "nothing")
     assert not board.results and not board.places
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
-def test_a_broken_result_is_one_line(tmp_path, content):
     path = tmp_path / "result.json"
-    path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(InputError, match=re.escape(str(path))) as error:
-        read_board(tmp_path)
-    assert "\n" not in str(error.value)
+    for content in (b"{", b"[]", b"\xff"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=re.escape(str(path))) as error:
+            read_board(tmp_path)
+        assert "\n" not in str(error.value)
 
 
-def test_families_hold_every_row_once():
+def test_families_hold_every_row_once_and_the_originals_stand_for_rows():
     assert [name for rows in FAMILIES.values() for name in rows] == list(ROWS)
     row = Row(title="Twice", mixer="recurrent:GRU")
     with pytest.raises(ValueError, match="'gru' is in two families: 'one' and 'two'"):
         merge({"one": {"gru": row}, "two": {"lstm": row, "gru": row}})
-
-
-def test_the_original_names_stand_for_their_rows():
     assert len(ORIGINAL) == 34
-    for name, row in ORIGINAL.items():
-        assert resolve(name).name == row
-
-
-@pytest.mark.slow
-def test_pages_with_sizes_computed_anew(tmp_path):
-    for path in write_pages(tmp_path):
-        assert path.read_text() == (PAGES / path.name).read_text(), path.name
+    assert {old: resolve(old).name for old in ORIGINAL} == ORIGINAL

@@ -123,6 +123,7 @@ def test_a_cache_folder_that_cannot_be_one_is_a_warning(folder, tmp_path):
     assert len(games) == 3
 
 
+@pytest.mark.integration
 def test_a_kill_in_the_middle_of_a_write_leaves_nothing_wrong(folder, tmp_path):
     cache = tmp_path / "cache"
     code = (
@@ -144,11 +145,12 @@ def test_a_kill_in_the_middle_of_a_write_leaves_nothing_wrong(folder, tmp_path):
     assert not left[0].exists()
 
 
+@pytest.mark.integration
 def test_two_processes_share_a_cache(folder, tmp_path):
     code = (
         "import sys\n"
         "from jaxbench.data.replays import load_replays\n"
-        "for _ in range(5):\n"
+        "for _ in range(3):\n"
         "    games, _ = load_replays(sys.argv[1], cache_dir=sys.argv[2] + str(_ % 2),"
         " progress=False)\n"
         "    assert len(games) == 3\n"

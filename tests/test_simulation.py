@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -50,11 +51,17 @@ def _play(state: State, frames: int, controls: Controls | None = None) -> State:
     return state
 
 
+@functools.cache
+def _ready(names: tuple[str, str]) -> State:
+    """Four seconds into a game on Final Destination; not to be changed."""
+    return _play(environment.reset([0], [names], 32), 240)
+
+
 def _standing(
     x: float = -10.0, other_x: float = 40.0, names: tuple[str, str] = ("marth", "fox")
 ) -> State:
     """Two fighters on the main floor of Final Destination, facing each other."""
-    state = _play(environment.reset([0], [names], 32), 240).copy()
+    state = _ready(names).copy()
     state.x[:] = [[x, other_x]]
     state.facing[:] = [[1, -1]]
     return _play(state, 1)
@@ -75,7 +82,7 @@ def random_history() -> list[State]:
     batch = len(names)
     pairs = [(name, names[(i + 5) % batch]) for i, name in enumerate(names)]
     state = environment.reset(
-        range(batch), pairs, [stages[i % len(stages)] for i in range(batch)], 60
+        range(batch), pairs, [stages[i % len(stages)] for i in range(batch)], 12
     )
     history = [state]
     while not state.over.all():
@@ -114,6 +121,7 @@ def test_quantize_refuses_a_stick_that_is_not_a_number():
 def test_random_play_keeps_every_invariant(random_history):
     jumps = arena.attribute("jumps", np.int32)
     first = random_history[0]
+    assert (random_history[-1].stocks < 4).sum() >= 3
     for before, after in itertools.pairwise(random_history):
         for name in ARRAYS:
             values = getattr(after, name)

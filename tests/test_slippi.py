@@ -7,12 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slp_bytes import assert_same, check_against_bytes, frames_of, patched, without
+from slp_bytes import (
+    assert_same,
+    check_against_bytes,
+    frames_of,
+    games_of,
+    patched,
+    without,
+)
 
 from jaxbench.data import characters, replay_cache, slippi
 from jaxbench.data.game import Game
 from jaxbench.data.replay_report import Outcome
-from jaxbench.data.replays import load_replays
 from jaxbench.errors import InputError
 
 ROLLBACKS = "falco-falco_battlefield_c357f034.slp"
@@ -47,13 +53,12 @@ MISSING = {
 
 @pytest.fixture(scope="session")
 def train(melee_train: Path) -> list[Game]:
-    games, _ = load_replays(melee_train, progress=False)
-    return games
+    return games_of(melee_train)[0]
 
 
 @pytest.fixture(scope="session")
 def odd(melee_odd: Path) -> tuple[dict[str, Game], dict[str, Outcome]]:
-    games, outcomes = load_replays(melee_odd, progress=False)
+    games, outcomes = games_of(melee_odd)
     return {it.name: it for it in games}, {it.name: it for it in outcomes}
 
 

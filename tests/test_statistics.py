@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
+import runpy
 import sys
 import warnings
 from itertools import combinations
@@ -31,6 +31,10 @@ from jaxbench.bench.statistics.simulated import SHAPES, false_claims, power, sim
 # Standard deviation over seeds as a share of the loss: 0.7 to 1.0 % of mlp, s5 and
 # gru in results/zelda_clean.
 NOISE = 0.008
+
+
+# Boards of a simulation: 13 %, as without Holm, are told from 5 % 99 times in 100.
+BOARDS = 400
 
 
 def chance_bound(boards: int) -> float:
@@ -65,15 +69,15 @@ def test_scores_that_are_not_finite_are_named():
         rank({"gru": [1.0, math.nan], "s4": [1.0]})
 
 
-@pytest.mark.parametrize(("n", "least"), [(5, 0.9), (9, 0.9), (10, 0.9), (11, 0.9)])
-def test_interval_covers_the_median(n, least):
+@pytest.mark.parametrize("n", [5, 9, 10])
+def test_interval_covers_the_median(n):
     # By exact binomials the range covers the median with 1 - 2^(1 - n): 94 % at n = 5.
     rng = np.random.default_rng(n)
     covered = 0
-    for scores in rng.standard_t(3, (300, n)):
-        low, high = interval(scores.tolist(), resamples=999)
+    for scores in rng.standard_t(3, (150, n)):
+        low, high = interval(scores.tolist(), resamples=499)
         covered += low <= 0.0 <= high
-    assert covered / 300 >= least
+    assert covered / 150 >= 0.9
 
 
 def test_iqm_drops_a_quarter_on_each_side():
@@ -118,7 +122,7 @@ def exhaustive_p(a: list[float], b: list[float]) -> float:
 few = st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0, math.inf]), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(few, few)
 def test_compare_with_ties_counts_every_relabelling(a, b):
     found = compare(a, b)
@@ -162,18 +166,19 @@ def test_what_n_allows():
         assert smallest_p(n, n) <= 0.05 / pairs < smallest_p(n - 1, n - 1)
 
 
-def test_holm_is_that_of_statsmodels():
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
+def test_holm_rejects_step_by_step():
+    """p of 0.01, 0.02, 0.04: 3 x 0.01, 2 x 0.02 and 0.04 itself."""
+    assert holm(np.array([0.04, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
     rng = np.random.default_rng(0)
-    for p in (
-        rng.random(45) ** 4,
-        np.ones(3),
-        np.array([0.01, 0.01, 0.04]),
-        rng.random(1),
-    ):
-        reject, corrected = multitest.multipletests(p, 0.05, method="holm")[:2]
-        np.testing.assert_allclose(holm(p), corrected, rtol=1e-12)
-        np.testing.assert_array_equal(holm(p) <= 0.05, reject)
+    for p in (rng.random(45) ** 4, np.ones(3), np.array([0.01, 0.01, 0.04, 0.02])):
+        corrected = np.array(holm(p))
+        for alpha in (0.001, 0.01, 0.03, 0.05, 0.2, 0.5):
+            left, rejected = sorted(p), 0
+            while left and left[0] * len(left) <= alpha:
+                rejected += 1
+                left.pop(0)
+            assert (corrected <= alpha).sum() == rejected
+        assert (np.diff(corrected[np.argsort(p)]) >= 0).all()
 
 
 # A board
@@ -259,7 +264,7 @@ boards = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(boards, st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 6)))
 def test_no_rank_contradicts_a_claim(groups, failed):
     claims = decide(groups, False, 0.5, failed)
@@ -356,39 +361,34 @@ def test_only_failed_runs_are_last_and_untested():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("seeds", [5, 10])
-def test_copies_of_one_backbone_are_not_ranked_apart(shape, seeds):
-    boards = 1000
-    share = false_claims(seeds=seeds, shape=shape, boards=boards, noise=NOISE)
-    assert share <= chance_bound(boards)
+def test_copies_of_one_backbone_are_not_ranked_apart(shape):
+    for seeds in (5, 10):
+        share = false_claims(seeds=seeds, shape=shape, boards=BOARDS, noise=NOISE)
+        assert share <= chance_bound(BOARDS), seeds
+    share = false_claims(backbones=34, seeds=3, shape=shape, boards=30)
+    assert share <= chance_bound(30)
 
 
 def test_single_seeds_with_measured_noise_are_not_ranked_apart():
-    share = false_claims(seeds=1, measured=5, boards=1000, noise=NOISE)
-    assert 0.0 < share <= chance_bound(1000)
-
-
-@pytest.mark.parametrize("shape", ["normal", "heavy-tailed", "bad seed"])
-def test_a_large_board_of_few_seeds_is_not_ranked_apart(shape):
-    share = false_claims(backbones=34, seeds=3, shape=shape, boards=100)
-    assert share <= chance_bound(100)
+    share = false_claims(seeds=1, measured=5, boards=BOARDS, noise=NOISE)
+    assert 0.0 < share <= chance_bound(BOARDS)
 
 
 def test_ranks_by_mean_or_without_holm_would_be_caught():
     by_mean = uncorrected = 0
-    for claims in simulate(seeds=10, boards=1000):
+    for claims in simulate(seeds=10, boards=BOARDS):
         by_mean += len({scores.mean() for scores in claims.scores.values()}) > 1
         uncorrected += any(pair.p <= 0.05 for pair in claims.pairs)
-    assert by_mean / 1000 > chance_bound(1000)
-    assert uncorrected / 1000 > chance_bound(1000)
+    assert by_mean / BOARDS > chance_bound(BOARDS)
+    assert uncorrected / BOARDS > chance_bound(BOARDS)
 
 
 def test_a_planted_gain_of_two_percent_is_found():
-    found = {gain: power(gain, seeds=10, noise=NOISE) for gain in (0.01, 0.015, 0.02)}
-    print({f"{gain:.1%}": f"{share:.0%}" for gain, share in found.items()})
-    assert found[0.02] >= 0.8
-    assert found[0.01] <= found[0.015] <= found[0.02]
-    assert power(0.0, seeds=10) < 0.05
+    found = [
+        power(gain, seeds=10, noise=NOISE, boards=150)
+        for gain in (0, 0.01, 0.015, 0.02)
+    ]
+    assert found[3] >= 0.8 and found == sorted(found) and found[0] < 0.05
 
 
 def write_runs(folder, scores, **fields):
@@ -402,22 +402,17 @@ def write_runs(folder, scores, **fields):
         path.write_text(json.dumps(result))
 
 
-def test_the_script_deals_real_seeds(tmp_path):
+def test_the_script_deals_real_seeds(tmp_path, monkeypatch, capsys):
     write_runs(tmp_path, around(1.0, 15, 0))
     write_runs(tmp_path, around(9.0, 15, 0), purpose="sweep")
-    script = [sys.executable, str(ROOT / "benchmarks" / "lie_detector.py")]
-    done = subprocess.run(
-        [*script, f"--runs={tmp_path}", "--deals=200"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    name, seeds, spread, each, apart = (
-        done.stdout.splitlines()[-1].strip("| ").split(" | ")
-    )
+    script = runpy.run_path(str(ROOT / "benchmarks" / "lie_detector.py"))
+    monkeypatch.setattr(sys, "argv", ["", f"--runs={tmp_path}", "--deals=200"])
+    script["main"]()
+    last = capsys.readouterr().out.splitlines()[-1]
+    name, seeds, spread, each, apart = last.strip("| ").split(" | ")
     assert (name, seeds, each) == ("gru", "15", "5")
     assert 0.2 < float(spread.rstrip("%")) < 0.9 and float(apart.rstrip("%")) < 10
-    empty = subprocess.run(
-        [*script, f"--runs={tmp_path / 'no'}"], capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
-    assert empty.returncode == 2 and empty.stderr.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["", f"--runs={tmp_path / 'no'}"])
+    with pytest.raises(SystemExit, match="2"):
+        script["main"]()
+    assert capsys.readouterr().err.count("\n") == 1

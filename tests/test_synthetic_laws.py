@@ -75,12 +75,9 @@ def test_mqar_slots_are_draws_without_replacement():
     """Two pairs in three slots: the chance of every ordered pair of slots."""
     event = mqar.Mqar(16, pairs=2, tokens=10)
     tokens_nt, targets_nt = draw(event, "custom", 30_000)
+    place_nt = np.where(targets_nt != IGNORE, tokens_nt, IGNORE)
     slots = [
-        tuple(
-            int(np.flatnonzero((token_t == key) & (target_t != IGNORE))[0] - 4) // 2
-            for key in token_t[[0, 2]]
-        )
-        for token_t, target_t in zip(tokens_nt, targets_nt, strict=True)
+        ((place_nt == tokens_nt[:, [key]]).argmax(axis=1) - 4) // 2 for key in (0, 2)
     ]
     weights = [(g + 1) ** -0.99 for g in range(3)]
     ordered = list(itertools.permutations(range(3), 2))
@@ -88,7 +85,7 @@ def test_mqar_slots_are_draws_without_replacement():
         weights[a] / sum(weights) * weights[b] / (sum(weights) - weights[a])
         for a, b in ordered
     ]
-    found = Counter(slots)
+    found = Counter(zip(*(slot_n.tolist() for slot_n in slots), strict=True))
     result = stats.chisquare([found[s] for s in ordered], np.multiply(chances, 30_000))
     assert result.pvalue > 1e-3
 

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from jaxbench.data.synthetic import original_words
+from jaxbench.data.synthetic import original_event, original_words
 from jaxbench.data.synthetic.event import IGNORE, Examples
 from jaxbench.data.synthetic.groups import group
 from jaxbench.data.synthetic.original import EPOCH, ORIGINALS, Instance
@@ -88,11 +88,13 @@ def test_the_first_tokens_are_the_reports(task, law, first):
 
 
 @laws
-def test_streams_of_a_run_are_42_and_43_and_go_on(task, law):
+def test_streams_of_a_run_are_42_and_43_and_go_on(task, law, monkeypatch):
+    assert EPOCH == 1000
+    monkeypatch.setattr(original_event, "EPOCH", 250)
     event = ORIGINALS[task]()
     state = event.training_stream(1)
     first, second = event.epoch(state, law), event.epoch(state, law)
-    assert len(first.tokens_nt) == len(second.tokens_nt) == EPOCH
+    assert len(first.tokens_nt) == len(second.tokens_nt) == 250
     assert (first.tokens_nt[:50] != second.tokens_nt[:50]).any(axis=1).all()
     # What run 0 is evaluated on is what run 1 trains on: so the report had it.
     validation = event.validation(0, law)
@@ -172,7 +174,7 @@ def test_the_oracle_reads_nothing_ahead(task, law):
 @laws
 def test_floors_are_what_they_say_and_below_the_ceiling(task, law):
     event = ORIGINALS[task]()
-    examples, train = drawn(task, law, 600), drawn(task, law, EPOCH, seed=50)
+    examples, train = drawn(task, law, 600), drawn(task, law, 600, seed=50)
     floors = event.floors(law, examples, train)
     asked = train.targets_nt[train.targets_nt != IGNORE]
     mode = np.bincount(asked).argmax()
@@ -284,7 +286,7 @@ def test_edit_distances_are_right_and_most_of_them_trivial():
         assert len(b) == second and input_t[-1] == 200 and max(a + b) < 26
         assert (target_t[:-1] == input_t[1:]).all() and mask_t.sum() == mask_t[-1] == 1
         assert target_t[-1] == distance(tuple(a), tuple(b))
-    examples = drawn("edit_distance", "original", 4000)
+    examples = drawn("edit_distance", "original", 2000)
     floors = event.floors("original", examples, examples)
     assert floors["mode"] == pytest.approx(0.186, abs=0.02)
     assert floors["longer"] == pytest.approx(0.32, abs=0.025)
@@ -310,6 +312,7 @@ def test_words_of_a5_are_written_as_the_report_writes_them():
     assert (targets_nt == 11).mean() == pytest.approx(0.161, abs=0.004)
 
 
+@pytest.mark.integration
 def test_the_ceiling_of_words_is_the_mean_over_what_cannot_be_known():
     """All pairs of the first and the tenth element; the others change nothing."""
     event = ORIGINALS["word_problem"]()

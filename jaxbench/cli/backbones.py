@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxbench.bench.backbones_table import (
+    add_sizes,
+    all_sizes,
+    columns,
+    markdown_table,
+    table_cells,
+)
 from jaxbench.cli.command import add_command
 from jaxbench.errors import InputError
 
@@ -69,22 +75,12 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     rows = table()
     if options.sizes:
-        _add_sizes(rows, options.width)
+        add_sizes(rows, all_sizes(options.width))
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
-    columns = ["name", "what", "pattern", "channel", "layers", "causal", "streams"]
-    columns += ["parameters", "state bytes"] if options.sizes else []
-    columns.append("paper")
-    lines = [table_cells(row, columns) for row in rows]
     if options.markdown:
-        print(f"# {len(rows)} backbones\n")
-        if options.sizes:
-            print(f"Width {options.width}, own depth, state of one sequence.\n")
-        print("| " + " | ".join(columns) + " |")
-        print("|" + "---|" * len(columns))
-        for line in lines:
-            print("| " + " | ".join(line) + " |")
+        print(markdown_table(rows, options.width if options.sizes else None), end="")
         return 0
     from rich.console import Console
     from rich.table import Table
@@ -93,10 +89,11 @@ def _list(options: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(width=180)
     shown = Table(title=f"{len(rows)} backbones", title_justify="left")
-    for column in columns:
-        shown.add_column(column)
-    for line in lines:
-        shown.add_row(*line)
+    titles = columns(options.sizes)
+    for title in titles:
+        shown.add_column(title)
+    for row in rows:
+        shown.add_row(*table_cells(row, titles))
     console.print(shown)
     console.print(
         "Patterns are backbones too: mamba*2+swa, mamba/moe with another channel "
@@ -148,39 +145,3 @@ def _page(options: argparse.Namespace) -> int:
     else:
         console.print(Markdown(text))
     return 0
-
-
-def _add_sizes(rows: list[dict[str, Any]], width: int) -> None:
-    """Adds parameters and state bytes; a row that only feeds another has none alone."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from jaxbench.models.build import sizes
-    from jaxbench.models.zoo import ROWS
-
-    console = Console(stderr=True)
-    for row in track(rows, "sizes", console=console, disable=not console.is_terminal):
-        if ROWS[row["name"]].join == "next":
-            row["parameters"] = row["state bytes"] = None
-        else:
-            row["parameters"], row["state bytes"] = sizes(row["name"], width)
-
-
-def table_cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    """Returns the texts of one row of the table `jaxbench list` prints."""
-    streams = row["streams"] if row["temporal"] else "each frame alone"
-    if row["window"]:
-        streams = f"window of {row['window']}"
-    cells = {
-        **row,
-        "name": ", ".join([row["name"], *row["aliases"]]),
-        "what": row["title"] + (f" ({row['note']})" if row["note"] else ""),
-        "layers": row["depth"],
-        "causal": "yes" if row["causal"] else "in its window no",
-        "streams": streams,
-    }
-    numbers = ("parameters", "state bytes")
-    return [
-        "-" if cells[c] is None else f"{cells[c]:,}" if c in numbers else str(cells[c])
-        for c in columns
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from jaxbench.bench.backbones_table import Size
 from jaxbench.bench.pages import forms, options
 from jaxbench.bench.pages.board import (
     COST_COLUMNS,
@@ -18,9 +19,6 @@ from jaxbench.models.block import GIVEN, field_names, mixer_class
 from jaxbench.models.build import sizes
 from jaxbench.models.row import Row
 from jaxbench.models.zoo import FAMILIES, ORIGINAL, ROWS
-
-# Parameters, and bytes of state for one sequence; None where a row is only a part.
-Size = tuple[int, int] | None
 
 NORMS = {
     "layer": "LayerNorm",

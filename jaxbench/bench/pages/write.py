@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxbench.bench.backbones_table import Size, all_sizes
 from jaxbench.bench.pages.board import Board, committed_board, rank
-from jaxbench.bench.pages.page import Size, link, page, size_of, table
+from jaxbench.bench.pages.page import link, page, table
 from jaxbench.models.backbone import resolve
 from jaxbench.models.zoo import FAMILIES, ROWS
 
@@ -35,18 +36,27 @@ def write_pages(
     Raises:
       InputError: the width does not fit the mixers.
     """
-    board = committed_board() if board is None else board
-    known = _sizes(width) if known is None else known
+    texts = page_texts(width=width, board=board, known=known)
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name in ROWS:
-        path = folder / f"{name}.md"
-        text = page(name, width=width, board=board, size=known[name])
-        path.write_text(text, encoding="utf-8")
-        written.append(path)
-    path = folder / INDEX
-    path.write_text(index(known, width=width, board=board), encoding="utf-8")
-    return [*written, path]
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def page_texts(
+    *,
+    width: int,
+    board: Board | None = None,
+    known: Mapping[str, Size] | None = None,
+) -> dict[str, str]:
+    """What `write_pages` writes: file name -> text, the index last."""
+    board = committed_board() if board is None else board
+    known = all_sizes(width) if known is None else known
+    texts = {
+        f"{name}.md": page(name, width=width, board=board, size=known[name])
+        for name in ROWS
+    }
+    return texts | {INDEX: index(known, width=width, board=board)}
 
 
 def index(known: Mapping[str, Size], *, width: int, board: Board) -> str:
@@ -56,8 +66,8 @@ def index(known: Mapping[str, Size], *, width: int, board: Board) -> str:
         f"{len(ROWS)} backbones in {len(FAMILIES)} families, a page for each. Sizes "
         f"are at width {width} and the row's own depth; the state is that of one "
         "sequence. Ranks are those of the committed board, where ties share one; - is "
-        "not ranked. Written by `jaxbench list --pages=docs/backbones`; the same rows "
-        "in one table: [backbones.md](../backbones.md).",
+        "not ranked. Written by `python -m jaxbench.bench.pages`; the same rows in one "
+        "table: [backbones.md](../backbones.md).",
     ]
     for family, rows in FAMILIES.items():
         parts.append(f"## {family[0].upper()}{family[1:]}")
@@ -71,16 +81,3 @@ def index(known: Mapping[str, Size], *, width: int, board: Board) -> str:
             lines.append([link(name), first, depth, *numbers, standing])
         parts.append(table(COLUMNS, lines))
     return "\n\n".join(parts) + "\n"
-
-
-def _sizes(width: int) -> dict[str, Size]:
-    """Of every row, in one pass, with a bar where somebody watches."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return {
-        name: size_of(name, width)
-        for name in track(ROWS, "sizes", console=console, disable=hidden)
-    }
