@@ -6,7 +6,7 @@ and reads the processor time that it has used (all threads) when the first recor
 before the first round, so both sides read them from their cache. Linux only.
 
     python benchmarks/start_up.py --config=configs/zelda.py:lstm,width=64,max_steps=20
-    python benchmarks/start_up.py --config=configs/zelda.py:width=64 --rows=all --rounds=1
+    python benchmarks/start_up.py --config=configs/zelda.py:width=64 --rows=all
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from jaxbench.models import zoo
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/zelda.py:s4,width=64")
     parser.add_argument("--rows", default="", help="backbones to try, or all")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--root", default=str(ROOT), help="another checkout to time")
     options, overrides = parser.parse_known_args()
     recipe, _, rest = options.config.partition(":")
@@ -48,9 +49,10 @@ def main() -> None:
         print(f"{text:32} cold {cold[row]:6.1f}  warm {warm[row]:6.1f}", flush=True)
     for name, seconds in (("cold", cold), ("warm", warm)):
         worst = max(seconds, key=lambda row: seconds[row])
+        middle = statistics.median(seconds.values())
         print(
-            f"{name}: median of {len(seconds)} {statistics.median(seconds.values()):.1f}"
-            f" CPU-seconds, worst {seconds[worst]:.1f} {worst}"
+            f"{name}: median of {len(seconds)} rows {middle:.1f} CPU-seconds, "
+            f"worst {seconds[worst]:.1f} {worst}"
         )
 
 

@@ -97,6 +97,7 @@ class Facts:
             },
             "state_bytes": state_bytes(state),
         }
+        self._known["compiler_options"] = dict(programs.compiler_options)
         self._compile_seconds = programs.compile_seconds
         self._step_flops = jaxpr_flops(programs.train_jaxpr)
         self._known["step_flops"] = self._step_flops

@@ -32,6 +32,7 @@ from jaxbench.tasks.task import Task
 from jaxbench.training import loop
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
+from jaxbench.training.compiling import Compilation
 from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.programs import (
     FirstState,
@@ -112,7 +113,9 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
     placement = Placement.over_all_devices(train["batch_size"])
 
     heartbeat.phase("compile")
-    plan, initialize = _compile(config, stack, task, placement, budget)
+    compilation = Compilation(_kind(config), _say)
+    with compilation.reported():
+        plan, initialize = _compile(config, stack, task, placement, budget, compilation)
     facts.plan = plan
     if plan.programs is None:
         raise OutOfMemoryError(plan.refusal())
@@ -132,7 +135,8 @@ def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any
             start_rows = jax.device_put(
                 first_batch(task, train["batch_size"]), placement.whole
             )
-            state = initialize(arrays, start_rows)
+            with compilation.reported(), compilation.program("initial values"):
+                state = initialize(arrays, start_rows)
             outcome = loop.Outcome()
             writer = MetricWriter(folder)
         else:
@@ -204,6 +208,7 @@ def _compile(
     task: Task,
     placement: Placement,
     budget: Budget,
+    compilation: Compilation,
 ) -> tuple[Plan, FirstState]:
     """Compiles the run so that it fits, and gives what makes its first state."""
     train = config["train"]
@@ -233,6 +238,7 @@ def _compile(
             ema_decay=train["ema_decay"],
             micro_batches=micro_batches,
             max_skips=train["max_skips"],
+            watch=compilation.program,
         )
 
     plan = fit(
@@ -249,6 +255,13 @@ def _compile(
             f"{plan.limit_is} suffices"
         )
     return plan, initialize
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """What runs have in common that take as long to compile, in words."""
+    model = config["model"]
+    size = model["width"] or model.get("size") or model.get("parameters")
+    return f"{config['task']} {config['protocol']} {model['backbone']} {size}"
 
 
 def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:

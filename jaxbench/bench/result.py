@@ -35,6 +35,7 @@ def blank_result(config: Mapping[str, Any], status: str, reason: str) -> dict[st
         "status": status,
         "reason": reason,
         "log_tail": [],
+        "compiler_options": None,
         "params": None,
         "shape": None,
         "budget": None,

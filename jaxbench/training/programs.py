@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import flax.linen as nn
@@ -169,11 +170,13 @@ def compile_programs(
     ema_decay: float,
     micro_batches: int = 1,
     max_skips: int = 0,
+    watch: Callable[[str], AbstractContextManager] = nullcontext,
 ) -> Programs:
     """Compiles training and evaluation ahead of time, before anything is allocated.
 
     With `micro_batches` m an update works through its batch in m parts, and evaluation
-    takes m times as many batches of a part's size.
+    takes m times as many batches of a part's size. `watch(name)` surrounds the
+    compilation of a program.
     """
     start = time.perf_counter()
     part, groups = batch_size // micro_batches, batches_per_evaluation * micro_batches
@@ -195,19 +198,21 @@ def compile_programs(
         *(state, arrays, rows, placement, steps_per_dispatch),
     )
     options = compiler_options(OFTEN, remat=model.stack.remat)
+
+    def compiled(name: str, lowered: Any) -> Any:
+        with watch(name):
+            return lowered.compile(options)
+
     # XLA compiles without Python's lock: the next program is traced meanwhile.
     with ThreadPoolExecutor(max_workers=1) as beside:
-        training = beside.submit(traced.lower().compile, options)
-        evaluate = (
-            jax.jit(make_evaluate_program(model, task))
-            .lower(
-                state.evaluation_variables(),
-                arrays,
-                batches(groups, part, rows.shape[1:], rows.dtype),
-                batches(groups, part, (), np.float32),
-            )
-            .compile(options)
+        training = beside.submit(compiled, "train", traced.lower())
+        lowered = jax.jit(make_evaluate_program(model, task)).lower(
+            state.evaluation_variables(),
+            arrays,
+            batches(groups, part, rows.shape[1:], rows.dtype),
+            batches(groups, part, (), np.float32),
         )
+        evaluate = compiled("evaluate", lowered)
         train = training.result()
     return Programs(
         train=train,
