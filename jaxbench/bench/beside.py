@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from jaxbench.bench.events import EVENTS, build_event
 from jaxbench.bench.run_folder import differences, identity
 from jaxbench.errors import InputError
+from jaxbench.tasks.pentathlon.curriculum import parse_levels
 
 # What they may differ in: numbers of their state, or of their batches.
 VARIED = ("seed", "train.learning_rate")
+
+# What a suite may be asked for; "auto" is one program where `pays` says so.
+MODES = ("auto", "on", "off")
+
+# Tokens of an update times width up to which one program is chosen. MEASURED
+LARGEST_UPDATE = 64 * 30 * 64
 
 Config = Mapping[str, Any]
 
@@ -44,3 +53,34 @@ def check_copies(configs: Sequence[Config]) -> None:
             f"train.budget={budget!r} ends by the clock, at other steps for each run; "
             "give runs side by side a budget of steps or bytes"
         )
+
+
+def pays(config: Config) -> bool:
+    """Whether runs like this one take less as one program than one by one.
+
+    They do where an update is small: most of its time is then spent between operations,
+    which one program makes once for all copies. Larger ones gain no more than the start
+    of each process, and lose the speed columns of their board.
+    """
+    try:
+        check_copies([config])
+    except InputError:
+        return False
+    tokens = config["train"]["batch_size"] * _length(config)
+    # A width of 0 stands for one that a number of parameters decides.
+    return 0 < tokens * config["model"]["width"] <= LARGEST_UPDATE
+
+
+def _length(config: Config) -> int:
+    """Positions of the longest sequence that a run trains on."""
+    if config["task"] not in EVENTS:
+        return config["data"]["window"]
+    event = build_event(config)
+    levels = parse_levels(config["data"]["level"], event.levels)
+    return max(event.length(level) for level in levels)
+
+
+def saved_step(folder: Path) -> int:
+    """The step a run would go on from; 0 for one that has saved nothing."""
+    saved = (folder / "checkpoints" / "last").glob("*")
+    return max((int(p.name) for p in saved if p.name.isdigit()), default=0)

@@ -37,6 +37,7 @@ from jaxbench.bench.run_folder import (
     read_json,
     write_json,
 )
+from jaxbench.bench.trained import one_device
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Order, Task
@@ -177,7 +178,8 @@ def _run(
         fact.prepared(task, orders[0][-1], budget, goal)
     _tell(hearts, "compile")
     began = time.perf_counter()
-    placement = Placement.over_all_devices(config["train"]["batch_size"])
+    # Where states begin and end; in between each device has some of them.
+    placement = one_device()
     model = build.build_model(backbone, task)
     members = [
         Member(c, folder, fact, heart, order, _initializer(c, model, task, budget))
@@ -208,6 +210,7 @@ def _run(
         fact.compiled(model, single)
     if not size:
         raise OutOfMemoryError(plan.refusal())
+    _say(describe_placement(size, programs_of(size).placement.devices))
     require_space(own[0][1], len(own) * tree_bytes(single.abstract_state))
     results = []
     with StopSignals() as signals:
@@ -215,6 +218,22 @@ def _run(
             group = members[start : start + size]
             results += _train(group, shared, programs_of, signals)
     return results
+
+
+def describe_placement(copies: int, devices: int) -> str:
+    """One line: how many train at a time, and on how much of the machine."""
+    visible = jax.local_device_count()
+    if copies == 1:
+        return "one run at a time, as one program each, on one device"
+    line = f"{copies} runs as one program"
+    if visible == 1:
+        return line
+    if devices == visible:
+        return f"{line}, {copies // devices} on each of {devices} devices"
+    return (
+        f"{line} on {devices} of {visible} devices: {copies} runs do not divide "
+        "over more"
+    )
 
 
 def _tell(hearts: Sequence[Heartbeat], phase: str) -> None:
@@ -228,7 +247,7 @@ def _initializer(config: Config, model: Model, task: Task, budget: Budget) -> An
         model,
         task,
         build.build_optimizer(config, budget, lambda line: None),
-        Placement.over_all_devices(train["batch_size"]),
+        one_device(),
         seed=config["seed"],
         ema=train["ema_decay"] > 0,
         parameter_dtype=build.DTYPES[train["parameter_dtype"]],

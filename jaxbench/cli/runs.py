@@ -100,8 +100,12 @@ def _add_suite(commands: Any) -> None:
     )
     suite.add_argument(
         "--side_by_side",
-        action="store_true",
-        help="train the seeds and rates of a backbone as one program",
+        nargs="?",
+        const="on",
+        default="auto",
+        choices=("auto", "on", "off"),
+        help="train the seeds and rates of a backbone as one program (default: where "
+        "that pays; such runs have no speed columns)",
     )
     suite.add_argument(
         "--retry", action="store_true", help="run again what did not end ok"

@@ -3,7 +3,8 @@
 Copies differ in what they were initialised with, in the order of their data and in
 their learning rate, which are all numbers in their state or their batches; the program
 is `jax.vmap` of the single run's. A copy that has ended makes no more updates and keeps
-its state while the others go on.
+its state while the others go on. Of several devices each trains some of the copies,
+and none waits for another within a dispatch.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.checkpoint import Checkpoints
@@ -53,16 +55,75 @@ class Copy:
 
 
 @dataclasses.dataclass(frozen=True)
+class CopyPlacement:
+    """How copies lie on devices: each copy on one, the task's data on all of them.
+
+    Attributes:
+      mesh: the devices that take part; their number divides the copies.
+    """
+
+    mesh: Mesh
+
+    @classmethod
+    def of(cls, copies: int) -> CopyPlacement:
+        """Spreads copies over as many of the visible devices as divide them."""
+        visible = jax.local_devices()
+        count = max(n for n in range(1, len(visible) + 1) if copies % n == 0)
+        return cls(Mesh(np.asarray(visible[:count]), ("copies",)))
+
+    @property
+    def devices(self) -> int:
+        """How many take part."""
+        return self.mesh.size
+
+    def sharding(self, spec: PartitionSpec) -> NamedSharding:
+        """The place of an array whose axes lie as `spec` says."""
+        return NamedSharding(self.mesh, spec)
+
+    def over_copies(
+        self, program: Callable[..., Any], axes: Sequence[int | None]
+    ) -> Callable[..., Any]:
+        """`jax.vmap` of a program, each device at its own copies.
+
+        Args:
+          program: of one copy.
+          axes: for each argument the axis of its copies, 0 or 1; None for what all of
+            them share.
+        """
+        every = jax.vmap(program, in_axes=tuple(axes))
+        if self.devices == 1:
+            return every
+        return jax.shard_map(
+            every,
+            mesh=self.mesh,
+            in_specs=tuple(SPECS[axis] for axis in axes),
+            out_specs=SPECS[0],
+            check_vma=False,
+        )
+
+
+# Where copies lie, by the axis that counts them.
+SPECS = {
+    None: PartitionSpec(),
+    0: PartitionSpec("copies"),
+    1: PartitionSpec(None, "copies"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class CopyPrograms:
     """The compiled programs of all copies.
 
     Attributes:
+      placement: where their arguments lie.
       train: `(states, arrays, examples_kcb, spans) -> (states, statistics)`.
       evaluate: `(variables, arrays, examples_kb, weight_kb) -> statistics`, of all
         copies on the same examples.
-      predicted_bytes: what the larger one needs, by the compiler's account.
+      predicted_bytes: what the larger one needs on one device, by the compiler's
+        account.
     """
 
+    placement: CopyPlacement
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
     predicted_bytes: int
@@ -91,49 +152,48 @@ def compile_copies(
       steps_per_dispatch, batches_per_evaluation, ema_decay, max_skips: as in
         `programs.compile_programs`.
     """
+    placement = CopyPlacement.of(copies)
+
+    def abstract(shape: Sequence[int], dtype: Any, axis: int | None) -> Any:
+        place = placement.sharding(SPECS[axis])
+        return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=place)
+
     states = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((copies, *leaf.shape), leaf.dtype),
-        abstract_state,
+        lambda leaf: abstract((copies, *leaf.shape), leaf.dtype, 0), abstract_state
     )
     arrays = {
-        name: jax.ShapeDtypeStruct(value.shape, value.dtype)
+        name: abstract(value.shape, value.dtype, None)
         for name, value in task.arrays.items()
     }
-
-    def batches(*shape: int, dtype: Any) -> Any:
-        return jax.ShapeDtypeStruct(shape, dtype)
-
     spans = Span(
-        jax.ShapeDtypeStruct((copies,), np.int32),
-        *[jax.ShapeDtypeStruct((copies,), np.float32)] * 3,
+        abstract((copies,), np.int32, 0),
+        *[abstract((copies,), np.float32, 0)] * 3,
     )
     single = make_train_program(
         model, task, optimizer, ema_decay=ema_decay, max_skips=max_skips
     )
+    examples = (steps_per_dispatch, copies, *rows.shape)
     train = (
-        jax.jit(jax.vmap(single, in_axes=(0, None, 1, 0)), donate_argnums=0)
-        .lower(
-            states,
-            arrays,
-            batches(steps_per_dispatch, copies, *rows.shape, dtype=rows.dtype),
-            spans,
-        )
+        jax.jit(placement.over_copies(single, (0, None, 1, 0)), donate_argnums=0)
+        .lower(states, arrays, abstract(examples, rows.dtype, 1), spans)
         .compile()
     )
+    scored = make_evaluate_program(model, task)
     evaluate = (
-        jax.jit(
-            jax.vmap(make_evaluate_program(model, task), in_axes=(0, None, None, None))
-        )
+        jax.jit(placement.over_copies(scored, (0, None, None, None)))
         .lower(
             states.evaluation_variables(),
             arrays,
-            batches(batches_per_evaluation, *rows.shape, dtype=rows.dtype),
-            batches(batches_per_evaluation, len(rows), dtype=np.float32),
+            abstract((batches_per_evaluation, *rows.shape), rows.dtype, None),
+            abstract((batches_per_evaluation, len(rows)), np.float32, None),
         )
         .compile()
     )
     return CopyPrograms(
-        train, evaluate, max(predicted_bytes(train), predicted_bytes(evaluate))
+        placement,
+        train,
+        evaluate,
+        max(predicted_bytes(train), predicted_bytes(evaluate)),
     )
 
 
@@ -143,8 +203,16 @@ def stack(states: Sequence[TrainState]) -> TrainState:
 
 
 def take(states: TrainState, index: int) -> TrainState:
-    """The state of one copy."""
-    return jax.tree.map(lambda leaf: leaf[index], states)
+    """The state of one copy, on one device."""
+
+    def one(leaf: jax.Array) -> jax.Array:
+        for shard in leaf.addressable_shards:
+            first, end, _ = shard.index[0].indices(leaf.shape[0])
+            if first <= index < end:
+                return jax.device_put(shard.data[index - first], jax.local_devices()[0])
+        raise IndexError(f"no device here holds copy {index}")
+
+    return jax.tree.map(one, states)
 
 
 def train_copies(
@@ -173,8 +241,8 @@ def train_copies(
     Args:
       states: of all copies; its buffers are given away.
       copies: what is kept for each; outcomes are written in place.
-      arrays: the task's arrays on the device.
-      task, programs: what runs.
+      arrays: the task's arrays.
+      task, programs: what runs, and where.
       lessons: names of the parts of the curriculum.
       validations: batches of each lesson's validation split.
       steps: updates of a run.
@@ -188,6 +256,9 @@ def train_copies(
     Returns:
       The states of all copies, each where it ended.
     """
+    placement = programs.placement
+    states = jax.device_put(states, placement.sharding(SPECS[0]))
+    arrays = jax.device_put(dict(arrays), placement.sharding(SPECS[None]))
     for copy in copies:
         copy.ended = copy.ended or _over(copy, steps, goal)
     while len(going := [copy for copy in copies if not copy.ended]) > leave:

@@ -77,14 +77,15 @@ class Request:
       backbones: names or patterns.
       seeds: of the reported runs.
       learning_rates: the grid of a sweep; empty for none.
-      side_by_side: whether the runs of a backbone train as one program.
+      side_by_side: whether the runs of a backbone train as one program: "on", "off",
+        or "auto" for where that pays.
     """
 
     base: Mapping[str, Any]
     backbones: tuple[str, ...]
     seeds: tuple[int, ...]
     learning_rates: tuple[float, ...] = ()
-    side_by_side: bool = False
+    side_by_side: str = "off"
 
     def cells(self, results: Mapping[Cell, Mapping[str, Any]]) -> list[Cell]:
         """All runs that are known to belong to the suite, in their order.

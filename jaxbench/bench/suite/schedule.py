@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxbench.bench.beside import check_copies
+from jaxbench.bench.beside import check_copies, pays, saved_step
 from jaxbench.bench.check import check_values
 from jaxbench.bench.result import STATUSES
 from jaxbench.bench.run_folder import (
@@ -104,7 +104,7 @@ def check_request(request: Request) -> None:
     """
     for cell in request.cells({}):
         check_values(cell.config(request.base))
-    if request.side_by_side:
+    if request.side_by_side == "on":
         check_copies([request.cells({})[0].config(request.base)])
     data = request.base["data"]
     replays, corpus = data.get("replays", ""), data.get("corpus", "")
@@ -212,9 +212,7 @@ def _work(
             ready = [c for c in waiting if not is_held(c.folder(folder))]
             free = [i for i in range(len(places)) if i not in children]
             if not stopping and ready and free:
-                place, cells = free[0], ready[:1]
-                if request.side_by_side:
-                    cells = [c for c in ready if c.beside(ready[0])]
+                place, cells = free[0], together(request, ready, len(free), folder)
                 children[place] = start(
                     cells,
                     request.base,
@@ -232,6 +230,34 @@ def _work(
         # Only when something unforeseen ends the loop are there any left.
         for child in children.values():
             child.process.kill()
+
+
+def together(
+    request: Request, ready: Sequence[Cell], free: int, folder: Path
+) -> list[Cell]:
+    """The first run that is ready, and those that train with it as one program.
+
+    Where the suite may choose, these are runs that have come equally far (the others
+    would have to go back), and no more of them than leave every place something to do.
+
+    Args:
+      request: what the suite was asked for.
+      ready: runs that can start.
+      free: places that have nothing to do.
+      folder: of the suite.
+    """
+    first = ready[0]
+    if request.side_by_side == "off":
+        return [first]
+    same = [cell for cell in ready if cell.beside(first)]
+    if request.side_by_side == "on":
+        return same
+    if len(same) == 1 or not pays(first.config(request.base)):
+        return [first]
+    places = max(1, free // len({(c.backbone, c.purpose) for c in ready}))
+    step = saved_step(first.folder(folder))
+    equal = [cell for cell in same if saved_step(cell.folder(folder)) == step]
+    return equal[: -(-len(same) // places)]
 
 
 def _interrupted(results: Mapping[Cell, Mapping[str, Any]]) -> bool:
