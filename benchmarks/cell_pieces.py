@@ -33,6 +33,7 @@ from jaxbench.models.stack import Stack
 from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.loop import score
+from jaxbench.training.packed import unpack
 from jaxbench.training.programs import grouped_batches
 from jaxbench.training.state import TrainState, leaf_names
 from jaxbench.training.step import train_step
@@ -157,7 +158,7 @@ def _evaluate(
 ) -> Statistics:
     with jax.transfer_guard("allow"):
         batch = _batch(task, examples_kb[0], weight_kb[0])
-        return task.loss(model.apply(variables, batch)[0], batch)[1]
+        return task.loss(model.apply(unpack(variables), batch)[0], batch)[1]
 
 
 def _batch(task: Task, examples_b: np.ndarray, weight_b: np.ndarray) -> Batch:

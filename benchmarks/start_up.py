@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--root", default=str(ROOT), help="another checkout to time")
     options, overrides = parser.parse_known_args()
     recipe, _, rest = options.config.partition(":")
-    rows = zoo.names() if options.rows == "all" else options.rows.split(",")
+    rows = list(zoo.ROWS) if options.rows == "all" else options.rows.split(",")
     cold, warm = {}, {}
     for row in rows:
         text = ",".join(part for part in (row, rest) if part)

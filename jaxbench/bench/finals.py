@@ -12,6 +12,7 @@ from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
 from jaxbench.training.state import TrainState
 from jaxbench.training.step import make_evaluate_program
+from jaxbench.xla import OFTEN, compiler_options
 
 
 def score_finals(
@@ -33,7 +34,9 @@ def score_finals(
       batch_size: examples of a batch of training's length.
       report: called after every batch.
     """
-    evaluate = jax.jit(make_evaluate_program(model, task))
+    evaluate = jax.jit(
+        make_evaluate_program(model, task), compiler_options=compiler_options(OFTEN)
+    )
     variables = state.evaluation_variables()
     scores = {}
     for name in task.finals:

@@ -13,13 +13,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxbench.models.model import Model
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.goal import EarlyStopping, Goal
@@ -34,6 +34,7 @@ from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState
 from jaxbench.training.step import Span, make_evaluate_program, make_train_program
 from jaxbench.training.writers import MetricWriter
+from jaxbench.xla import OFTEN, compiler_options
 
 
 @dataclasses.dataclass
@@ -130,7 +131,7 @@ class CopyPrograms:
 
 
 def compile_copies(
-    model: nn.Module,
+    model: Model,
     task: Task,
     optimizer: optax.GradientTransformation,
     abstract_state: TrainState,
@@ -173,10 +174,11 @@ def compile_copies(
         model, task, optimizer, ema_decay=ema_decay, max_skips=max_skips
     )
     examples = (steps_per_dispatch, copies, *rows.shape)
+    options = compiler_options(OFTEN, remat=model.stack.remat)
     train = (
         jax.jit(placement.over_copies(single, (0, None, 1, 0)), donate_argnums=0)
         .lower(states, arrays, abstract(examples, rows.dtype, 1), spans)
-        .compile()
+        .compile(options)
     )
     scored = make_evaluate_program(model, task)
     evaluate = (
@@ -187,7 +189,7 @@ def compile_copies(
             abstract((batches_per_evaluation, *rows.shape), rows.dtype, None),
             abstract((batches_per_evaluation, len(rows)), np.float32, None),
         )
-        .compile()
+        .compile(options)
     )
     return CopyPrograms(
         placement,
