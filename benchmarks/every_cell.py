@@ -30,9 +30,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from jaxbench.xla import ONCE, as_flags
+
+ROOT = Path(__file__).resolve().parents[1]
 TASKS = (
     *("zelda", "pile", "world"),
     *("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"),
@@ -43,9 +45,7 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     # Cells compile much and compute little.
-    "XLA_FLAGS": (
-        "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    ),
+    "XLA_FLAGS": as_flags(ONCE),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

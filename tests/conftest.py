@@ -8,6 +8,8 @@ import zlib
 from importlib.metadata import version
 from pathlib import Path
 
+from jaxbench.xla import ONCE, as_flags
+
 
 def compile_cache() -> Path:
     """Where compiled programs are kept between test runs, outside every checkout.
@@ -26,10 +28,7 @@ def compile_cache() -> Path:
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Tests compile much and compute little: an eighth of the compile time.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
-)
+os.environ.setdefault("XLA_FLAGS", as_flags(ONCE))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache()))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
