@@ -29,8 +29,9 @@ def episode_numbers(reset_bt: Array | None, batch: int, length: int) -> Array:
 
 
 def bounded(log_decay: Array, floor: float = SMALLEST_LOG) -> Array:
-    """Float32 logarithms no smaller than `floor`."""
-    return jnp.maximum(log_decay.astype(jnp.float32), floor)
+    """Float32 logarithms no smaller than `floor`; one at the bound has its gradient."""
+    log_decay = log_decay.astype(jnp.float32)
+    return jnp.where(log_decay < floor, floor, log_decay)
 
 
 def from_start(g: Array | None, episode_bc: Array) -> Array:
