@@ -157,7 +157,8 @@ def delta_rule(
     makes the chunk form faster, see `ops.decay`.
     """
     length, heads, keys = q_bthk.shape[1:]
-    log_decay = None if log_decay is None else bounded(log_decay, floor)
+    if log_decay is not None and floor > SMALLEST_LOG:
+        log_decay = bounded(log_decay, floor)
     args = (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk)
     if length == 1:
         reset_b = None if reset_bt is None else reset_bt[:, 0]

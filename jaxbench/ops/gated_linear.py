@@ -138,7 +138,8 @@ def gated_linear_attention(
     makes the chunk form faster, see `ops.decay`.
     """
     length, heads, keys = q_bthk.shape[1:]
-    log_decay = bounded(log_decay, floor)
+    if floor > SMALLEST_LOG:
+        log_decay = bounded(log_decay, floor)
     if length == 1:
         o_bhv, s_bhkv = gated_linear_attention_step(
             q_bthk[:, 0],
