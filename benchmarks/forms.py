@@ -6,10 +6,13 @@ sequences of 30 frames, width 256) and long (8 of 512 frames, width 512). The fa
 becomes the row for up to 64 frames, or for any length. The form that is in the table
 stays where it is within 5 % of the fastest, so that noise changes nothing.
 
+On a CPU time is CPU time of one thread pinned to one core, which other programs on the
+machine disturb least; elsewhere it is time on the clock.
+
     python benchmarks/forms.py
     python benchmarks/forms.py --primitive=gru,lstm --dry-run
 
-Prints medians over the repeats as ratios to the fastest, then writes the rows of the
+Prints medians of the repeats as ratios to the fastest, then writes the rows of the
 backend that JAX runs on to `jaxbench/ops/forms.json`; all other rows stay as they are.
 """
 
@@ -55,6 +58,9 @@ MOST_BYTES = 8 << 30
 NOISE = 1.05
 # Forms of one shape must agree that well, relative, in loss and gradients.
 TOLERANCE = 2e-2
+
+# The widest vectors first.
+VECTORS = ("avx512f", "avx2", "asimd")
 
 SHAPES = (Shape(64, 30, 256, 64), Shape(8, 512, 512, None))
 QUICK_SHAPES = (Shape(2, 6, 8, 64), Shape(2, 12, 8, None))
@@ -141,6 +147,7 @@ PRIMITIVES = {
 def main() -> None:
     """Measures, prints the ratios, writes the table."""
     options = _options()
+    _pin()
     backend = _backend(options.backend)
     print(
         f"{_device()}, jax {jax.__version__}; load average {os.getloadavg()[0]:.1f}; "
@@ -192,11 +199,13 @@ def measure(
         _check_agreement(f"{name} as {form}, {shape[:3]}", result, expected)
         steps[form] = step
     times: dict[str, list[float]] = {form: [] for form in steps}
+    on_cpu = jax.default_backend() == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
     for _ in range(repeats):
         for form, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(step(*arguments))
-            times[form].append(time.perf_counter() - start)
+            times[form].append(clock() - start)
     return seconds | {form: statistics.median(t) for form, t in times.items()}
 
 
@@ -329,18 +338,28 @@ def _device() -> str:
     """What ran: the accelerator's kind, or the processor and how much of it."""
     if jax.default_backend() != "cpu":
         return jax.devices()[0].device_kind
-    cores = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
-    )
     name = platform.processor() or platform.machine()
+    told: dict[str, str] = {}
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-    return f"{name}, {cores} core(s)"
+            key, _, value = line.partition(":")
+            told.setdefault(key.strip(), value.strip())
+    flags = told.get("flags", "").split()
+    vectors = [word for word in VECTORS if word in flags]
+    family = f", family {told['cpu family']}" if "cpu family" in told else ""
+    kind = "".join(f", {word.upper()}" for word in vectors[:1])
+    name = told.get("model name", name)
+    return f"{name}{family}{kind}, CPU time of one pinned thread"
+
+
+def _pin() -> None:
+    """Leaves this process one core and XLA one thread; before JAX starts."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
+    os.environ["NPROC"] = "1"
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def _backend(wanted: str | None) -> str:

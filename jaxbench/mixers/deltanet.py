@@ -73,10 +73,8 @@ class DeltaNet(nn.Module):
         )
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta_bth1 = _rate(x_btd, self.heads, self.dtype, self.negative)
-        o, s_bhkv = delta_rule(
-            q, beta_bth1 * k, v, jnp.zeros(k.shape[:3]), -k, beta_bth1 * k, s_bhkv,
-            reset_bt,
-        )  # fmt: skip
+        written = beta_bth1 * k
+        o, s_bhkv = delta_rule(q, written, v, None, -k, written, s_bhkv, reset_bt)
         o_bte = merge_heads(norm("rms", self.dtype, "head_norm")(o))
         out = _out(self.width, self.dtype, self.out_scale)
         return out(o_bte), DeltaState(s_bhkv, *conv)
@@ -139,10 +137,8 @@ class DeltaProduct(nn.Module):
         if reset_bt is not None:
             first = (jnp.arange(many) == 0)[None, None]
             reset_bt = (reset_bt[:, :, None] & first).reshape(batch, many * length)
-        o, s_bhkv = delta_rule(
-            jnp.repeat(q, many, axis=1), beta * k, v, jnp.zeros(k.shape[:3]), -k,
-            beta * k, s_bhkv, reset_bt,
-        )  # fmt: skip
+        q, written = jnp.repeat(q, many, axis=1), beta * k
+        o, s_bhkv = delta_rule(q, written, v, None, -k, written, s_bhkv, reset_bt)
         o_bte = merge_heads(
             norm("rms", self.dtype, "head_norm")(o[:, many - 1 :: many])
         )

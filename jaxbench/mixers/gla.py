@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
+from jaxbench.ops.decay import SMALLEST_LOG
 from jaxbench.ops.gated_linear import gated_linear_attention
 
 # Xavier with gain 2^-2.5, as the authors' code.
@@ -32,7 +33,8 @@ class GLA(nn.Module):
 
     alpha = sigmoid(W_2 W_1 x + b)^(1/16) for every key channel; output
     W_out (RMSNorm_head(o) * SiLU(W_gate x)). Source: Yang et al. 2023,
-    arXiv:2312.06635, eq. 3 and section 4.4. No feature map and no normaliser.
+    arXiv:2312.06635, eq. 3 and section 4.4. No feature map and no normaliser. A sigmoid
+    below e^-80, the gate of a logit under -80, counts as e^-80.
 
     Attributes:
       width: model width D.
@@ -80,7 +82,10 @@ class GLA(nn.Module):
         log_decay = split_heads(jax.nn.log_sigmoid(logit) / self.temperature, heads)
         s_bhkv = None if state is None else state.s_bhkv
         q = q.astype(jnp.float32) * q.shape[-1] ** -0.5
-        o, s_bhkv = gated_linear_attention(q, k, v, log_decay, s_bhkv, reset_bt)
+        floor = SMALLEST_LOG / self.temperature
+        o, s_bhkv = gated_linear_attention(
+            q, k, v, log_decay, s_bhkv, reset_bt, floor=floor
+        )
         o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
         out = nn.Dense(
             self.width,

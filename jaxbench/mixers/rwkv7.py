@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -22,6 +23,9 @@ from jaxbench.ops.delta_rule import delta_rule
 
 # Under this name the lowest layer hands up its values.
 VALUES = "rwkv7_values"
+
+# The smallest log decay of a frame: w > exp(-e^{-1/2}).
+FLOOR = -math.exp(-0.5)
 
 # How fast the initial token shift of each projection falls off along the channels.
 SHIFTS = {
@@ -81,7 +85,7 @@ class TimeMix(nn.Module):
         k = self._project("key", mixed, 0.1)
         v = self._project("value", mixed, 1.0)
         logit = self._low_rank("decay", mixed["decay"], self.rank, w0, jnp.tanh)
-        log_decay = -np.exp(-0.5) * nn.sigmoid(logit)
+        log_decay = FLOOR * nn.sigmoid(logit)
         eta = nn.sigmoid(self._low_rank("rate", mixed["rate"], self.rank, a0))
         gate = self._low_rank("gate", mixed["gate"], self.gate_rank, None, nn.sigmoid)
         if self.layer == 0:
@@ -97,7 +101,7 @@ class TimeMix(nn.Module):
             split_heads(x, heads) for x in (r, k, v, eta, log_decay)
         )
         o, s_bhkv = delta_rule(
-            r, k, v, log_decay, -kappa, kappa * eta, s_bhkv, reset_bt
+            r, k, v, log_decay, -kappa, kappa * eta, s_bhkv, reset_bt, floor=FLOOR
         )
         rho_hk = self.param(
             "bonus", nn.initializers.constant(-0.04), (heads, self.width // heads)

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxbench.ops.decay import (
+    SMALLEST_LOG,
     before_frame,
     bounded,
     decayed_products,
@@ -27,7 +28,7 @@ def delta_rule_reference(
     q_bthk: Array,
     k_bthk: Array,
     v_bthv: Array,
-    log_decay: Array,
+    log_decay: Array | None,
     a_bthk: Array,
     b_bthk: Array,
     s_bhkv: Array | None = None,
@@ -45,7 +46,8 @@ def delta_rule_reference(
       q_bthk: Queries; scale them before.
       k_bthk: Keys of the write.
       v_bthv: Values.
-      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key.
+      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key; None
+        is no decay.
       a_bthk: What reads the state before the decay.
       b_bthk: Where what was read is written. With -a = k / e^g, b = beta k, |k| = 1
         and beta in [0, 2] the transition does not expand.
@@ -74,7 +76,7 @@ def delta_rule_step(
     q_bhk: Array,
     k_bhk: Array,
     v_bhv: Array,
-    log_decay: Array,
+    log_decay: Array | None,
     a_bhk: Array,
     b_bhk: Array,
     s_bhkv: Array | None = None,
@@ -85,11 +87,12 @@ def delta_rule_step(
     s_bhkv = _state(k, v, s_bhkv)
     if reset_b is not None:
         s_bhkv = jnp.where(reset_b[:, None, None, None], 0, s_bhkv)
-    g = bounded(log_decay)
-    decay = jnp.exp(g if g.ndim == 3 else g[..., None])
     read_bhv = jnp.einsum("bhk,bhkv->bhv", a, s_bhkv)
+    if log_decay is not None:
+        g = bounded(log_decay)
+        s_bhkv = jnp.exp(g if g.ndim == 3 else g[..., None])[..., None] * s_bhkv
     s_bhkv = (
-        decay[..., None] * s_bhkv
+        s_bhkv
         + jnp.einsum("bhk,bhv->bhkv", b, read_bhv)
         + jnp.einsum("bhk,bhv->bhkv", k, v)
     )
@@ -100,13 +103,14 @@ def delta_rule_chunks(
     q_bthk: Array,
     k_bthk: Array,
     v_bthv: Array,
-    log_decay: Array,
+    log_decay: Array | None,
     a_bthk: Array,
     b_bthk: Array,
     s_bhkv: Array | None = None,
     reset_bt: Array | None = None,
     *,
     chunk: int = 32,
+    floor: float = SMALLEST_LOG,
     solve: bool = False,
 ) -> tuple[Array, Array]:
     """`delta_rule_reference` by matmuls over chunks of about `chunk` frames.
@@ -121,50 +125,77 @@ def delta_rule_chunks(
       q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk, s_bhkv, reset_bt: as in
         `delta_rule_reference`.
       chunk: the most frames of a chunk.
+      floor: as in `delta_rule`.
       solve: use a triangular solve instead. Not in a training step on a CPU: it has
         been seen to hang with two XLA threads.
     """
     batch, length, _, _ = q_bthk.shape
-    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+    if length > chunk:
+        s_bhkv = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
     episode_bt = episode_numbers(reset_bt, batch, length)
-    inputs = (q_bthk, k_bthk, v_bthv, bounded(log_decay), a_bthk, b_bthk)
-    run = functools.partial(_chunk, solve)
-    return over_chunks(run, inputs, episode_bt, start, chunk)
+    g = None if log_decay is None else bounded(log_decay, floor)
+    inputs = (q_bthk, k_bthk, v_bthv, g, a_bthk, b_bthk)
+    run = functools.partial(_chunk, solve, floor)
+    return over_chunks(run, inputs, episode_bt, s_bhkv, chunk)
 
 
 def delta_rule(
     q_bthk: Array,
     k_bthk: Array,
     v_bthv: Array,
-    log_decay: Array,
+    log_decay: Array | None,
     a_bthk: Array,
     b_bthk: Array,
     s_bhkv: Array | None = None,
     reset_bt: Array | None = None,
+    *,
+    floor: float = SMALLEST_LOG,
 ) -> tuple[Array, Array]:
-    """`delta_rule_reference` in the form `forms.json` names for this shape."""
+    """`delta_rule_reference` in the form `forms.json` names for this shape.
+
+    Log decays below `floor` count as `floor`. What a caller knows of how it makes them
+    makes the chunk form faster, see `ops.decay`.
+    """
     length, heads, keys = q_bthk.shape[1:]
+    if log_decay is not None and floor > SMALLEST_LOG:
+        log_decay = bounded(log_decay, floor)
     args = (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk)
     if length == 1:
         reset_b = None if reset_bt is None else reset_bt[:, 0]
-        q, k, v, g, a, b = (x[:, 0] for x in args)
+        q, k, v, g, a, b = (None if x is None else x[:, 0] for x in args)
         o_bhv, s_bhkv = delta_rule_step(q, k, v, g, a, b, s_bhkv, reset_b)
         return o_bhv[:, None], s_bhkv
-    primitive = "delta_rule" if log_decay.ndim == 3 else "delta_rule_keys"
+    keyed = log_decay is not None and log_decay.ndim == 4
+    primitive = "delta_rule_keys" if keyed else "delta_rule"
     size = heads * keys * v_bthv.shape[-1]
     form = choose(primitive, length=length, state_size=size)
     name, _, chunk = form.partition(":")
     if name in ("chunks", "solve"):
         return delta_rule_chunks(
-            *args, s_bhkv, reset_bt, chunk=int(chunk), solve=name == "solve"
+            *args,
+            s_bhkv,
+            reset_bt,
+            chunk=int(chunk),
+            floor=floor,
+            solve=name == "solve",
         )
     if name == "scan":
         return delta_rule_reference(*args, s_bhkv, reset_bt)
     raise ValueError(f"unknown form of the delta rule: {form!r}")
 
 
+@jax.custom_vjp
 def solve_unit_lower(m_bhcc: Array, r_bhcv: Array) -> Array:
     """(I - M)^{-1} R for strictly lower M, exact after 2 log2 C products of C x C.
+
+    The backward pass is two products with the inverse: dR = (I - M)^{-T} dU and
+    dM = dR U^T.
+    """
+    return _matmul(inverse_unit_lower(m_bhcc), r_bhcv)
+
+
+def inverse_unit_lower(m_bhcc: Array) -> Array:
+    """(I - M)^{-1} for strictly lower M.
 
     Inverts blocks of 1, 2, 4, ... rows: each is made of the two half as large and the
     block of M between them. No power of M is formed: with transitions that do not
@@ -181,36 +212,61 @@ def solve_unit_lower(m_bhcc: Array, r_bhcv: Array) -> Array:
         left = jnp.where(between[None, None], m_bhcc, 0)
         inverse = inverse + _matmul(_matmul(inverse, left), inverse)
         half *= 2
-    return _matmul(inverse, r_bhcv)
+    return inverse
+
+
+def _solve_forward(m_bhcc: Array, r_bhcv: Array) -> tuple[Array, tuple[Array, Array]]:
+    inverse = inverse_unit_lower(m_bhcc)
+    u_bhcv = _matmul(inverse, r_bhcv)
+    return u_bhcv, (inverse, u_bhcv)
+
+
+def _solve_backward(
+    kept: tuple[Array, Array], u_bar_bhcv: Array
+) -> tuple[Array, Array]:
+    inverse, u_bhcv = kept
+    r_bar_bhcv = jnp.einsum("bhij,bhiv->bhjv", inverse, u_bar_bhcv, precision=EXACT)
+    m_bar_bhcc = jnp.einsum("bhiv,bhjv->bhij", r_bar_bhcv, u_bhcv, precision=EXACT)
+    return m_bar_bhcc, r_bar_bhcv
+
+
+solve_unit_lower.defvjp(_solve_forward, _solve_backward)
 
 
 def _chunk(
-    solve: bool, s_bhkv: Array, inputs: tuple[Array, ...], episode_bc: Array
+    solve: bool,
+    floor: float,
+    s_bhkv: Array | None,
+    inputs: tuple[Array, ...],
+    episode_bc: Array,
 ) -> tuple[Array, Array]:
     q, k, v, g, a, b = inputs
-    from_before = as_keys(before_frame(g, episode_bc))
-    a_ab = decayed_products(a, b, g, episode_bc, strict=True)
-    a_ak = decayed_products(a, k, g, episode_bc, strict=True)
-    read = _matmul(a_ak, v) + _matmul(a * from_before, s_bhkv)
+    length, keys = k.shape[2:]
+    made = decayed_products((a,), (q,), (k, b), g, episode_bc, floor=floor)
+    a_ak, a_ab = made[:, :, 0, :, 0], made[:, :, 0, :, 1]
+    read = _matmul(a_ak, v)
+    if s_bhkv is not None:
+        # What reads before and after the decay, at once.
+        carry = from_start(g, episode_bc)
+        reads = (a * as_keys(before_frame(g, episode_bc)), q * as_keys(carry))
+        from_state = _matmul(jnp.concatenate(reads, axis=2), s_bhkv)
+        read = read + from_state[:, :, :length]
     if solve:
-        identity = jnp.eye(a_ab.shape[-1], dtype=a_ab.dtype)
+        identity = jnp.eye(length, dtype=a_ab.dtype)
         u = jax.scipy.linalg.solve_triangular(
             identity[None, None] - a_ab, read, lower=True, unit_diagonal=True
         )
     else:
         u = solve_unit_lower(a_ab, read)
-    carry = from_start(g, episode_bc)
-    a_qk = decayed_products(q, k, g, episode_bc, strict=False)
-    a_qb = decayed_products(q, b, g, episode_bc, strict=False)
-    o = a_qk @ v + a_qb @ u + (q * as_keys(carry)) @ s_bhkv
-    kept = as_keys(to_end(g, episode_bc))
+    written = jnp.concatenate([v, u], axis=2)
+    o = made[:, :, 1].reshape(*k.shape[:3], 2 * length) @ written
+    kept = jnp.stack([k, b], axis=2) * as_keys(to_end(g, episode_bc))[:, :, None]
+    kept = kept.reshape(*k.shape[:2], 2 * length, keys)
+    new = jnp.swapaxes(kept, 2, 3) @ written
+    if s_bhkv is None:
+        return new, o
     whole = jnp.swapaxes(as_keys(carry[:, :, -1:]), 2, 3)
-    s_bhkv = (
-        whole * s_bhkv
-        + jnp.swapaxes(k * kept, 2, 3) @ v
-        + jnp.swapaxes(b * kept, 2, 3) @ u
-    )
-    return s_bhkv, o
+    return whole * s_bhkv + new, o + from_state[:, :, length:]
 
 
 def _matmul(x: Array, y: Array) -> Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxbench.ops.decay import (
+    SMALLEST_LOG,
     before_frame,
     bounded,
     decayed_products,
@@ -102,20 +103,22 @@ def gated_linear_attention_chunks(
     *,
     bonus_hk: Array | None = None,
     chunk: int = 64,
+    floor: float = SMALLEST_LOG,
 ) -> tuple[Array, Array]:
     """`gated_linear_attention_reference` by matmuls over chunks of `chunk` frames.
 
     Inside a chunk O = (Q K^T * decays) V + (Q * decay since the start) S; the state
     moves from chunk to chunk by a scan, each chunk rematerialised. O(T C (K + V) +
-    T K V) work; memory: C^2 numbers per head, and one state per chunk.
+    T K V) work; memory: C^2 numbers per head, and one state per chunk. `floor` as in
+    `gated_linear_attention`.
     """
     batch, length, _, _ = q_bthk.shape
-    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
-    run = functools.partial(_chunk, bonus_hk)
+    if length > chunk:
+        s_bhkv = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+    run = functools.partial(_chunk, bonus_hk, floor)
     episode_bt = episode_numbers(reset_bt, batch, length)
-    inputs = (q_bthk, k_bthk, v_bthv, bounded(log_decay))
-    o_bthv, last = over_chunks(run, inputs, episode_bt, start, chunk)
-    return o_bthv, last
+    inputs = (q_bthk, k_bthk, v_bthv, bounded(log_decay, floor))
+    return over_chunks(run, inputs, episode_bt, s_bhkv, chunk)
 
 
 def gated_linear_attention(
@@ -127,9 +130,16 @@ def gated_linear_attention(
     reset_bt: Array | None = None,
     *,
     bonus_hk: Array | None = None,
+    floor: float = SMALLEST_LOG,
 ) -> tuple[Array, Array]:
-    """`gated_linear_attention_reference` in the form `forms.json` names."""
+    """`gated_linear_attention_reference` in the form `forms.json` names.
+
+    Log decays below `floor` count as `floor`. What a caller knows of how it makes them
+    makes the chunk form faster, see `ops.decay`.
+    """
     length, heads, keys = q_bthk.shape[1:]
+    if floor > SMALLEST_LOG:
+        log_decay = bounded(log_decay, floor)
     if length == 1:
         o_bhv, s_bhkv = gated_linear_attention_step(
             q_bthk[:, 0],
@@ -147,26 +157,28 @@ def gated_linear_attention(
     form = choose(primitive, length=length, state_size=size)
     name, _, chunk = form.partition(":")
     if name == "chunks":
-        return gated_linear_attention_chunks(*args, bonus_hk=bonus_hk, chunk=int(chunk))
+        return gated_linear_attention_chunks(
+            *args, bonus_hk=bonus_hk, chunk=int(chunk), floor=floor
+        )
     if name == "scan":
         return gated_linear_attention_reference(*args, bonus_hk=bonus_hk)
     raise ValueError(f"unknown form of gated linear attention: {form!r}")
 
 
 def over_chunks(
-    run: Callable[[Array, tuple[Array, ...], Array], tuple[Array, Array]],
-    inputs: tuple[Array, ...],
+    run: Callable[[Array | None, tuple, Array], tuple[Array, Array]],
+    inputs: tuple[Array | None, ...],
     episode_bt: Array,
-    state: Array,
+    state: Array | None,
     chunk: int,
 ) -> tuple[Array, Array]:
     """Runs `run(state, inputs, episode_bc) -> (state, o_bhcv)` over chunks of frames.
 
     Args:
-      run: one chunk; its arrays are [B, H, C, ...].
-      inputs: arrays [B, T, H, ...] for which zeros do nothing to the state.
+      run: one chunk; its arrays are [B, H, C, ...]. A state of None is zero.
+      inputs: arrays [B, T, H, ...] for which zeros do nothing to the state, or None.
       episode_bt: numbers of the episodes, from 0 in the episode of `state`.
-      state: before the first frame.
+      state: before the first frame; None is zero, for a single chunk.
       chunk: the most frames of a chunk; chunks are as equal as they can be.
 
     Returns:
@@ -176,6 +188,13 @@ def over_chunks(
     count = math.ceil(length / chunk)
     size = math.ceil(length / count)
     pad = count * size - length
+    if count == 1:
+        one = tuple(
+            None if x is None else jnp.swapaxes(x, 1, 2).astype(jnp.float32)
+            for x in inputs
+        )
+        state, o_bhcv = run(state, one, episode_bt)
+        return jnp.swapaxes(o_bhcv, 1, 2), state
 
     def blocks(x: Array, mode: str = "constant") -> Array:
         around = ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)
@@ -185,16 +204,12 @@ def over_chunks(
     def head_major(x_nbch: Array) -> Array:
         return jnp.swapaxes(x_nbch, 2, 3).astype(jnp.float32)
 
-    split = tuple(head_major(blocks(x)) for x in inputs)
+    split = tuple(None if x is None else head_major(blocks(x)) for x in inputs)
     # Padding goes on with the last episode, so it keeps that episode's state.
     episodes = blocks(episode_bt, "edge")
     # Each chunk counts from its own start: 0 is the episode of the state it is given.
     before = jnp.pad(episodes[:-1, :, -1:], ((1, 0), (0, 0), (0, 0)))
     episodes = episodes - before
-    if count == 1:
-        state, o_bhcv = run(state, tuple(x[0] for x in split), episodes[0])
-        o_bchv = jnp.swapaxes(o_bhcv, 1, 2)
-        return o_bchv[:, :length], state
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def body(state: Array, xs: tuple) -> tuple[Array, Array]:
@@ -208,23 +223,26 @@ def over_chunks(
 
 def _chunk(
     bonus_hk: Array | None,
-    s_bhkv: Array,
+    floor: float,
+    s_bhkv: Array | None,
     inputs: tuple[Array, ...],
     episode_bc: Array,
 ) -> tuple[Array, Array]:
     q, k, v, g = inputs
-    strict = bonus_hk is not None
-    scores = decayed_products(q, k, g, episode_bc, strict=strict)
-    carry = (before_frame if strict else from_start)(g, episode_bc)
-    o = jnp.einsum("bhij,bhjv->bhiv", scores, v)
-    o = o + jnp.einsum("bhik,bhkv->bhiv", q * as_keys(carry), s_bhkv)
+    before, after = ((), (q,)) if bonus_hk is None else ((q,), ())
+    made = decayed_products(before, after, (k,), g, episode_bc, floor=floor)
+    o = jnp.einsum("bhij,bhjv->bhiv", made[:, :, 0, :, 0], v)
     if bonus_hk is not None:
         own = jnp.einsum("bhik,hk,bhik->bhi", q, bonus_hk.astype(jnp.float32), k)
         o = o + own[..., None] * v
-    whole = as_keys(from_start(g, episode_bc)[:, :, -1:])
-    s_bhkv = jnp.swapaxes(whole, 2, 3) * s_bhkv
     kept = k * as_keys(to_end(g, episode_bc))
-    return s_bhkv + jnp.einsum("bhjk,bhjv->bhkv", kept, v), o
+    written = jnp.einsum("bhjk,bhjv->bhkv", kept, v)
+    if s_bhkv is None:
+        return written, o
+    carry = (from_start if bonus_hk is None else before_frame)(g, episode_bc)
+    o = o + jnp.einsum("bhik,bhkv->bhiv", q * as_keys(carry), s_bhkv)
+    whole = as_keys(from_start(g, episode_bc)[:, :, -1:])
+    return jnp.swapaxes(whole, 2, 3) * s_bhkv + written, o
 
 
 def as_keys(x: Array) -> Array:

@@ -6,7 +6,7 @@ h_t = exp(dt_t a) * h_{t-1} + dt_t b_t u_t,  y_t = c_t . h_t + d * u_t
 
 from __future__ import annotations
 
-import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,35 +80,126 @@ def selective_scan_fused(
     *,
     block: int = 32,
 ) -> tuple[Array, Array]:
-    """The selective scan in blocks of about `block` frames, each rematerialised.
+    """The selective scan with a backward pass of its own, in blocks of frames.
 
-    The backward pass keeps one state per block and rebuilds the rest, so no
-    [B, T, E, N] array exists; peak memory is T / block + block states.
+    The forward pass keeps one state for each block of about `block` frames; the
+    backward pass makes a block's states again and walks them back. No [B, T, E, N]
+    array exists: peak memory is T / block + block states. Channels are the last axis
+    of what is computed, so that sums over states and products are long vectors.
     """
-    batch, length, _ = u_bte.shape
+    u_tbe, dt_tbe, b_tbn, c_tbn, reset_tb = _time_major(
+        u_bte, dt_bte, b_btn, c_btn, reset_bt
+    )
+    u_tbe, dt_tbe, b_tbn, c_tbn = (
+        x.astype(jnp.float32) for x in (u_tbe, dt_tbe, b_tbn, c_tbn)
+    )
+    length = u_tbe.shape[0]
     count = -(-length // block)
-    block = -(-length // count)
-    pad = count * block - length
-    start = _state(u_bte[:, 0], a_en, h_ben)
+    size = -(-length // count)
 
-    def blocks(x_tb: Array | None) -> Array | None:
-        if x_tb is None:
-            return None
+    def blocks(x_tb: Array) -> Array:
         # dt = 0 leaves the state as it is, so zeros are frames that do nothing.
-        x_tb = jnp.pad(x_tb, ((0, pad),) + ((0, 0),) * (x_tb.ndim - 1))
-        return x_tb.reshape(count, block, *x_tb.shape[1:])
+        pad = ((0, count * size - length),) + ((0, 0),) * (x_tb.ndim - 1)
+        return jnp.pad(x_tb, pad).reshape(count, size, *x_tb.shape[1:])
 
-    inputs = _time_major(u_bte, dt_bte, b_btn, c_btn, reset_bt)
-    inputs = tuple(blocks(x) for x in inputs)
+    frames = Frames(*map(blocks, (dt_tbe * u_tbe, dt_tbe, b_tbn, c_tbn)))
+    flags = None if reset_tb is None else blocks(reset_tb)
+    h_bne = jnp.swapaxes(_state(u_bte[:, 0], a_en, h_ben), 1, 2)
+    y_cbe, h_bne = _in_blocks(frames, a_en.T.astype(jnp.float32), h_bne, flags)
+    y_tbe = y_cbe.reshape(count * size, *y_cbe.shape[2:])[:length]
+    y_tbe = y_tbe + d_e.astype(jnp.float32)[None, None] * u_tbe
+    return jnp.moveaxis(y_tbe, 0, 1), jnp.swapaxes(h_bne, 1, 2)
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def body(h_ben: Array, xs: tuple) -> tuple[Array, Array]:
-        y_bte, h_ben = _scan(xs, a_en, d_e, h_ben)
-        return h_ben, y_bte
 
-    last, y_cbte = lax.scan(body, start, inputs)
-    y_bte = jnp.moveaxis(y_cbte, 0, 1).reshape(batch, count * block, -1)
-    return y_bte[:, :length], last
+class Frames(NamedTuple):
+    """What each frame brings to the fused form; the first axes are time.
+
+    Attributes:
+      x_be: dt u, what is written along b.
+      dt_be: time step.
+      b_bn, c_bn: input and read-out.
+    """
+
+    x_be: Array
+    dt_be: Array
+    b_bn: Array
+    c_bn: Array
+
+
+@jax.custom_vjp
+def _in_blocks(
+    frames: Frames, a_ne: Array, h_bne: Array, reset_csb: Array | None
+) -> tuple[Array, Array]:
+    """Reads sum_n c h of every frame, [blocks, S, B, E], and the last state."""
+    return _in_blocks_forward(frames, a_ne, h_bne, reset_csb)[0]
+
+
+def _decay(dt_be: Array, a_ne: Array, reset_b: Array | None) -> Array:
+    """What a frame leaves of the state, [B, N, E]."""
+    decay_bne = jnp.exp(dt_be[:, None] * a_ne[None])
+    return (
+        decay_bne
+        if reset_b is None
+        else jnp.where(reset_b[:, None, None], 0, decay_bne)
+    )
+
+
+def _in_blocks_forward(
+    frames: Frames, a_ne: Array, h_bne: Array, reset_csb: Array | None
+) -> tuple[tuple[Array, Array], tuple]:
+    def frame(h_bne: Array, xs: tuple) -> tuple[Array, Array]:
+        (x_be, dt_be, b_bn, c_bn), reset_b = xs
+        h_bne = _decay(dt_be, a_ne, reset_b) * h_bne + x_be[:, None] * b_bn[..., None]
+        return h_bne, jnp.einsum("bne,bn->be", h_bne, c_bn)
+
+    def run(h_bne: Array, xs: tuple) -> tuple[Array, tuple[Array, Array]]:
+        after_bne, y_sbe = lax.scan(frame, h_bne, xs)
+        return after_bne, (h_bne, y_sbe)
+
+    last_bne, (start_cbne, y_csbe) = lax.scan(run, h_bne, (frames, reset_csb))
+    return (y_csbe, last_bne), (frames, a_ne, reset_csb, start_cbne)
+
+
+def _in_blocks_backward(
+    kept: tuple, cotangents: tuple[Array, Array]
+) -> tuple[Frames, Array, Array, None]:
+    frames, a_ne, reset_csb, start_cbne = kept
+    y_bar_csbe, last_bar_bne = cotangents
+
+    def again(h_bne: Array, xs: tuple) -> tuple[Array, tuple[Array, Array]]:
+        """The states once more; what c gets is made while they are at hand."""
+        (x_be, dt_be, b_bn, _), reset_b, y_bar_be = xs
+        left_bne = _decay(dt_be, a_ne, reset_b) * h_bne
+        h_bne = left_bne + x_be[:, None] * b_bn[..., None]
+        return h_bne, (left_bne, jnp.einsum("bne,be->bn", h_bne, y_bar_be))
+
+    def back(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple, Frames]:
+        h_bar_bne, a_bar_bne = carry
+        (x_be, dt_be, b_bn, c_bn), reset_b, y_bar_be, left_bne, c_bar_bn = xs
+        h_bar_bne = h_bar_bne + y_bar_be[:, None] * c_bn[..., None]
+        rate_bar_bne = h_bar_bne * left_bne
+        bars = Frames(
+            jnp.einsum("bne,bn->be", h_bar_bne, b_bn),
+            (rate_bar_bne * a_ne[None]).sum(1),
+            jnp.einsum("bne,be->bn", h_bar_bne, x_be),
+            c_bar_bn,
+        )
+        # Summed over sequences at the end: a sum over the first axis is slow.
+        a_bar_bne = a_bar_bne + rate_bar_bne * dt_be[:, None]
+        return (h_bar_bne * _decay(dt_be, a_ne, reset_b), a_bar_bne), bars
+
+    def run(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple, Frames]:
+        start_bne, *rest = xs
+        _, made = lax.scan(again, start_bne, tuple(rest))
+        return lax.scan(back, carry, (*rest, *made), reverse=True)
+
+    start = (last_bar_bne, jnp.zeros_like(last_bar_bne))
+    xs = (start_cbne, frames, reset_csb, y_bar_csbe)
+    (h_bar_bne, a_bar_bne), bars = lax.scan(run, start, xs, reverse=True)
+    return bars, a_bar_bne.sum(0), h_bar_bne, None
+
+
+_in_blocks.defvjp(_in_blocks_forward, _in_blocks_backward)
 
 
 def selective_scan_associative(
