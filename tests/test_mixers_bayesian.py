@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import shapes_of
 from flax import linen as nn
 
 from jaxbench.errors import InputError
@@ -24,7 +25,7 @@ def frames(seed=0, batch=2, length=5):
 @functools.cache
 def built(**options):
     mixer = BayesianMLP(WIDTH, **options)
-    params = jax.jit(mixer.init)(jax.random.key(0), frames())["params"]
+    params = shapes_of(mixer, frames())["params"]
     rng = np.random.default_rng(1)
 
     def moved(path, leaf):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.h3 import H3, H3State
@@ -17,13 +18,8 @@ def frames(seed, length=LENGTH):
     return rng.normal(size=(BATCH, length, WIDTH)).astype(np.float32)
 
 
-def variables_of(mixer, scale=0.1):
-    rng = np.random.default_rng(0)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0))
-    return jax.tree.map(
-        lambda x: np.asarray(x + scale * rng.normal(size=x.shape), np.float32),
-        variables,
-    )
+def variables_of(mixer):
+    return draw(mixer, frames(0))
 
 
 def loop(variables, x_btd, state, reset_bt):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 from flax import linen as nn
 
 from jaxbench.errors import InputError
@@ -25,8 +26,7 @@ def frames(seed=0, batch=2, length=12):
 @functools.cache
 def built(**options):
     mixer = MoE(WIDTH, **options)
-    variables = jax.jit(mixer.init)(jax.random.key(1), frames())
-    return mixer, jax.tree.map(np.asarray, variables)
+    return mixer, draw(mixer, frames())
 
 
 def run(mixer, variables, x):

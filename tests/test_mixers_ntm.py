@@ -7,20 +7,13 @@ import functools
 import jax
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid, softmax
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.ntm import NTM
 
 BATCH, LENGTH, WIDTH, SLOTS, SLOT_WIDTH = 2, 9, 16, 6, 5
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def softmax(x):
-    e = np.exp(x - x.max())
-    return e / e.sum()
 
 
 def unit(x):
@@ -29,14 +22,9 @@ def unit(x):
 
 @functools.cache
 def made():
-    """A mixer, its parameters off their initial values, and its jitted call."""
+    """A mixer, its drawn parameters, and its jitted call."""
     mixer = NTM(WIDTH, slots=SLOTS, slot_width=SLOT_WIDTH)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0)[:, :2])
-    rng = np.random.default_rng(1)
-    variables = jax.tree.map(
-        lambda leaf: np.float32(leaf + 0.3 * rng.normal(size=leaf.shape)), variables
-    )
-    return mixer, variables, jax.jit(mixer.apply)
+    return mixer, draw(mixer, frames(0)), jax.jit(mixer.apply)
 
 
 def frames(seed: int) -> np.ndarray:

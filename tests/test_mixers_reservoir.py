@@ -7,6 +7,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from drawn import draw
 from flax import linen as nn
 
 from jaxbench.errors import InputError
@@ -23,14 +24,10 @@ def frames(seed: int, length: int = LENGTH) -> np.ndarray:
 @functools.cache
 def made(leak: float = 0.8):
     mixer = Reservoir(WIDTH, size=SIZE, density=0.3, leak=leak)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0)[:, :2])
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(
-        lambda leaf: np.float32(leaf + 0.1 * rng.normal(size=leaf.shape)),
-        variables["params"],
-    )
-    frozen = jax.device_get(variables["constants"])
-    return mixer, {"params": params, "constants": frozen}, jax.jit(mixer.apply)
+    variables = draw(mixer, frames(0))
+    recurrent = variables["constants"]["recurrent"]
+    recurrent *= 0.9 / np.abs(np.linalg.eigvals(recurrent)).max()
+    return mixer, variables, jax.jit(mixer.apply)
 
 
 @pytest.mark.parametrize("leak", [0.8, 1.0])

@@ -8,16 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.spiking import SNN, spike
 
 BATCH, LENGTH, WIDTH = 2, 12, 16
 VARIANTS = [("soft", 1), ("hard", 1), ("soft", 3), ("hard", 2)]
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def frames(seed: int, length: int = LENGTH, width: int = WIDTH) -> np.ndarray:
@@ -29,12 +27,11 @@ def frames(seed: int, length: int = LENGTH, width: int = WIDTH) -> np.ndarray:
 def made(rule: str = "soft", micro_steps: int = 1):
     """A mixer that fires much, its parameters, and its jitted call."""
     mixer = SNN(WIDTH, reset_rule=rule, micro_steps=micro_steps)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0)[:, :2])
-    rng = np.random.default_rng(1)
-    variables = jax.tree.map(
-        lambda leaf: np.float32(leaf + 0.2 * rng.normal(size=leaf.shape)), variables
+    return (
+        mixer,
+        draw(mixer, frames(0)),
+        jax.jit(mixer.apply, static_argnames="mutable"),
     )
-    return mixer, variables, jax.jit(mixer.apply, static_argnames="mutable")
 
 
 def loop(mixer, params, x, u, m, reset=None, dot=None):

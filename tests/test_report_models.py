@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import silu
 
 from jaxbench.data.synthetic.original import ORIGINALS
 from jaxbench.models.build import build_stack, sizes
@@ -65,13 +67,9 @@ def built(name: str):
     stack = build_stack(name, width=WIDTH, depth=DEPTH)
     rng = np.random.default_rng(3)
     x_btd = rng.normal(size=(BATCH, LENGTH, WIDTH)).astype(np.float32)
-    params = stack.init(jax.random.key(0), x_btd)["params"]
-    params = jax.tree.map(
-        lambda leaf: np.asarray(leaf + 0.1 * rng.normal(size=leaf.shape), np.float32),
-        params,
-    )
-    y_btd, _ = stack.apply({"params": params}, jnp.asarray(x_btd))
-    return params, x_btd, np.asarray(y_btd)
+    variables = draw(stack, x_btd)
+    y_btd, _ = jax.jit(stack.apply)(variables, x_btd)
+    return variables["params"], x_btd, np.asarray(y_btd)
 
 
 @pytest.mark.parametrize("name", ["lstm_report", "gru_report"])
@@ -178,10 +176,6 @@ def test_transformers_are_those_of_pytorch(name):
         )
         expected = last(x).numpy()
     np.testing.assert_allclose(y_btd, expected, atol=5e-6)
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
 
 
 def convolved(x_td: np.ndarray, kernel_wd: np.ndarray) -> np.ndarray:
