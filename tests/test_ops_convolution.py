@@ -12,7 +12,7 @@ from oracles import check_slopes, relative_error
 
 from jaxbench.ops import convolution as ops
 
-LENGTHS = [1, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 WITH_RESETS = {
     "reference": ops.causal_convolution_reference,
     "lags": ops.causal_convolution_lags,
@@ -73,6 +73,7 @@ def test_values(form, length):
         assert relative_error(run(u, k, reset), loop(u, k, reset)) < 2e-6
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", FORMS)
 def test_taps_fewer_and_more_than_frames(form):
     for taps in (3, 40):

@@ -12,7 +12,7 @@ from oracles import check_slopes, relative_error, tree_error
 
 from jaxbench.ops import diagonal as ops
 
-LENGTHS = [1, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 FORMS = {
     "reference": ops.diagonal_reference,
     "scan": ops.diagonal_scan,
@@ -81,6 +81,7 @@ def test_values_and_gradients_are_those_of_the_loop(form, kind, length):
     check_slopes(grads, (a, b, h), lambda *x: loss(loop, *x, np)[0], rng)
 
 
+@pytest.mark.integration
 def test_complex_is_the_real_pair():
     a, b, h, reset = sample(30, "complex", seed=5)
 
@@ -162,6 +163,7 @@ def test_whole_is_chunks_is_steps_over_a_long_run(kind):
         assert relative_error(y, whole[:, t]) < 1e-6
 
 
+@pytest.mark.integration
 def test_second_derivative_through_the_custom_gradient():
     a, b, h, _ = sample(9, seed=9, batch=1, features=(2,))
 

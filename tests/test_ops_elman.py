@@ -264,6 +264,7 @@ def test_whole_is_chunks_is_steps(name):
         assert relative_error(y, whole[:, t]) < 3e-6
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*DENSE, "linear"])
 def test_half_precision_kernels_keep_a_float32_state(name):
     args, h, _, run, _ = sample(name, 33, seed=4)
@@ -285,6 +286,7 @@ def test_half_precision_kernels_keep_a_float32_state(name):
             assert np.abs(x - y).max() < 0.05 * np.abs(y).max(), form
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_newton_needs_few_sweeps(name):
     rng = np.random.default_rng(5)
@@ -313,6 +315,7 @@ def test_newton_does_not_believe_what_is_not_a_number():
     assert not converged
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*ELEMENTWISE, "gated"])
 def test_less_is_kept_than_by_automatic_differentiation(name):
     rng, length = np.random.default_rng(7), 256

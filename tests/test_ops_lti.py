@@ -11,7 +11,7 @@ from oracles import check_slopes, relative_error, tree_error
 
 from jaxbench.ops import lti as ops
 
-LENGTHS = [1, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 BATCH, WIDTH, SIZE = 2, 3, 4
 LAYERS = {
     "diagonal": (
@@ -107,6 +107,7 @@ def test_values(layer, length):
     check_values(layer, convolution, args, None, None)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("length", [1, 65])
 @pytest.mark.parametrize("layer", LAYERS)
 def test_values_with_only_resets_or_only_a_state(layer, length):
@@ -171,6 +172,7 @@ def test_whole_is_chunks_is_steps_over_a_long_run(layer):
     assert relative_error(carried, last) < 1e-5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("length", [2, 65])
 def test_fft_form_of_a_fresh_sequence(length):
     args, state, _ = sample("diagonal", length, seed=6)

@@ -212,6 +212,7 @@ def test_inputs_of_bfloat16_are_computed_in_float32(name):
         assert o.dtype == s.dtype == jnp.float32
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["tanh_delta", "gated_keep", "matrix_rnn"])
 def test_blocks_need_a_fraction_of_the_memory_of_a_plain_scan(name):
     length = 256
@@ -237,6 +238,7 @@ def stretch(step, s) -> float:
 BOUNDED = ("tanh_delta", "tanh_delta_head", "tanh_delta_whole", "tanh_memory")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("seed", range(2))
 def test_no_step_of_a_cell_with_a_tanh_stretches_states(name, seed):

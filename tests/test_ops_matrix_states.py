@@ -24,7 +24,11 @@ from jaxbench.ops.gated_linear import (
 )
 
 BATCH, HEADS, KEYS, VALUES = 2, 2, 3, 5
-LENGTHS = [*(1, 65, 100), pytest.param(512, marks=pytest.mark.slow)]
+LENGTHS = [
+    *(1, 65),
+    pytest.param(100, marks=pytest.mark.integration),
+    pytest.param(512, marks=pytest.mark.slow),
+]
 
 
 def gates(rng, shape, kind):
@@ -145,6 +149,7 @@ def test_forms_hold_at_the_ends_of_the_gates(delta, per_key, kind):
     close(of_chunks, of_reference, 2e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("chunk", [7, 40, 128])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_any_chunk_length_gives_the_same(delta, chunk):

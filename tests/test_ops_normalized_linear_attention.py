@@ -11,7 +11,7 @@ import pytest
 
 from jaxbench.ops import normalized_linear_attention as ops
 
-LENGTHS = [1, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 NORMALIZERS = ["maxabs", "sum"]
 FORMS = {
     "reference": ops.normalized_linear_attention_reference,
@@ -208,6 +208,7 @@ def test_gradients_are_finite_at_extreme_gates(log_i, log_f, normalizer):
             assert np.isfinite(leaf).all()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_the_unit_of_the_state_carries_no_gradient(normalizer):
     args, state, _ = sample(70, "sum", seed=6)

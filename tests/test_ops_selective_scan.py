@@ -12,7 +12,7 @@ from oracles import check_slopes, relative_error, tree_error
 
 from jaxbench.ops import selective_scan as ops
 
-LENGTHS = [1, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 FORMS = {
     "reference": ops.selective_scan_reference,
     "fused": functools.partial(ops.selective_scan_fused, block=10),

@@ -8,7 +8,7 @@ import pytest
 
 from jaxbench.ops import window as ops
 
-LENGTHS = [1, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 FORMS = {"reference": ops.sliding_windows_reference, "fast": ops.sliding_windows}
 
 
