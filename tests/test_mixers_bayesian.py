@@ -149,6 +149,7 @@ def test_noise_changes_neither_the_parameters_nor_their_initial_values():
     assert np.all(out["kernel_rho"] == -5) and np.all(out["bias_rho"] == -5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("noise", [False, True])
 def test_every_parameter_learns_also_through_remat(noise):
     mixer, params = built(kl_weight=1e-2)
@@ -187,6 +188,7 @@ def test_the_divergence_of_shared_weights_counts_once():
     assert float(total) == pytest.approx(float(once["losses"]["divergence"]))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("factor", [0.0, 1e3])
 def test_gradients_are_finite_for_any_size_of_input(dtype, factor):

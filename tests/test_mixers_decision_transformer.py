@@ -139,6 +139,7 @@ def test_the_action_token_is_of_use_and_the_return_token_is_one_vector():
     assert np.abs(after - before).max() > 1e-2
 
 
+@pytest.mark.integration
 def test_positions_are_counted_in_frames_however_long_the_stream():
     mixer = DecisionTransformer(WIDTH, window=4)
     x_btd, _ = sample(4)

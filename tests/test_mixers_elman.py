@@ -200,6 +200,7 @@ OTHER_FORMS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", OTHER_FORMS)
 def test_values_in_the_form_another_device_would_choose(name, monkeypatch):
     module, form = OTHER_FORMS[name]
@@ -237,6 +238,7 @@ def torch_step(torch, name, p, x, h):
     return alpha * h + (1 - alpha) * v
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["e1", "e42", "e66", "e68"])
 def test_torch_agrees_in_values_and_gradients(name):
     torch = pytest.importorskip("torch")

@@ -77,6 +77,7 @@ def test_the_size_of_a_frame_is_normalised_away():
     assert ratio == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("taps", [2, 8])
 def test_the_shift_alone_reaches_its_taps_and_no_further(taps):
     """With the state space off (C = 0) a key meets a later value only by the shift."""

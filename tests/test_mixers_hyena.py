@@ -81,6 +81,7 @@ def test_equals_a_float64_loop(options):
         np.testing.assert_allclose(x, y, 2e-5, 2e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("length", "taps"), [(2, 6), (7, 7), (9, 4), (4, 1)])
 def test_long_convolution_is_a_short_one_of_many_taps(length, taps):
     """Values and gradients, with and without a ring and resets."""

@@ -87,6 +87,7 @@ def test_splines_start_small_and_the_last_stage_takes_the_scale():
         assert np.std(kernel[256:]) == pytest.approx(scale * 0.02 / 16, rel=0.05)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1e3])
 def test_gradients_are_finite_for_any_size_of_input(dtype, factor):

@@ -65,6 +65,7 @@ def test_equals_a_float64_loop_from_a_used_state_with_resets(mixer, frame):
     np.testing.assert_allclose(last.h_bd, h, 1e-5, 1e-5)
 
 
+@pytest.mark.integration
 def test_ltc_follows_its_differential_equation_at_first_order():
     x = frames(3)[:, :3]
     variables, _ = made(LTC(WIDTH))

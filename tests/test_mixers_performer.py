@@ -78,6 +78,7 @@ def test_equations():
         np.testing.assert_allclose(y_td, np.stack(want), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_more_features_estimate_the_kernel_better():
     """phi(q) . phi(k) goes to exp(q . k / sqrt(K)), its error falling as 1 / sqrt(M).
 

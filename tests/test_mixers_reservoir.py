@@ -49,6 +49,7 @@ def test_equals_a_float64_loop_from_a_used_state_with_resets(leak):
     np.testing.assert_allclose(last.h_bn, h, 1e-5, 1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("size", "density", "radius"), [(512, 0.1, 0.9), (90, 0.1, 0.99), (40, 1.0, 1.3)]
 )
@@ -81,6 +82,7 @@ def test_only_the_read_out_is_trained():
     assert (gradient["params"]["out"]["kernel"] != 0).any()
 
 
+@pytest.mark.integration
 def test_layers_and_seeds_have_reservoirs_of_their_own():
     class Two(nn.Module):
         @nn.compact

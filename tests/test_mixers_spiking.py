@@ -89,6 +89,7 @@ def test_equals_a_float64_loop_from_a_used_state_with_resets(rule, micro_steps):
         np.testing.assert_allclose(got, want, 1e-5, 1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("rule", "micro_steps"), VARIANTS[:3])
 def test_gradient_is_the_surrogates(rule, micro_steps):
     mixer, variables, _ = made(rule, micro_steps)
@@ -130,6 +131,7 @@ def test_firing_rate_is_sown_and_is_that_of_the_loop():
     assert set(variables) == {"params"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("still", [False, True])
 def test_some_neurons_fire_at_the_start_whether_frames_move_or_not(still):
     mixer, x = SNN(64), frames(6, 60, 64)
@@ -139,6 +141,7 @@ def test_some_neurons_fire_at_the_start_whether_frames_move_or_not(still):
     assert 0.03 < float(sown["metrics"]["firing_rate"][0]) < 0.25
 
 
+@pytest.mark.integration
 def test_no_spike_differs_between_a_long_window_and_single_frames():
     mixer, variables, apply = made()
     x = frames(7, 3000)

@@ -129,6 +129,7 @@ def test_perceiver_equals_its_equations_on_the_last_episode():
         np.testing.assert_array_equal(y_btd[row, : starts[-1]], 0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mixer", [Perceiver(WIDTH), FNet(WIDTH), Hopfield(WIDTH)])
 def test_no_episode_sees_another_not_even_large_values(mixer):
     x_btd, reset_bt = sample(4)

@@ -141,6 +141,7 @@ def test_an_empty_memory_is_the_state_of_none(mixer):
     )
 
 
+@pytest.mark.integration
 def test_gates_start_as_in_the_paper():
     params = jax.jit(MLSTM(WIDTH).init)(jax.random.key(0), frames(0))["params"]
     np.testing.assert_array_equal(params["gates"], 0)
