@@ -44,10 +44,11 @@ class Case:
             self.traces += 1
             return self.apply(variables, x_btd, state, reset_bt)
 
-        def loss(params, x_btd, weight_btd):
+        def loss(params, x_btd):
             variables = {**self.variables, "params": params}
             y_btd, state = self.apply(variables, x_btd)
-            return jnp.sum(y_btd * weight_btd), (y_btd, state)
+            weight = np.random.default_rng(seed).normal(size=y_btd.shape)
+            return jnp.sum(y_btd * weight.astype(np.float32)), (y_btd, state)
 
         self._apply = jax.jit(apply)
         self._gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
@@ -91,9 +92,8 @@ class Case:
 
     def gradient(self, x_btd):
         """Gradients of parameters and frames, and what a call without a state gives."""
-        weight = np.random.default_rng(self.seed).normal(size=x_btd.shape)
         params = self.variables.get("params", {})
-        return jax.device_get(self._gradient(params, x_btd, weight.astype(np.float32)))
+        return jax.device_get(self._gradient(params, x_btd))
 
 
 def changed(array, where, value):

@@ -24,7 +24,10 @@ def unit(x):
 def made():
     """A mixer, its drawn parameters, and its jitted call."""
     mixer = NTM(WIDTH, slots=SLOTS, slot_width=SLOT_WIDTH)
-    return mixer, draw(mixer, frames(0)), jax.jit(mixer.apply)
+    variables = draw(mixer, frames(0))
+    for name in ("read_start", "write_start"):
+        variables["params"][name] *= 4
+    return mixer, variables, jax.jit(mixer.apply)
 
 
 def frames(seed: int) -> np.ndarray:
