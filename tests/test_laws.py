@@ -80,7 +80,7 @@ def pairs():
             yield pytest.param(label, law, marks=marks, id=f"{label}-{law}")
 
 
-@pytest.mark.parametrize(("label", "law"), pairs())
+@pytest.mark.parametrize(("label", "law"), list(pairs()))
 def test_law(label, law):
     (FORWARD | BACKWARD)[law](case_of(label))
 
