@@ -118,6 +118,7 @@ def test_unknown_readout_is_refused():
         draw(model_of("gru", "first"), batch_of())
 
 
+@pytest.mark.integration
 def test_remat_changes_neither_paths_nor_values_nor_gradients():
     batch, key = batch_of(), jax.random.key(1)
     plain = model_of("gru+@mlp+@mlp", dropout=0.2)
@@ -207,6 +208,7 @@ def test_a_layer_that_joins_the_next_leaves_the_stream_as_it_is():
     assert jnp.abs(apply(stack, variables, x_btd)[0] - expected).max() > 1e-2
 
 
+@pytest.mark.integration
 def test_shared_weights_get_the_sum_of_the_gradients_of_their_call_sites():
     x_btd = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
     text = "({}zamba_attention+gru)*2"
@@ -246,11 +248,10 @@ def test_a_window_backbone_sees_its_window_and_nothing_else(backbone):
     x_btd = jax.random.normal(jax.random.key(0), (1, 9, WIDTH))
     variables = draw(stack, x_btd[:, :1])
     every, ring = apply(stack, variables, x_btd)
+    run = jax.jit(functools.partial(stack.apply, last_only=True))
     for t in (1, 3, 8):
         window = x_btd[:, max(0, t - 3) : t + 1]
-        last, _ = jax.jit(functools.partial(stack.apply, last_only=True))(
-            variables, window
-        )
+        last, _ = run(variables, window)
         np.testing.assert_allclose(every[:, t], last[:, 0], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(ring.x_bwd, x_btd[:, -3:])
 
@@ -382,6 +383,7 @@ def test_mixers_refuse_what_they_cannot_do(backbone, width, options, message):
         jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 2, width)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("spectrum", ["lin", "inv", "legs"])
 def test_s4d_spectra_are_those_of_the_paper(spectrum):
     options = {"spectrum": spectrum, "state_size": 8}
@@ -403,6 +405,7 @@ def test_s4d_spectra_are_those_of_the_paper(spectrum):
     np.testing.assert_allclose(np.exp(mixer["ssm_log_decay"]), 0.5, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_mamba_starts_as_the_paper_says():
     stack = build_stack("mamba*1", width=64)
     params = init(stack, jnp.zeros((1, 1, 64)))["params"]
@@ -420,6 +423,7 @@ def test_mamba_starts_as_the_paper_says():
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("backbone", "gates"), [("lstm", 4), ("gru", 3)])
 def test_recurrent_kernels_start_orthogonal_gate_by_gate(backbone, gates):
     stack = build_stack(f"{backbone}*1", width=8)
