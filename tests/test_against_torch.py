@@ -66,10 +66,14 @@ def test_loss_gradients_and_updates_agree(backbone, form):
     assert losses[-1] < 0.98 * losses[0]
 
 
-def test_planted_differences_are_found():
+@pytest.mark.integration
+def test_a_planted_parameter_is_found():
     changed = theirs("s4d", "toeplitz")
     changed.model.stack["blocks_1"].mixer.ssm_log_dt.data[0] += 0.1
     assert "differ" in parity(ours("s4d"), changed).problem()
+
+
+def test_a_planted_rate_is_found():
     faster = theirs("gru", "nn.GRU", adamw=ADAMW | {"learning_rate": 2e-3})
     assert "updates" in parity(ours("gru"), faster).problem()
 
@@ -92,7 +96,7 @@ def test_spare_biases_of_the_gru_stay_zero():
 
 
 def test_reset_goes_back_to_the_first_update():
-    trainer = theirs("s4d", "toeplitz")
+    trainer = theirs("gru", "nn.GRU")
     first = trainer.run(1)
     assert trainer.run(3) != first
     trainer.reset()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from boards import result
+from drawn import draw
 from processes import SMALL, config, jaxbench, run_py
 from test_zelda_frames import make_game
 
@@ -43,18 +44,14 @@ OPTIONS = {
 
 @functools.cache
 def make_model(head):
-    """A small model and variables that are nowhere their initial values."""
+    """A small model and drawn variables."""
     encoder, output = imitation.modules(
         "clean", width=16, head=head, head_options=OPTIONS[head]
     )
     stack = build_stack("gru", width=16, depth=1)
     model = Model(encoder=encoder, stack=stack, head=output, readout="last")
     batch = example_batch(2)
-    variables = jax.jit(lambda: dict(model.init(jax.random.key(0), batch)))()
-    leaves, tree = jax.tree.flatten(variables["params"])
-    rng = np.random.default_rng(1)
-    moved = [x + 0.3 * rng.standard_normal(x.shape).astype(x.dtype) for x in leaves]
-    return model, {"params": jax.tree.unflatten(tree, moved)}
+    return model, draw(model, batch)
 
 
 @functools.cache

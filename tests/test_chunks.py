@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from drawn import draw
 from scipy import stats
 from test_zelda_frames import make_game
 from test_zelda_imitation import build, make_games
@@ -324,17 +325,17 @@ def test_a_validation_does_not_depend_on_how_frames_are_batched(task, name):
     head = heads.make(name, SMALL[name])
     batch = evaluation_batch(task, 8)
     h_btd = jax.random.normal(jax.random.key(1), (8, 4, 16))
-    variables = head.init(jax.random.key(0), h_btd, {})
+    variables = draw(head, h_btd, {})
     call = jax.jit(lambda h, batch: head.apply(variables, h, batch))
     whole = call(h_btd, batch)
     backwards = call(h_btd[::-1], {k: x[::-1] for k, x in batch.items()})
     for key in ("objective_bt", "action_bthc"):
         np.testing.assert_allclose(whole[key], backwards[key][::-1], atol=1e-5)
     # In training the draws are others at every step, and nothing is acted.
-    drawn = [
-        head.apply(variables, h_btd, batch, rngs={"noise": jax.random.key(i)})
-        for i in range(2)
-    ]
+    noisy = jax.jit(
+        lambda key: head.apply(variables, h_btd, batch, rngs={"noise": key})
+    )
+    drawn = [noisy(jax.random.key(i)) for i in range(2)]
     assert set(drawn[0]) == {"objective_bt", "terms"}
     assert np.abs(drawn[0]["objective_bt"] - drawn[1]["objective_bt"]).max() > 1e-4
 
@@ -346,9 +347,10 @@ def test_what_follows_the_end_of_a_chunk_changes_no_objective(task, name):
         "chunk_valid_bth": jnp.broadcast_to(jnp.array([True, True, False]), (8, 4, 3))
     }
     h_btd = jax.random.normal(jax.random.key(1), (8, 4, 16))
-    variables = head.init(jax.random.key(0), h_btd, {})
+    variables = draw(head, h_btd, {})
     other = batch | {"chunk_btha": batch["chunk_btha"].at[:, :, 2, 1].add(3)}
-    one, two = (head.apply(variables, h_btd, b)["objective_bt"] for b in (batch, other))
+    call = jax.jit(lambda batch: head.apply(variables, h_btd, batch)["objective_bt"])
+    one, two = call(batch), call(other)
     # The network of `act` cannot even see it; a denoiser starts as a constant.
     np.testing.assert_allclose(one, two, atol=1e-6)
 

@@ -10,6 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from drawn import draw
 from processes import jaxbench
 from small_run import finished_run
 
@@ -91,6 +92,7 @@ def played(run):
     }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["onnx", "stablehlo"])
 def test_an_exported_run_sends_the_controllers_of_the_run(run, exported, played, kind):
     """The reference is the player that `jaxbench latency` times."""
@@ -102,6 +104,7 @@ def test_an_exported_run_sends_the_controllers_of_the_run(run, exported, played,
         np.testing.assert_array_equal(found["labels_ba"], played["window"][n])
 
 
+@pytest.mark.integration
 def test_labels_are_the_likeliest_of_the_logits(run, exported, played):
     loaded = load_exported(run / "export")
     outputs, _ = loaded.step(played["stream"].frame(0))
@@ -115,6 +118,7 @@ def test_labels_are_the_likeliest_of_the_logits(run, exported, played):
         assert labels[i] == outputs[f"logits/{name}"][0].argmax()
 
 
+@pytest.mark.integration
 def test_a_step_leaves_the_state_it_was_given(run, exported, played):
     loaded = load_exported(run / "export")
     frame = played["stream"].frame(5)
@@ -126,6 +130,7 @@ def test_a_step_leaves_the_state_it_was_given(run, exported, played):
     np.testing.assert_array_equal(first["logits/c_x"], second["logits/c_x"])
 
 
+@pytest.mark.integration
 def test_inputs_that_do_not_fit_are_named(run, exported, played):
     loaded, frame = load_exported(run / "export"), played["stream"].frame(0)
     with pytest.raises(InputError, match=r"reads numeric_btf, which is missing"):
@@ -136,6 +141,7 @@ def test_inputs_that_do_not_fit_are_named(run, exported, played):
         loaded.window(frame)
 
 
+@pytest.mark.integration
 def test_the_result_and_the_manifest_say_what_was_found(run, exported):
     found = read_json(run / "result.json")["export"]
     manifest = read_manifest(run / "export")
@@ -159,6 +165,7 @@ def test_the_result_and_the_manifest_say_what_was_found(run, exported):
     assert manifest["versions"]["opset"] == 18
 
 
+@pytest.mark.integration
 def test_scores_are_those_of_the_labels_that_were_sent(run, exported, played):
     opened = open_run(run)
     inputs = open_inputs(opened, FRAMES)
@@ -178,6 +185,7 @@ def test_scores_are_those_of_the_labels_that_were_sent(run, exported, played):
         assert metrics[f"accuracy/{name}"] == pytest.approx(right[i], abs=1e-6)
 
 
+@pytest.mark.integration
 def test_the_manifest_names_every_number_a_policy_reads(run, exported):
     manifest = read_manifest(run / "export")
     shapes = {p["name"]: p["shape"] for p in manifest["functions"]["step"]["inputs"]}
@@ -205,6 +213,7 @@ def test_scales_are_those_of_the_features():
         assert (divided, most) == (by[name], top[name]), name
 
 
+@pytest.mark.integration
 def test_int8_keeps_what_is_excluded(run, exported):
     content = (run / "export" / "step.onnx").read_bytes()
     onnx = tools.tool("onnx")
@@ -219,6 +228,7 @@ def test_int8_keeps_what_is_excluded(run, exported):
         quantized(content, ["*"])
 
 
+@pytest.mark.integration
 def test_a_file_that_was_changed_is_refused(copied):
     content = bytearray((copied / "window.onnx").read_bytes())
     content[len(content) // 2] ^= 1
@@ -227,6 +237,7 @@ def test_a_file_that_was_changed_is_refused(copied):
         load_exported(copied)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["step.onnx", INITIAL])
 def test_a_file_that_is_gone_is_named(copied, name):
     (copied / name).unlink()
@@ -234,6 +245,7 @@ def test_a_file_that_is_gone_is_named(copied, name):
         load_exported(copied)
 
 
+@pytest.mark.integration
 def test_a_manifest_that_was_changed_is_refused(copied):
     manifest = json.loads((copied / MANIFEST).read_text())
     write_json(copied / MANIFEST, manifest | {"delay": 0})
@@ -247,6 +259,7 @@ def test_a_manifest_that_was_changed_is_refused(copied):
         load_exported(copied)
 
 
+@pytest.mark.integration
 def test_a_manifest_of_another_version_is_refused(copied):
     manifest = json.loads((copied / MANIFEST).read_text()) | {"version": 99}
     write_json(copied / MANIFEST, manifest | {"sha256": manifest_hash(manifest)})
@@ -254,6 +267,7 @@ def test_a_manifest_of_another_version_is_refused(copied):
         load_exported(copied)
 
 
+@pytest.mark.integration
 def test_a_kind_that_is_not_there_is_refused(copied):
     with pytest.raises(InputError, match="none of onnx, int8, stablehlo"):
         load_exported(copied, kind="tflite")
@@ -265,6 +279,7 @@ def test_a_kind_that_is_not_there_is_refused(copied):
         load_exported(copied, kind="int8")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_package_is_named(run, monkeypatch, package):
     real = importlib.import_module
@@ -279,6 +294,7 @@ def test_a_missing_package_is_named(run, monkeypatch, package):
         export_run.export_run(run, frames=FRAMES)
 
 
+@pytest.mark.integration
 def test_a_file_that_answers_otherwise_is_not_kept(run, monkeypatch, tmp_path):
     """Each result is wrong by a hundredth: no folder, and the result as it was."""
     before = (run / "result.json").read_bytes()
@@ -298,6 +314,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(run, monkeypatch, tmp_path):
     assert (run / "result.json").read_bytes() == before
 
 
+@pytest.mark.integration
 def test_an_unfinished_run_is_refused(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     result = read_json(folder / "result.json")
@@ -309,6 +326,7 @@ def test_an_unfinished_run_is_refused(run, tmp_path):
         export_run.export_run(folder, frames=FRAMES)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -323,6 +341,7 @@ def test_options_that_cannot_be_met_are_refused(run, options, message):
         export_run.export_run(run, **options)
 
 
+@pytest.mark.integration
 def test_a_folder_with_something_else_is_left_alone(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty and holds no export"):
@@ -375,6 +394,7 @@ def test_implementations_are_timed_in_turn():
     assert (found["fast"]["makes_60fps"], found["fast"]["under_1ms"]) == (True, True)
 
 
+@pytest.mark.integration
 def test_the_table_has_a_line_for_each_run_and_says_why_one_failed(exported):
     from rich.console import Console
 
@@ -400,6 +420,7 @@ CHUNKED = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("head", CHUNKED)
 def test_policies_over_chunks_send_the_controllers_of_the_run(run, head):
     """Of `act` those are averages over chunks, which the file carries in its state."""
@@ -412,13 +433,7 @@ def test_policies_over_chunks_send_the_controllers_of_the_run(run, head):
         model=opened.model.clone(head=output),
         task=dataclasses.replace(opened.task, summarize=score.summarize),
     )
-    variables = jax.jit(
-        lambda: dict(opened.model.init(jax.random.key(0), example_batch(2)))
-    )()
-    leaves, tree = jax.tree.flatten(variables["params"])
-    rng = np.random.default_rng(1)
-    moved = [x + 0.3 * rng.standard_normal(x.shape).astype(x.dtype) for x in leaves]
-    variables = {"params": jax.tree.unflatten(tree, moved)}
+    variables = draw(opened.model, example_batch(2))
     made, inputs = functions.of_run(opened, variables), open_inputs(opened, FRAMES)
     found = export_run._make(made, inputs, ("onnx",), True, (), lambda line: None)
     for name in ("step.onnx", "window.onnx"):
@@ -461,6 +476,7 @@ def writer(tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.integration
 def test_a_language_run_is_exported_in_float32(writer, monkeypatch):
     monkeypatch.setattr(export_run, "TIMED", {"step": 3, "window": 3})
     monkeypatch.setattr(timing, "WARM_UP", 1)

@@ -21,15 +21,18 @@ def check(name, length, **options):
     return row
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", ["gru", "swa"])
-def test_a_backbone_answers_alike(name, length):
-    check(name, length)
+def test_a_backbone_answers_alike():
+    check("gru", 10)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", ["lstm", "mamba", "deltanet", "lru", "s5", "fnet"])
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [
+        *(("gru", 1), ("swa", 1), ("swa", 10), ("lstm", 10), ("mamba", 1)),
+        *(("mamba", 10), ("deltanet", 10), ("lru", 10), ("s5", 1), ("fnet", 10)),
+    ],
+)
 def test_a_chosen_backbone_answers_alike(name, length):
     check(name, length)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.errors import InputError
 from jaxbench.layers.sinusoid import sinusoid
@@ -26,13 +27,8 @@ def sample(seed=0):
     return x_btd, reset_bt
 
 
-def make(mixer, x_btd, seed=1):
-    """Parameters away from their initial values, also those that start at 0 or 1."""
-    rng = np.random.default_rng(seed)
-    params = jax.device_get(jax.jit(mixer.init)(jax.random.key(0), x_btd)["params"])
-    return jax.tree.map(
-        lambda leaf: leaf + 0.3 * rng.normal(size=leaf.shape).astype(np.float32), params
-    )
+def make(mixer, x_btd):
+    return draw(mixer, x_btd)["params"]
 
 
 def rotate(x_k, position, turned):
@@ -152,7 +148,7 @@ def test_qk_norm_bounds_the_scores_of_large_inputs():
     change = {}
     for qk_norm in (False, True):
         mixer = SlidingWindowAttention(WIDTH, qk_norm=qk_norm)
-        variables = jax.jit(mixer.init)(jax.random.key(0), x_btd)
+        variables = draw(mixer, x_btd)
         run = jax.jit(mixer.apply)
         small, _ = run(variables, x_btd)
         large, _ = run(variables, 100 * x_btd)

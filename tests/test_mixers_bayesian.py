@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import shapes_of
 from flax import linen as nn
 
 from jaxbench.errors import InputError
@@ -24,7 +25,7 @@ def frames(seed=0, batch=2, length=5):
 @functools.cache
 def built(**options):
     mixer = BayesianMLP(WIDTH, **options)
-    params = jax.jit(mixer.init)(jax.random.key(0), frames())["params"]
+    params = shapes_of(mixer, frames())["params"]
     rng = np.random.default_rng(1)
 
     def moved(path, leaf):
@@ -148,6 +149,7 @@ def test_noise_changes_neither_the_parameters_nor_their_initial_values():
     assert np.all(out["kernel_rho"] == -5) and np.all(out["bias_rho"] == -5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("noise", [False, True])
 def test_every_parameter_learns_also_through_remat(noise):
     mixer, params = built(kl_weight=1e-2)
@@ -186,6 +188,7 @@ def test_the_divergence_of_shared_weights_counts_once():
     assert float(total) == pytest.approx(float(once["losses"]["divergence"]))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("factor", [0.0, 1e3])
 def test_gradients_are_finite_for_any_size_of_input(dtype, factor):

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import gelu
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.decision_transformer import DecisionTransformer
@@ -24,13 +26,8 @@ def sample(seed=0):
     return x_btd, reset_bt
 
 
-def make(mixer, x_btd, seed=1):
-    """Parameters away from their initial values, also those that start at 0 or 1."""
-    rng = np.random.default_rng(seed)
-    params = jax.device_get(jax.jit(mixer.init)(jax.random.key(0), x_btd)["params"])
-    return jax.tree.map(
-        lambda leaf: leaf + 0.2 * rng.normal(size=leaf.shape).astype(np.float32), params
-    )
+def make(mixer, x_btd):
+    return draw(mixer, x_btd)["params"]
 
 
 def standardize(z, p):
@@ -40,10 +37,6 @@ def standardize(z, p):
 
 def dense(z, p):
     return z @ p["kernel"] + p["bias"]
-
-
-def gelu(z):
-    return 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
 
 
 def turn(z, position):
@@ -122,7 +115,7 @@ def test_equals_its_equations_from_a_state_with_resets(options):
 def test_a_frame_sees_all_tokens_of_window_frames_and_no_more(returns):
     mixer = DecisionTransformer(WIDTH, blocks=1, window=3, returns=returns)
     x_btd, _ = sample(2)
-    variables = jax.jit(mixer.init)(jax.random.key(0), x_btd)
+    variables = draw(mixer, x_btd)
 
     def last(x_btd):
         return mixer.apply(variables, x_btd)[0][0, 9, 0]
@@ -146,10 +139,11 @@ def test_the_action_token_is_of_use_and_the_return_token_is_one_vector():
     assert np.abs(after - before).max() > 1e-2
 
 
+@pytest.mark.integration
 def test_positions_are_counted_in_frames_however_long_the_stream():
     mixer = DecisionTransformer(WIDTH, window=4)
     x_btd, _ = sample(4)
-    variables = jax.jit(mixer.init)(jax.random.key(0), x_btd)
+    variables = draw(mixer, x_btd)
     run = jax.jit(mixer.apply)
     state = mixer.initial_state(BATCH)
     for _ in range(3):

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw, draw_state, float64
+from oracles import gelu, sigmoid, silu, softplus
 from scipy.linalg import expm
 
 from jaxbench.errors import InputError
@@ -31,53 +33,16 @@ def initial(mixer):
     return jax.device_get(jax.jit(mixer.init)(jax.random.key(0), x_btd))
 
 
-def jittered(mixer):
-    """Parameters off their initial values, zeros above all."""
-    rng = np.random.default_rng(0)
-
-    def move(leaf):
-        return leaf + 0.1 * rng.normal(size=leaf.shape).astype(leaf.dtype)
-
-    return jax.tree.map(move, initial(mixer))
+def drawn(mixer):
+    return draw(mixer, frames(0))
 
 
-def random_state(mixer, seed: int = 5):
-    """Any state; bool leaves are true in row 0 only."""
-    rng = np.random.default_rng(seed)
-
-    def draw(leaf):
-        if leaf.dtype == bool:
-            return np.arange(BATCH) == 0
-        value = rng.normal(size=leaf.shape)
-        if np.iscomplexobj(leaf):
-            value = value + 1j * rng.normal(size=leaf.shape)
-        return value.astype(leaf.dtype)
-
-    return jax.tree.map(draw, mixer.initial_state(BATCH))
+def random_state(mixer):
+    return draw_state(mixer, BATCH)
 
 
 def run(mixer, variables, x_btd, state=None, reset_bt=None):
     return jax.device_get(jax.jit(mixer.apply)(variables, x_btd, state, reset_bt))
-
-
-def float64(tree):
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
-
-
-def softplus(x):
-    return np.log1p(np.exp(x))
-
-
-def gelu(x):
-    return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def dense(p, x):
@@ -171,7 +136,7 @@ MIXERS = {
 @pytest.mark.parametrize("name", MIXERS)
 def test_equations(name):
     mixer, frame = MIXERS[name]
-    variables, x_btd = jittered(mixer), frames(1)
+    variables, x_btd = drawn(mixer), frames(1)
     state = random_state(mixer)
     reset_bt = np.zeros((BATCH, LENGTH), bool)
     reset_bt[0, 4] = reset_bt[1, 2] = reset_bt[1, 3] = True
@@ -200,7 +165,7 @@ def grown(variables, **values):
 
 def test_hawk_knows_that_nothing_came_before():
     mixer = Hawk(WIDTH)
-    variables, x_btd = jittered(mixer), frames(2)
+    variables, x_btd = drawn(mixer), frames(2)
     first_bt = np.zeros((BATCH, LENGTH), bool)
     first_bt[:, 0] = True
     expected, last = run(mixer, variables, x_btd, random_state(mixer), first_bt)
@@ -216,7 +181,7 @@ def test_hawk_knows_that_nothing_came_before():
 
 def test_hawk_keeps_its_state_and_finite_gradients_where_gates_are_shut():
     mixer = Hawk(WIDTH)
-    variables = grown(jittered(mixer), ssm_r_bias=-200.0)
+    variables = grown(drawn(mixer), ssm_r_bias=-200.0)
     state = random_state(mixer)._replace(started_b=np.ones(BATCH, bool))
 
     @jax.jit
@@ -232,7 +197,7 @@ def test_hawk_keeps_its_state_and_finite_gradients_where_gates_are_shut():
 
 def test_hawk_slope_is_exact_until_its_bound():
     mixer = Hawk(WIDTH)
-    variables, state = jittered(mixer), random_state(mixer)
+    variables, state = drawn(mixer), random_state(mixer)
     weight = np.random.default_rng(3).normal(size=(BATCH, LENGTH, WIDTH))
 
     @jax.jit
@@ -266,7 +231,7 @@ def test_hawk_decays_start_where_the_code_has_them():
 
 def test_gated_ssm_sees_past_its_convolution():
     mixer, length = GatedSSM(WIDTH), 12
-    variables, x_btd = jittered(mixer), frames(6, length)
+    variables, x_btd = drawn(mixer), frames(6, length)
     changed = x_btd.copy()
     changed[:, 0] += 3
     before, after = (run(mixer, variables, x)[0] for x in (x_btd, changed))
@@ -281,7 +246,7 @@ def test_gated_ssm_decays_start_spread():
 
 def test_min_gru_state_is_between_the_old_one_and_the_candidate():
     mixer = MinGRU(WIDTH)
-    variables, state = jittered(mixer), random_state(mixer)
+    variables, state = drawn(mixer), random_state(mixer)
     kept = run(mixer, grown(variables, ssm_z_bias=-200.0), frames(7), state)[1]
     np.testing.assert_array_equal(kept.h_be, state.h_be)
     taken = run(mixer, grown(variables, ssm_z_bias=200.0), frames(7), state)[1]
@@ -295,7 +260,7 @@ def test_min_gru_state_is_between_the_old_one_and_the_candidate():
 def test_min_lstm_shares_are_defined_where_both_gates_are_shut():
     """f / (f + i) would be 0 / 0."""
     mixer = MinLSTM(WIDTH)
-    variables, x_btd = jittered(mixer), frames(8, 1)
+    variables, x_btd = drawn(mixer), frames(8, 1)
     variables["params"]["project"]["kernel"][:, : 4 * WIDTH] = 0
     shut = grown(variables, ssm_f_bias=-200.0, ssm_i_bias=-200.0)
     state = random_state(mixer)
@@ -356,7 +321,7 @@ def test_s5_is_the_dense_hippo_system():
 
 def test_s5_time_steps_stay_in_their_range():
     mixer = S5(WIDTH, state_size=8, blocks=1)
-    variables = jittered(mixer)
+    variables = drawn(mixer)
     for wild, bound in ((9.0, 0.0), (-20.0, math.log(1e-4))):
         outputs = [
             run(mixer, grown(variables, ssm_log_dt=value), frames(11))[0]

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid, silu
 
 from jaxbench.errors import InputError
 from jaxbench.layers.spectral import first_direction, spectral_normalize
@@ -54,14 +56,6 @@ PUBLISHED = {
     **dict.fromkeys(("e1", "e56"), (640, 114_890_880)),
     "e42": (768, 94_615_296),
 }
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
 
 
 def self_gate(h):
@@ -174,21 +168,12 @@ def frames(seed, length=LENGTH):
 
 
 @functools.cache
-def initial(name):
-    mixer, x_btd = MIXERS[name](WIDTH), np.zeros((1, 1, WIDTH), np.float32)
-    return jax.device_get(jax.jit(mixer.init)(jax.random.key(1), x_btd))
-
-
-@functools.cache
 def variables(name):
-    """Parameters off their initial values, and directions that fit them."""
-    made, rng = initial(name), np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(leaf.dtype),
-        made["params"],
-    )
+    """Drawn parameters, and directions that fit them."""
+    made = draw(MIXERS[name](WIDTH), frames(0)[0])
+    params = made["params"]
     if "constants" not in made:
-        return {"params": params}
+        return made
     # Exact norms, which the loop has, need a direction that is one.
     directions = np.linalg.svd(params["recurrent"])[2][..., 0, :]
     return {"params": params, "constants": {"direction": directions}}
@@ -215,6 +200,7 @@ OTHER_FORMS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", OTHER_FORMS)
 def test_values_in_the_form_another_device_would_choose(name, monkeypatch):
     module, form = OTHER_FORMS[name]
@@ -252,6 +238,7 @@ def torch_step(torch, name, p, x, h):
     return alpha * h + (1 - alpha) * v
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["e1", "e42", "e66", "e68"])
 def test_torch_agrees_in_values_and_gradients(name):
     torch = pytest.importorskip("torch")
@@ -317,9 +304,11 @@ def test_rows_are_the_ladder_and_only_heads_were_not_published():
     assert [n for n, row in ROWS.items() if row.published is None] == ["e1h"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", MIXERS)
 def test_initial_values(name):
-    p = initial(name)["params"]
+    x_btd = np.zeros((1, 1, WIDTH), np.float32)
+    p = jax.jit(MIXERS[name](WIDTH).init)(jax.random.key(1), x_btd)["params"]
     width, wide = WIDTH, INNER
 
     def is_xavier(kernel, fan_in, fan_out, gain=1.0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.h3 import H3, H3State
@@ -17,13 +18,8 @@ def frames(seed, length=LENGTH):
     return rng.normal(size=(BATCH, length, WIDTH)).astype(np.float32)
 
 
-def variables_of(mixer, scale=0.1):
-    rng = np.random.default_rng(0)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0))
-    return jax.tree.map(
-        lambda x: np.asarray(x + scale * rng.normal(size=x.shape), np.float32),
-        variables,
-    )
+def variables_of(mixer):
+    return draw(mixer, frames(0))
 
 
 def loop(variables, x_btd, state, reset_bt):
@@ -81,6 +77,7 @@ def test_the_size_of_a_frame_is_normalised_away():
     assert ratio == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("taps", [2, 8])
 def test_the_shift_alone_reaches_its_taps_and_no_further(taps):
     """With the state space off (C = 0) a key meets a later value only by the shift."""

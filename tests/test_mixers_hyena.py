@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.hyena import Hyena, HyenaState, _long_convolution
@@ -18,13 +19,8 @@ def frames(seed, length=LENGTH):
     return rng.normal(size=(BATCH, length, WIDTH)).astype(np.float32)
 
 
-def variables_of(mixer, scale=0.1):
-    rng = np.random.default_rng(0)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0))
-    return jax.tree.map(
-        lambda x: np.asarray(x + scale * rng.normal(size=x.shape), np.float32),
-        variables,
-    )
+def variables_of(mixer):
+    return draw(mixer, frames(0))
 
 
 def taps_of(p, mixer):
@@ -85,6 +81,7 @@ def test_equals_a_float64_loop(options):
         np.testing.assert_allclose(x, y, 2e-5, 2e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("length", "taps"), [(2, 6), (7, 7), (9, 4), (4, 1)])
 def test_long_convolution_is_a_short_one_of_many_taps(length, taps):
     """Values and gradients, with and without a ring and resets."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.kan import KAN, SplineDense
@@ -19,12 +20,7 @@ def frames(seed=0, shape=(2, 7, WIDTH)):
 
 def built(**options):
     mixer = KAN(WIDTH, **options)
-    params = jax.jit(mixer.init)(jax.random.key(0), frames())["params"]
-    rng = np.random.default_rng(1)
-    moved = jax.tree.map(
-        lambda x: np.asarray(x) + 0.1 * rng.normal(size=x.shape).astype(x.dtype), params
-    )
-    return mixer, moved
+    return mixer, draw(mixer, frames())["params"]
 
 
 def bump(t):
@@ -91,6 +87,7 @@ def test_splines_start_small_and_the_last_stage_takes_the_scale():
         assert np.std(kernel[256:]) == pytest.approx(scale * 0.02 / 16, rel=0.05)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1e3])
 def test_gradients_are_finite_for_any_size_of_input(dtype, factor):

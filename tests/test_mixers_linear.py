@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid, silu, softplus
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.deltanet import (
@@ -29,20 +31,6 @@ from jaxbench.mixers.rwkv7 import ChannelMix as ChannelMix7
 from jaxbench.mixers.rwkv7 import TimeMix as TimeMix7
 
 WIDTH, BATCH, LENGTH = 16, 2, 9
-
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
-
-
-def softplus(x):
-    return np.logaddexp(x, 0)
 
 
 def rms(x, scale):
@@ -349,13 +337,8 @@ def frames(seed, batch=BATCH):
     return rng.normal(size=(batch, LENGTH, WIDTH)).astype(np.float32)
 
 
-def jittered(mixer, x_btd, **given):
-    params = jit(functools.partial(mixer.init, **given))(jax.random.key(0), x_btd)
-    rng = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf + 0.2 * rng.normal(size=leaf.shape), np.float32),
-        params["params"],
-    )
+def drawn(mixer, x_btd, **given):
+    return draw(mixer, x_btd, **given)["params"]
 
 
 def takes_lower(mixer: nn.Module) -> bool:
@@ -368,11 +351,11 @@ def test_mixer_is_the_recurrence_of_its_paper(name):
     mixer, oracle = MIXERS[name]
     x_btd = frames(2)
     given = {"lower": {}} if takes_lower(mixer) else {}
-    params = jittered(mixer, x_btd, **given)
+    params = drawn(mixer, x_btd, **given)
     reset_bt = np.zeros((BATCH, LENGTH), bool)
     reset_bt[1, 4] = True
 
-    @jit
+    @jax.jit
     def run(x_btd, reset_bt):
         return mixer.apply({"params": params}, x_btd, None, reset_bt, **given)[0]
 
@@ -387,13 +370,13 @@ def test_mixer_is_the_recurrence_of_its_paper(name):
 def test_upper_hgrn2_layers_keep_their_lower_bound():
     bottom, top = (HGRN2(WIDTH, layer=i, layers=3, heads=2) for i in (0, 2))
     x_btd = frames(3)
-    params = jittered(bottom, x_btd, lower={})
-    _, _, lower = bottom.apply({"params": params}, x_btd, lower={})
+    params = drawn(bottom, x_btd, lower={})
+    _, _, lower = jax.jit(bottom.apply)({"params": params}, x_btd, lower={})
     share = np.exp(params["ssm_gamma"]) / np.exp(params["ssm_gamma"]).sum(0)
     np.testing.assert_allclose(lower[BOUNDS][0], 0, atol=1e-6)
     np.testing.assert_allclose(lower[BOUNDS][2], share[1] + share[2], rtol=1e-5)
-    params = jittered(top, x_btd, lower=lower)
-    y_btd, *_ = top.apply({"params": params}, x_btd, lower=lower)
+    params = drawn(top, x_btd, lower=lower)
+    y_btd, *_ = jax.jit(top.apply)({"params": params}, x_btd, lower=lower)
     exact = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
     bound = np.asarray(lower[BOUNDS][2], np.float64)
     expected = hgrn2(exact, x_btd[0].astype(np.float64), bound)
@@ -403,10 +386,10 @@ def test_upper_hgrn2_layers_keep_their_lower_bound():
 def test_upper_rwkv7_layers_move_towards_the_values_of_the_lowest():
     bottom, top = (TimeMix7(WIDTH, layer=i, layers=2, heads=2) for i in (0, 1))
     x_btd = frames(4)
-    params = jittered(bottom, x_btd, lower={})
-    _, _, lower = bottom.apply({"params": params}, x_btd, lower={})
-    params = jittered(top, x_btd, lower=lower)
-    y_btd, *_ = top.apply({"params": params}, x_btd, lower=lower)
+    params = drawn(bottom, x_btd, lower={})
+    _, _, lower = jax.jit(bottom.apply)({"params": params}, x_btd, lower={})
+    params = drawn(top, x_btd, lower=lower)
+    y_btd, *_ = jax.jit(top.apply)({"params": params}, x_btd, lower=lower)
     exact = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
     first = np.asarray(lower[VALUES][0], np.float64)
     expected = rwkv7(exact, x_btd[0].astype(np.float64), first)
@@ -416,15 +399,15 @@ def test_upper_rwkv7_layers_move_towards_the_values_of_the_lowest():
 def test_gated_deltanet_without_decay_is_deltanet():
     gated, plain = GatedDeltaNet(WIDTH, value_expansion=1), DeltaNet(WIDTH)
     x_btd = frames(5)
-    params = jittered(gated, x_btd)
+    params = drawn(gated, x_btd)
     # e^-30 of decay, and a gate of 1.
     params["ssm_a_log"] = np.full(4, -30, np.float32)
     shared = {k: params[k] for k in ("_Inputs_0", "beta", "head_norm", "out")}
     kernel = np.linalg.lstsq(x_btd.reshape(-1, WIDTH), np.full((18, WIDTH), 1.2785))[0]
     params["gate"] = {"kernel": kernel.astype(np.float32)}
     gate = nn.silu(x_btd @ params["gate"]["kernel"])
-    expected, state = plain.apply({"params": shared}, x_btd)
-    actual, state_gated = gated.apply({"params": params}, x_btd)
+    expected, state = jax.jit(plain.apply)({"params": shared}, x_btd)
+    actual, state_gated = jax.jit(gated.apply)({"params": params}, x_btd)
     np.testing.assert_allclose(state_gated.s_bhkv, state.s_bhkv, rtol=1e-5, atol=1e-6)
     out = np.linalg.inv(shared["out"]["kernel"].astype(np.float64))
     np.testing.assert_allclose(

@@ -7,15 +7,13 @@ import functools
 import jax
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.liquid import LTC, CfC
 
 BATCH, LENGTH, WIDTH = 2, 10, 16
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def frames(seed: int) -> np.ndarray:
@@ -25,12 +23,7 @@ def frames(seed: int) -> np.ndarray:
 
 @functools.cache
 def made(mixer):
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0)[:, :2])
-    rng = np.random.default_rng(1)
-    variables = jax.tree.map(
-        lambda leaf: np.float32(leaf + 0.2 * rng.normal(size=leaf.shape)), variables
-    )
-    return variables, jax.jit(mixer.apply)
+    return draw(mixer, frames(0)), jax.jit(mixer.apply)
 
 
 def cfc_frame(p, h, x):
@@ -72,6 +65,7 @@ def test_equals_a_float64_loop_from_a_used_state_with_resets(mixer, frame):
     np.testing.assert_allclose(last.h_bd, h, 1e-5, 1e-5)
 
 
+@pytest.mark.integration
 def test_ltc_follows_its_differential_equation_at_first_order():
     x = frames(3)[:, :3]
     variables, _ = made(LTC(WIDTH))

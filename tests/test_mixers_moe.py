@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 from flax import linen as nn
 
 from jaxbench.errors import InputError
@@ -25,8 +26,7 @@ def frames(seed=0, batch=2, length=12):
 @functools.cache
 def built(**options):
     mixer = MoE(WIDTH, **options)
-    variables = jax.jit(mixer.init)(jax.random.key(1), frames())
-    return mixer, jax.tree.map(np.asarray, variables)
+    return mixer, draw(mixer, frames())
 
 
 def run(mixer, variables, x):
@@ -119,6 +119,7 @@ def test_a_frame_gets_the_same_alone_as_among_others(routing):
         np.testing.assert_allclose(apply(x[:, t : t + 1])[:, 0], whole[:, t], atol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("routing", ["top_k", "switch", "soft"])
 def test_the_task_alone_teaches_router_and_used_experts(routing):
     mixer, variables = built(routing=routing)
@@ -139,6 +140,7 @@ def test_hash_learns_no_route_and_keeps_its_projection_out_of_the_parameters():
     assert variables["constants"]["projection"].shape == (WIDTH, 3)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("routing", ROUTINGS)
 @pytest.mark.parametrize("factor", [0.0, 1e3])
 def test_bfloat16_has_finite_gradients_for_any_size_of_input(routing, factor):
@@ -155,6 +157,7 @@ def test_bfloat16_has_finite_gradients_for_any_size_of_input(routing, factor):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.integration
 def test_every_expert_starts_like_a_dense_layer():
     mixer = MoE(64, experts=8, out_scale=0.5)
     params = jax.jit(mixer.init)(jax.random.key(0), jnp.zeros((1, 1, 64)))["params"]
@@ -168,6 +171,7 @@ def test_every_expert_starts_like_a_dense_layer():
     assert shapes["params"]["in"]["kernel"].shape == (8, 96, 512)
 
 
+@pytest.mark.integration
 def test_sown_values_pass_through_remat():
     mixer, variables = built()
     again = nn.remat(MoE)(WIDTH)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.performer import (
@@ -17,11 +16,6 @@ from jaxbench.mixers.performer import (
 )
 
 WIDTH, HEADS, BATCH, LENGTH = 16, 4, 2, 9
-
-
-@functools.cache
-def compiled(mixer):
-    return jax.jit(mixer.init), jax.jit(mixer.apply)
 
 
 def frames(seed):
@@ -70,8 +64,7 @@ def performer_frames(variables, x_td, reset_t, state):
 
 def test_equations():
     mixer = Performer(WIDTH, heads=HEADS)
-    init, apply = compiled(mixer)
-    variables = jax.device_get(init(jax.random.key(0), frames(0)))
+    variables, apply = draw(mixer, frames(0)), jax.jit(mixer.apply)
     exact = jax.tree.map(lambda x: x.astype(np.float64), variables)
     reset = np.zeros((BATCH, LENGTH), bool)
     reset[0, 4] = reset[1, 0] = reset[1, 7] = True
@@ -85,6 +78,7 @@ def test_equations():
         np.testing.assert_allclose(y_td, np.stack(want), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_more_features_estimate_the_kernel_better():
     """phi(q) . phi(k) goes to exp(q . k / sqrt(K)), its error falling as 1 / sqrt(M).
 
@@ -110,10 +104,10 @@ def test_more_features_estimate_the_kernel_better():
 
 def test_with_many_features_it_is_softmax_attention():
     mixer = Performer(WIDTH, heads=HEADS, features=8192)
-    init, apply = compiled(mixer)
-    variables = jax.device_get(init(jax.random.key(0), frames(0)))
-    x_btd = frames(1) / 2
-    y_btd, _ = apply(variables, x_btd)
+    variables, x_btd = draw(mixer, frames(0)), frames(1) / 2
+    omega_mk = orthogonal_features(jax.random.key(0), 8192, WIDTH // HEADS)
+    variables["constants"] = {"omega": omega_mk}
+    y_btd, _ = jax.jit(mixer.apply)(variables, x_btd)
     p = jax.tree.map(lambda x: x.astype(np.float64), variables["params"])
     for x_td, y_td in zip(x_btd, y_btd, strict=True):
         qkv = (x_td @ p["qkv"]["kernel"]).reshape(LENGTH, 3, HEADS, -1)
@@ -155,7 +149,7 @@ def test_features_are_positive_and_finite_for_any_size_of_input():
 
 def test_random_directions_are_constants_of_each_layer():
     mixer = Performer(WIDTH)
-    init = compiled(mixer)[0]
+    init = jax.jit(mixer.init)
     variables = init(jax.random.key(0), frames(0))
     assert set(variables) == {"params", "constants"}
     assert variables["constants"]["omega"].shape == (64, 4)

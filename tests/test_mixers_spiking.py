@@ -8,16 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.spiking import SNN, spike
 
 BATCH, LENGTH, WIDTH = 2, 12, 16
 VARIANTS = [("soft", 1), ("hard", 1), ("soft", 3), ("hard", 2)]
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def frames(seed: int, length: int = LENGTH, width: int = WIDTH) -> np.ndarray:
@@ -29,12 +27,11 @@ def frames(seed: int, length: int = LENGTH, width: int = WIDTH) -> np.ndarray:
 def made(rule: str = "soft", micro_steps: int = 1):
     """A mixer that fires much, its parameters, and its jitted call."""
     mixer = SNN(WIDTH, reset_rule=rule, micro_steps=micro_steps)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0)[:, :2])
-    rng = np.random.default_rng(1)
-    variables = jax.tree.map(
-        lambda leaf: np.float32(leaf + 0.2 * rng.normal(size=leaf.shape)), variables
+    return (
+        mixer,
+        draw(mixer, frames(0)),
+        jax.jit(mixer.apply, static_argnames="mutable"),
     )
-    return mixer, variables, jax.jit(mixer.apply, static_argnames="mutable")
 
 
 def loop(mixer, params, x, u, m, reset=None, dot=None):
@@ -92,6 +89,7 @@ def test_equals_a_float64_loop_from_a_used_state_with_resets(rule, micro_steps):
         np.testing.assert_allclose(got, want, 1e-5, 1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("rule", "micro_steps"), VARIANTS[:3])
 def test_gradient_is_the_surrogates(rule, micro_steps):
     mixer, variables, _ = made(rule, micro_steps)
@@ -133,6 +131,7 @@ def test_firing_rate_is_sown_and_is_that_of_the_loop():
     assert set(variables) == {"params"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("still", [False, True])
 def test_some_neurons_fire_at_the_start_whether_frames_move_or_not(still):
     mixer, x = SNN(64), frames(6, 60, 64)
@@ -142,6 +141,7 @@ def test_some_neurons_fire_at_the_start_whether_frames_move_or_not(still):
     assert 0.03 < float(sown["metrics"]["firing_rate"][0]) < 0.25
 
 
+@pytest.mark.integration
 def test_no_spike_differs_between_a_long_window_and_single_frames():
     mixer, variables, apply = made()
     x = frames(7, 3000)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import gelu
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.ttt import TTT
@@ -19,14 +21,8 @@ def frames(seed, length=LENGTH):
     return rng.normal(size=(BATCH, length, WIDTH)).astype(np.float32)
 
 
-def variables_of(mixer, scale=0.3):
-    """Parameters moved off their initial values, so that each of them matters."""
-    rng = np.random.default_rng(0)
-    variables = jax.jit(mixer.init)(jax.random.key(0), frames(0))
-    return jax.tree.map(
-        lambda x: np.asarray(x + scale * rng.normal(size=x.shape), np.float32),
-        variables,
-    )
+def variables_of(mixer):
+    return draw(mixer, frames(0))
 
 
 def norm(z, scale, shift):
@@ -60,10 +56,6 @@ def head_step(q, k, v, eta, p, head, state):
     if count + 1 == len(p["theta"]):
         return (w_now, c_now, 0 * w, 0 * c, 0), y
     return (w, c, held_w, held_c, count + 1), y
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def loop(variables, x_btd, state, reset_bt, gated=False):
@@ -129,7 +121,7 @@ def test_learned_weights_get_gradients_from_resets_alone():
     """A carried state holds copies; only an episode that starts reads the originals."""
     mixer = TTT(WIDTH, heads=HEADS)
     variables = variables_of(mixer)
-    _, state = mixer.apply(variables, frames(3))
+    _, state = jax.jit(mixer.apply)(variables, frames(3))
 
     @jax.jit
     @jax.grad

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw, float64
+from oracles import softmax
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.fnet import FNet
@@ -33,28 +35,14 @@ def episodes():
             yield row, start, stop
 
 
-def make(mixer, x_btd, seed=1):
-    """Parameters away from their initial values, also those that start at 0 or 1."""
-    rng = np.random.default_rng(seed)
-    params = jax.device_get(jax.jit(mixer.init)(jax.random.key(0), x_btd)["params"])
-    return jax.tree.map(
-        lambda leaf: leaf + 0.2 * rng.normal(size=leaf.shape).astype(np.float32), params
-    )
-
-
-def exact(params):
-    return jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
+def make(mixer, x_btd):
+    return draw(mixer, x_btd)["params"]
 
 
 def standardize(x, p=None):
     centred = x - x.mean(-1, keepdims=True)
     z = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
     return z if p is None else z * p["scale"] + p["bias"]
-
-
-def softmax(scores):
-    weight = np.exp(scores - scores.max(-1, keepdims=True))
-    return weight / weight.sum(-1, keepdims=True)
 
 
 def waves(position):
@@ -95,7 +83,7 @@ def test_fnet_keeps_its_digits_in_long_windows_and_the_size_of_its_input():
 def test_fnet_and_perceiver_see_later_frames_and_the_order_of_frames():
     x_btd, _ = sample(2)
     for mixer in (FNet(WIDTH), Perceiver(WIDTH)):
-        variables = jax.jit(mixer.init)(jax.random.key(0), x_btd)
+        variables = draw(mixer, x_btd)
         run = jax.jit(lambda x, m=mixer, v=variables: m.apply(v, x)[0])
         y_btd = run(x_btd)
         changed = x_btd.copy()
@@ -125,7 +113,7 @@ def test_perceiver_equals_its_equations_on_the_last_episode():
     mixer = Perceiver(WIDTH, latents=5, heads=2)
     x_btd, reset_bt = sample(3)
     params = make(mixer, x_btd)
-    p = exact(params)
+    p = float64(params)
     y_btd, state = jax.jit(mixer.apply)({"params": params}, x_btd, None, reset_bt)
     assert state == mixer.initial_state(BATCH) == ()
     for row, starts in enumerate(STARTS):
@@ -141,10 +129,11 @@ def test_perceiver_equals_its_equations_on_the_last_episode():
         np.testing.assert_array_equal(y_btd[row, : starts[-1]], 0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mixer", [Perceiver(WIDTH), FNet(WIDTH), Hopfield(WIDTH)])
 def test_no_episode_sees_another_not_even_large_values(mixer):
     x_btd, reset_bt = sample(4)
-    variables = jax.jit(mixer.init)(jax.random.key(0), x_btd)
+    variables = draw(mixer, x_btd)
     changed = x_btd.copy()
     for row, starts in enumerate(STARTS):
         changed[row, : starts[-1]] *= 1e6
@@ -172,7 +161,7 @@ def test_hopfield_equals_its_equations(steps, beta, heads):
     mixer = Hopfield(WIDTH, heads=heads, steps=steps, beta=beta)
     x_btd, reset_bt = sample(5)
     params = make(mixer, x_btd)
-    p = exact(params)
+    p = float64(params)
     y_btd, state = jax.jit(mixer.apply)({"params": params}, x_btd, None, reset_bt)
     assert state == mixer.initial_state(BATCH) == ()
     beta = beta or (WIDTH // heads) ** -0.5
@@ -195,7 +184,7 @@ def test_static_hopfield_equals_its_equations_frame_by_frame():
     mixer = StaticHopfield(WIDTH, steps=2, patterns=7)
     x_btd, reset_bt = sample(6)
     params = make(mixer, x_btd)
-    p = exact(params)
+    p = float64(params)
     run = jax.jit(mixer.apply)
     y_btd, _ = run({"params": params}, x_btd, (), reset_bt)
     stored = standardize(p["patterns"])

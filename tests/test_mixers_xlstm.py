@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
+from oracles import sigmoid, silu
 
 from jaxbench.errors import InputError
 from jaxbench.mixers.xlstm import MLSTM, SLSTM
@@ -17,32 +18,16 @@ WIDTH, BATCH, LENGTH = 16, 2, 9
 
 @functools.cache
 def compiled(mixer):
-    return jax.jit(mixer.init), jax.jit(mixer.apply)
+    return jax.jit(mixer.apply)
 
 
-def jittered(mixer, scale=0.1):
-    """Parameters as after some training: nothing is 0 or equal any more.
-
-    Little of it: where q . n nearly cancels, float32 has few digits in any form.
-    """
-    params = compiled(mixer)[0](jax.random.key(0), frames(0))["params"]
-    rng = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda x: np.asarray(x + scale * rng.normal(size=x.shape), np.float32), params
-    )
+def drawn(mixer):
+    return draw(mixer, frames(0))["params"]
 
 
 def frames(seed, batch=BATCH, length=LENGTH):
     rng = np.random.default_rng([2, seed])
     return rng.normal(size=(batch, length, WIDTH)).astype(np.float32)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
 
 
 def head_norm(p, h_hk):
@@ -117,10 +102,10 @@ def slstm_frames(p, x_td, reset_t, state, heads=4):
 )
 def test_equations(mixer, equations, shift):
     """From a state, with resets, for input gates beyond the range of float32, too."""
-    params = jittered(mixer)
+    params = drawn(mixer)
     params["ssm_input_bias"] = params["ssm_input_bias"] + np.float32(shift)
     exact = jax.tree.map(lambda x: x.astype(np.float64), params)
-    apply, reset = compiled(mixer)[1], np.zeros((BATCH, LENGTH), bool)
+    apply, reset = compiled(mixer), np.zeros((BATCH, LENGTH), bool)
     reset[0, 4] = reset[1, 0] = reset[1, 7] = True
     _, state = apply({"params": params}, frames(1), None, reset)
     y_btd, _ = apply({"params": params}, frames(2), state, reset)
@@ -142,8 +127,8 @@ def test_memory_has_the_size_of_the_paper():
 
 @pytest.mark.parametrize("mixer", [MLSTM(WIDTH), SLSTM(WIDTH)])
 def test_an_empty_memory_is_the_state_of_none(mixer):
-    variables = {"params": jittered(mixer)}
-    apply, reset = compiled(mixer)[1], np.zeros((BATCH, LENGTH), bool)
+    variables = {"params": drawn(mixer)}
+    apply, reset = compiled(mixer), np.zeros((BATCH, LENGTH), bool)
     empty = mixer.initial_state(BATCH)
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -156,14 +141,15 @@ def test_an_empty_memory_is_the_state_of_none(mixer):
     )
 
 
+@pytest.mark.integration
 def test_gates_start_as_in_the_paper():
-    params = compiled(MLSTM(WIDTH))[0](jax.random.key(0), frames(0))["params"]
+    params = jax.jit(MLSTM(WIDTH).init)(jax.random.key(0), frames(0))["params"]
     np.testing.assert_array_equal(params["gates"], 0)
     np.testing.assert_allclose(params["ssm_forget_bias"], [3, 4, 5, 6])
     starts = {}
     for layer in range(3):
         mixer = SLSTM(WIDTH, layer=layer, layers=3)
-        params = compiled(mixer)[0](jax.random.key(0), frames(0))["params"]
+        params = jax.jit(mixer.init)(jax.random.key(0), frames(0))["params"]
         np.testing.assert_array_equal(params["recurrent"], 0)
         starts[layer] = np.asarray(params["ssm_forget_bias"])
         np.testing.assert_allclose(starts[layer][:, 0], 5)
@@ -178,8 +164,7 @@ def test_gates_start_as_in_the_paper():
 def test_slstm_forgets_nothing_it_should_keep():
     """With f = 1 and i = 1 the output is the mean of z so far, gated by o."""
     mixer = SLSTM(4, heads=1)
-    variables = mixer.init(jax.random.key(0), jnp.zeros((1, 1, 4)))
-    params = jax.tree.map(np.zeros_like, jax.device_get(variables["params"]))
+    params = jax.tree.map(np.zeros_like, draw(mixer, np.zeros((1, 1, 4)))["params"])
     params["head_norm"]["scale"] = np.ones((1, 4), np.float32)
     params["ssm_forget_bias"] = np.full((1, 4), 40, np.float32)
     # z is the first half of the kernel's columns, o the second.

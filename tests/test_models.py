@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw, float64
+from oracles import gelu, sigmoid
 
 from jaxbench.errors import InputError
 from jaxbench.layers.norms import l2_normalize, norm
@@ -23,16 +25,13 @@ from jaxbench.models.model import Model
 
 WIDTH = 16
 
-# Compiling is nearly all this file does, and code that runs once need not be fast.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def init(module: nn.Module, inputs, seed: int = 0):
-    return jit(module.init)(jax.random.key(seed), inputs)
+    return jax.jit(module.init)(jax.random.key(seed), inputs)
 
 
 def apply(module: nn.Module, *args):
-    return jit(module.apply)(*args)
+    return jax.jit(module.apply)(*args)
 
 
 class Encoder(nn.Module):
@@ -65,7 +64,7 @@ def batch_of(length: int = 7, batch: int = 2):
 def test_last_readout_is_the_last_frame_of_all(backbone):
     batch = batch_of()
     last, every = model_of(backbone), model_of(backbone, "all")
-    variables = init(last, batch)
+    variables = draw(last, batch)
     expected, state = apply(every, variables, batch)
     actual, state_last = apply(last, variables, batch)
     assert actual.shape == (2, 1, 3) and expected.shape == (2, 7, 3)
@@ -76,11 +75,11 @@ def test_last_readout_is_the_last_frame_of_all(backbone):
 def test_last_readout_computes_what_follows_the_last_mixer_once():
     model, length = model_of("gru+mlp*3"), 40
     batch = batch_of(length)
-    variables = init(model, batch)
+    variables = draw(model, batch)
 
     def operations(readout):
         module = model.clone(readout=readout)
-        compiled = jit(module.apply).lower(variables, batch).compile()
+        compiled = jax.jit(module.apply).lower(variables, batch).compile()
         return compiled.cost_analysis()["flops"]
 
     frame_mlps = 2 * 3 * WIDTH * WIDTH * 2 * (length - 1)
@@ -90,7 +89,7 @@ def test_last_readout_computes_what_follows_the_last_mixer_once():
 @pytest.mark.parametrize("backbone", ["gru", "swa+last_frame_mlp", "mamba"])
 def test_initial_state_needs_no_parameters_and_starts_an_episode(backbone):
     model, batch = model_of(backbone, depth=1), batch_of(3)
-    variables = init(model, batch)
+    variables = draw(model, batch)
     state = model.apply({}, 2, method="initial_state")
     with_parameters = model.apply(variables, 2, method="initial_state")
     jax.tree.map(np.testing.assert_array_equal, state, with_parameters)
@@ -104,7 +103,7 @@ def test_initial_state_needs_no_parameters_and_starts_an_episode(backbone):
 
 def test_resets_are_optional():
     model, batch = model_of("gru"), batch_of()
-    variables = init(model, batch)
+    variables = draw(model, batch)
     without = {"x_bti": batch["x_bti"]}
     never = {**without, "reset_bt": jnp.zeros((2, 7), bool)}
     jax.tree.map(
@@ -116,22 +115,23 @@ def test_resets_are_optional():
 
 def test_unknown_readout_is_refused():
     with pytest.raises(ValueError, match="'first'"):
-        init(model_of("gru", "first"), batch_of())
+        draw(model_of("gru", "first"), batch_of())
 
 
+@pytest.mark.integration
 def test_remat_changes_neither_paths_nor_values_nor_gradients():
     batch, key = batch_of(), jax.random.key(1)
     plain = model_of("gru+@mlp+@mlp", dropout=0.2)
     remat = model_of("gru+@mlp+@mlp", dropout=0.2, remat=True)
-    variables = init(plain, batch)
-    again = init(remat, batch)
+    variables = draw(plain, batch)
+    again = draw(remat, batch)
     assert jax.tree.structure(variables) == jax.tree.structure(again)
 
     def gradient(model):
         def loss(variables):
             return model.apply(variables, batch, rngs={"dropout": key})[0].sum()
 
-        return jit(jax.value_and_grad(loss))(variables)
+        return jax.jit(jax.value_and_grad(loss))(variables)
 
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5),
@@ -144,9 +144,9 @@ def test_remat_changes_neither_paths_nor_values_nor_gradients():
 
 def test_dropout_is_on_exactly_when_its_stream_is_given():
     model, batch = model_of("gru", dropout=0.5), batch_of()
-    variables = init(model, batch)
+    variables = draw(model, batch)
 
-    @jit
+    @jax.jit
     def run(seed=None):
         rngs = {} if seed is None else {"dropout": jax.random.key(seed)}
         return model.apply(variables, batch, rngs=rngs)
@@ -162,7 +162,7 @@ def test_dropout_is_on_exactly_when_its_stream_is_given():
 def test_shared_layers_have_one_set_of_weights_and_their_own_states():
     stack = build_stack("mlp+@gru+mlp+@gru", width=WIDTH)
     x_btd = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
-    variables = init(stack, x_btd)
+    variables = draw(stack, x_btd)
     assert sorted(variables["params"]) == ["blocks_0", "blocks_1", "blocks_2", "norm"]
     _, state = apply(stack, variables, x_btd)
     assert len(state) == 4
@@ -182,7 +182,7 @@ def test_a_layer_that_joins_the_next_leaves_the_stream_as_it_is():
     """Zamba: one block at two call sites, each with a projection of its own."""
     stack = build_stack("(mlp+@zamba_attention+gru)*2", width=WIDTH)
     x_btd = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
-    variables = init(stack, x_btd)
+    variables = draw(stack, x_btd)
     params = variables["params"]
     shared = [name for name in params if "qkv" in params[name].get("mixer", {})]
     assert shared == ["blocks_1"]
@@ -208,17 +208,18 @@ def test_a_layer_that_joins_the_next_leaves_the_stream_as_it_is():
     assert jnp.abs(apply(stack, variables, x_btd)[0] - expected).max() > 1e-2
 
 
+@pytest.mark.integration
 def test_shared_weights_get_the_sum_of_the_gradients_of_their_call_sites():
     x_btd = jax.random.normal(jax.random.key(0), (2, 5, WIDTH))
     text = "({}zamba_attention+gru)*2"
     shared, unshared = (
         build_stack(text.format(mark), width=WIDTH) for mark in ("@", "")
     )
-    params = init(shared, x_btd)["params"]
+    params = draw(shared, x_btd)["params"]
     copied = {**params, "blocks_2": params["blocks_0"]}
 
     def gradient(stack, params):
-        return jit(
+        return jax.jit(
             jax.grad(lambda p: jnp.sum(stack.apply({"params": p}, x_btd)[0] ** 3))
         )(params)
 
@@ -245,11 +246,12 @@ def test_the_place_among_equal_layers_reaches_the_mixers_that_ask():
 def test_a_window_backbone_sees_its_window_and_nothing_else(backbone):
     stack = build_stack(backbone, width=WIDTH, options={"window": 4})
     x_btd = jax.random.normal(jax.random.key(0), (1, 9, WIDTH))
-    variables = init(stack, x_btd[:, :1])
+    variables = draw(stack, x_btd[:, :1])
     every, ring = apply(stack, variables, x_btd)
+    run = jax.jit(functools.partial(stack.apply, last_only=True))
     for t in (1, 3, 8):
         window = x_btd[:, max(0, t - 3) : t + 1]
-        last, _ = jit(functools.partial(stack.apply, last_only=True))(variables, window)
+        last, _ = run(variables, window)
         np.testing.assert_allclose(every[:, t], last[:, 0], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(ring.x_bwd, x_btd[:, -3:])
 
@@ -258,8 +260,8 @@ def test_a_window_of_a_window_backbone_is_mapped_whole():
     """Inside a window FNet is not causal: an early frame knows a late one."""
     stack = build_stack("fnet*1", width=WIDTH)
     x_btd = jax.random.normal(jax.random.key(0), (1, 6, WIDTH))
-    variables = init(stack, x_btd)
-    run = jit(functools.partial(stack.apply, method="_run"), static_argnums=4)
+    variables = draw(stack, x_btd)
+    run = jax.jit(functools.partial(stack.apply, method="_run"), static_argnums=4)
     before, _ = run(variables, x_btd, None, None, False)
     after, _ = run(variables, x_btd.at[:, -1].multiply(-2), None, None, False)
     assert (jnp.abs(before - after).max(-1) > 1e-4).all()
@@ -305,7 +307,7 @@ def test_any_row_takes_any_channel_mixer(channel):
 def test_stand_in_is_three_bare_layers():
     stack = build_stack("last_frame_mlp", width=WIDTH)
     x_btd = jax.random.normal(jax.random.key(0), (2, 4, WIDTH))
-    params = init(stack, x_btd)["params"]
+    params = draw(stack, x_btd)["params"]
     assert list(params) == ["blocks_0"]
     y = np.asarray(x_btd, np.float64)
     for index in range(3):
@@ -318,7 +320,7 @@ def test_stand_in_is_three_bare_layers():
 
 def test_sizes_are_counted():
     stack = build_stack("gru", width=WIDTH, depth=3)
-    params = init(stack, jnp.zeros((1, 2, WIDTH)))["params"]
+    params = draw(stack, jnp.zeros((1, 2, WIDTH)))["params"]
     d = WIDTH
     layer = d * 3 * d + 3 * d + d * 3 * d + d + 2 * d
     assert count_parameters(params) == 3 * layer + 2 * d
@@ -381,6 +383,7 @@ def test_mixers_refuse_what_they_cannot_do(backbone, width, options, message):
         jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 2, width)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("spectrum", ["lin", "inv", "legs"])
 def test_s4d_spectra_are_those_of_the_paper(spectrum):
     options = {"spectrum": spectrum, "state_size": 8}
@@ -402,6 +405,7 @@ def test_s4d_spectra_are_those_of_the_paper(spectrum):
     np.testing.assert_allclose(np.exp(mixer["ssm_log_decay"]), 0.5, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_mamba_starts_as_the_paper_says():
     stack = build_stack("mamba*1", width=64)
     params = init(stack, jnp.zeros((1, 1, 64)))["params"]
@@ -419,6 +423,7 @@ def test_mamba_starts_as_the_paper_says():
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("backbone", "gates"), [("lstm", 4), ("gru", 3)])
 def test_recurrent_kernels_start_orthogonal_gate_by_gate(backbone, gates):
     stack = build_stack(f"{backbone}*1", width=8)
@@ -430,14 +435,6 @@ def test_recurrent_kernels_start_orthogonal_gate_by_gate(backbone, gates):
     if backbone == "lstm":
         bias = mixer["mixer"]["project"]["bias"]
         np.testing.assert_array_equal(bias, [0] * 8 + [1] * 8 + [0] * 16)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def gelu(x):
-    return x * sigmoid(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))
 
 
 def mamba_frames(p, x_td):
@@ -537,11 +534,8 @@ def bilinear(p, d, a, dt):
 def test_mixers_equal_their_equations_in_float64(mixer, frames):
     rng = np.random.default_rng(0)
     x_btd = rng.normal(size=(2, 9, mixer.width)).astype(np.float32)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype(np.float32),
-        jax.device_get(init(mixer, x_btd)["params"]),
-    )
-    exact = jax.tree.map(lambda leaf: leaf.astype(np.float64), params)
+    params = draw(mixer, x_btd)["params"]
+    exact = float64(params)
     y_btd, _ = apply(mixer, {"params": params}, x_btd)
     for x_td, y_td in zip(x_btd.astype(np.float64), y_btd, strict=True):
         np.testing.assert_allclose(

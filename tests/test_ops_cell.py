@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import check_slopes, relative_error, sigmoid, tree_error
 
 from jaxbench.ops import cell as ops
 
-LENGTHS = [1, 2, 30, 63, 64, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 BATCH, WIDTH = 3, 4
 CELLS = {
     "lstm": {
@@ -26,22 +27,6 @@ CELLS = {
     },
 }
 STEPS = {"lstm": ops.lstm_step, "gru": ops.gru_step}
-
-
-def relative_error(got, want) -> float:
-    got, want = np.asarray(got), np.asarray(want)
-    assert got.shape == want.shape
-    assert np.isfinite(got).all()
-    return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) + 1))
-
-
-def tree_error(got, want) -> float:
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    return max(relative_error(x, y) for x, y in pairs)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def lstm_loop(gates, r, h, c, reset=None):
@@ -95,58 +80,54 @@ def fresh(name, args):
     return zeros, [*args[:-states], *[None] * states]
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_no_state_is_the_initial_one(name):
+    zeros, nones = fresh(name, sample(name, 9)[0])
+    for form in ("reference", "deferred"):
+        got = jax.jit(CELLS[name][form])(*nones)
+        assert tree_error(got, LOOPS[name](*zeros)) < 2e-6
+
+
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("form", ["reference", "deferred"])
 @pytest.mark.parametrize("name", CELLS)
-def test_values(name, form, length):
-    args, reset = sample(name, length)
-    run = jax.jit(CELLS[name][form])
-    assert tree_error(run(*args, reset), LOOPS[name](*args, reset)) < 2e-6
-    zeros, nones = fresh(name, args)
-    assert tree_error(run(*nones), LOOPS[name](*zeros)) < 2e-6
-
-
-@pytest.mark.parametrize("length", [1, 30, 65])
-@pytest.mark.parametrize("name", CELLS)
-def test_gradients(name, length):
+def test_values_and_gradients(name, length):
     args, reset = sample(name, length, seed=1)
     rng = np.random.default_rng(2)
-    result = LOOPS[name](*args)
-    weights = [rng.normal(size=x.shape) for x in jax.tree.leaves(result)]
+    exact = LOOPS[name](*args, reset)
+    weights = [rng.normal(size=x.shape) for x in jax.tree.leaves(exact)]
 
     def loss(run, *args):
-        leaves = jax.tree.leaves(run(*args, reset))
-        return sum((w * x).sum() for w, x in zip(weights, leaves, strict=True))
+        result = run(*args, reset)
+        pairs = zip(weights, jax.tree.leaves(result), strict=True)
+        return sum((w * x).sum() for w, x in pairs), result
 
-    def gradients(form):
-        run = functools.partial(loss, CELLS[name][form])
-        return jax.jit(jax.grad(run, tuple(range(len(args)))))(*args)
+    @jax.jit
+    def both(*args):
+        every = tuple(range(len(args)))
+        return [
+            jax.grad(functools.partial(loss, CELLS[name][form]), every, has_aux=True)(
+                *args
+            )
+            for form in ("reference", "deferred")
+        ]
 
-    want = gradients("reference")
-    assert tree_error(gradients("deferred"), want) < 5e-6
-    exact = [x.astype(np.float64) for x in args]
-    for i, grad in enumerate(want):
-        grad = np.asarray(grad)
-        direction = rng.normal(size=grad.shape)
-        ends = []
-        for sign in (1, -1):
-            moved = list(exact)
-            moved[i] = moved[i] + sign * 1e-6 * direction
-            ends.append(loss(LOOPS[name], *moved))
-        scale = np.abs(grad * direction).sum()
-        numeric = (ends[0] - ends[1]) / 2e-6
-        assert abs((grad * direction).sum() - numeric) < 1e-5 * scale
+    (want, plain), (got, deferred) = both(*args)
+    assert tree_error(plain, exact) < 2e-6 and tree_error(deferred, exact) < 2e-6
+    # Rounding grows along the frames of an untrained cell.
+    assert tree_error(got, want) < (5e-6 if length <= 65 else 1e-4)
+    if length <= 65:
+        check_slopes(want, args, lambda *x: loss(LOOPS[name], *x)[0], rng)
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_whole_is_chunks_is_steps_over_a_long_run(name):
-    args, reset = sample(name, 1000, seed=3)
+    args, reset = sample(name, 1001, seed=3)
     gates, *fixed = args[: {"lstm": 2, "gru": 3}[name]]
     start = tuple(args[len(fixed) + 1 :])
     run, one = jax.jit(CELLS[name]["chosen"]), jax.jit(STEPS[name])
     whole, last = run(*args, reset)
     state, parts = start, []
-    for begin, stop in ((0, 1), (1, 8), (8, 401), (401, 1000)):
+    for begin, stop in ((0, 1), (1, 501), (501, 1001)):
         cut = slice(begin, stop)
         y, state = run(gates[:, cut], *fixed, *state, reset[:, cut])
         state = state if name == "lstm" else (state,)
@@ -154,7 +135,7 @@ def test_whole_is_chunks_is_steps_over_a_long_run(name):
     assert relative_error(np.concatenate(parts, 1), whole) < 2e-6
     assert tree_error(state, last) < 2e-6
     state = start
-    for t in range(1000):
+    for t in range(1001):
         y, state = one(gates[:, t], *fixed, *state, reset[:, t])
         state = state if name == "lstm" else (state,)
         assert relative_error(y, whole[:, t]) < 2e-6
@@ -206,6 +187,7 @@ def test_torch_agrees(name, form):
     assert relative_error(grad, module.weight_hh_l0.grad.numpy().T) < 1e-5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", CELLS)
 def test_half_precision_kernels_keep_a_float32_state(name):
     args, _ = sample(name, 30, seed=6)
@@ -243,7 +225,7 @@ def counter_inputs(length, seed=7):
     return {"value": value, "gain": gain}, reset, first
 
 
-@pytest.mark.parametrize("length", [1, 30, 65])
+@pytest.mark.parametrize("length", [1, 65])
 @pytest.mark.parametrize("options", [{}, {"block": 7}, {"block": 200}, {"unroll": 4}])
 def test_cell_scan_restarts_from_the_initial_state(options, length):
     inputs, reset, first = counter_inputs(length)
@@ -259,6 +241,7 @@ def test_cell_scan_restarts_from_the_initial_state(options, length):
     np.testing.assert_array_equal(state["count"], count)
 
 
+@pytest.mark.integration
 def test_cell_scan_in_blocks_has_the_same_gradient():
     inputs, reset, first = counter_inputs(65)
 

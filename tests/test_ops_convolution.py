@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import check_slopes, relative_error
 
 from jaxbench.ops import convolution as ops
 
-LENGTHS = [1, 2, 30, 63, 64, 65, 100]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 WITH_RESETS = {
     "reference": ops.causal_convolution_reference,
     "lags": ops.causal_convolution_lags,
@@ -24,13 +27,6 @@ SHORT = {
     "reference": ops.short_convolution_reference,
     "chosen": ops.short_convolution,
 }
-
-
-def relative_error(got, want) -> float:
-    got, want = np.asarray(got), np.asarray(want)
-    assert got.shape == want.shape
-    assert np.isfinite(got).all()
-    return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) + 1))
 
 
 def loop(u, k, reset=None):
@@ -71,13 +67,13 @@ def sample(length, taps=None, seed=0):
 @pytest.mark.parametrize("form", FORMS)
 def test_values(form, length):
     u, k, reset = sample(length)
-    assert relative_error(jax.jit(FORMS[form])(u, k), loop(u, k)) < 2e-6
+    run = jax.jit(FORMS[form])
+    assert relative_error(run(u, k), loop(u, k)) < 2e-6
     if form in WITH_RESETS:
-        assert (
-            relative_error(jax.jit(FORMS[form])(u, k, reset), loop(u, k, reset)) < 2e-6
-        )
+        assert relative_error(run(u, k, reset), loop(u, k, reset)) < 2e-6
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", FORMS)
 def test_taps_fewer_and_more_than_frames(form):
     for taps in (3, 40):
@@ -85,7 +81,7 @@ def test_taps_fewer_and_more_than_frames(form):
         assert relative_error(FORMS[form](u, k), loop(u, k)) < 2e-6
 
 
-@pytest.mark.parametrize("length", [1, 30, 65])
+@pytest.mark.parametrize("length", [1, 65])
 def test_gradients(length):
     u, k, reset = sample(length, seed=1)
     weight = sample(length, seed=2)[0].astype(np.float64)
@@ -128,22 +124,21 @@ def test_toeplitz_matrix():
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("taps", [1, 4, 12])
-@pytest.mark.parametrize("form", SHORT)
-def test_short_values(form, taps, length):
+@pytest.mark.parametrize("taps", [1, 4])
+def test_short_values(taps, length):
     x, kernel, reset = sample(length, taps, seed=3)
     bias = np.array([0.5, -1.0], np.float32)
     before = np.random.default_rng(4).normal(size=(3, taps - 1, 2)).astype(np.float32)
     for state, flags in ((None, None), (before, reset)):
         start = np.zeros_like(before) if state is None else state
-        got = jax.jit(SHORT[form])(x, kernel, bias, state, flags)
         want = short_loop(x, kernel, bias, start, flags)
-        assert relative_error(got[0], want[0]) < 1e-6
-        assert relative_error(got[1], want[1]) < 1e-7
+        for form in SHORT.values():
+            got = jax.jit(form)(x, kernel, bias, state, flags)
+            assert relative_error(got[0], want[0]) < 1e-6
+            assert relative_error(got[1], want[1]) < 1e-7
 
 
-@pytest.mark.parametrize("length", [1, 30, 65])
-@pytest.mark.parametrize("taps", [4, 12])
+@pytest.mark.parametrize(("taps", "length"), [(4, 1), (12, 65)])
 def test_short_gradients(taps, length):
     x, kernel, reset = sample(length, taps, seed=5)
     rng = np.random.default_rng(6)
@@ -159,31 +154,22 @@ def test_short_gradients(taps, length):
         y, state = run(*args, reset)
         return (weights[0] * y).sum() + (weights[1] * state).sum() + 0.1 * (y**2).sum()
 
-    exact = [a.astype(np.float64) for a in args]
     for run in SHORT.values():
-        grads = jax.jit(jax.grad(lambda *a: loss(run, *a), (0, 1, 2, 3)))(*args)  # noqa: B023
-        for i, grad in enumerate(grads):
-            grad = np.asarray(grad)
-            direction = rng.normal(size=grad.shape)
-            ends = []
-            for sign in (1, -1):
-                moved = list(exact)
-                moved[i] = moved[i] + sign * 1e-6 * direction
-                ends.append(loss(short_loop, *moved))
-            scale = np.abs(grad * direction).sum()
-            want = (ends[0] - ends[1]) / 2e-6
-            assert abs((grad * direction).sum() - want) < 1e-5 * scale
+        gradient = jax.grad(functools.partial(loss, run), (0, 1, 2, 3))
+        exact = functools.partial(loss, short_loop)
+        check_slopes(jax.jit(gradient)(*args), args, exact, rng)
 
 
-@pytest.mark.parametrize("taps", [4, 12])
-def test_short_whole_is_chunks_is_steps_over_a_long_run(taps):
+def test_short_whole_is_chunks_is_steps_over_a_long_run():
+    taps = 4
     x, kernel, reset = sample(1000, taps, seed=7)
     bias = np.ones(2, np.float32)
-    whole, last = ops.short_convolution(x, kernel, bias, None, reset)
+    run = jax.jit(ops.short_convolution)
+    whole, last = run(x, kernel, bias, None, reset)
     state, parts = None, []
     for start, stop in ((0, 1), (1, 3), (3, 401), (401, 1000)):
         cut = slice(start, stop)
-        y, state = ops.short_convolution(x[:, cut], kernel, bias, state, reset[:, cut])
+        y, state = run(x[:, cut], kernel, bias, state, reset[:, cut])
         parts.append(y)
     assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
     np.testing.assert_array_equal(state, last)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import check_slopes, relative_error, sigmoid, tree_error
 
 from jaxbench.mixers.elman import additive, self_keeping, self_writing, weighted
 from jaxbench.ops import dense_cell as dense
@@ -15,22 +16,6 @@ from jaxbench.ops import dense_linear as linear
 from jaxbench.ops import elementwise_cell as elementwise
 
 BATCH, WIDTH, RANK = 3, 6, 2
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def relative_error(got, want) -> float:
-    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
-    assert got.shape == want.shape
-    assert np.isfinite(got).all()
-    return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) + 1))
-
-
-def tree_error(got, want) -> float:
-    pairs = zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
-    return max(relative_error(x, y) for x, y in pairs)
 
 
 def loop(step, length, h, reset):
@@ -196,7 +181,7 @@ STEPS = {
     "linear": linear.dense_linear_step,
 }
 # Odd and even numbers of frames at each halving; a frame alone takes a step.
-LENGTHS = {"chosen": [1], "doubling by 8": [2, 3, 7, 17, 32, 65]}
+LENGTHS = {"chosen": [1], "doubling by 8": [3, 32, 65]}
 PAIRS = [
     (name, form, length)
     for name in CASES
@@ -249,18 +234,9 @@ def test_gradients(name, length):
         return jax.tree.leaves(jax.jit(jax.grad(call, (0, 1)))(args, h))
 
     want = gradients("reference")
-    for form in forms(name) if length > 1 else ["chosen"]:
+    for form in forms(name).keys() - {"reference"} if length > 1 else ["chosen"]:
         assert tree_error(gradients(form), want) < 1e-5, form
-    for i, grad in enumerate(want):
-        grad = np.asarray(grad)
-        direction, ends = rng.normal(size=grad.shape), []
-        for sign in (1, -1):
-            moved = list(doubles)
-            moved[i] = moved[i] + sign * 1e-6 * direction
-            ends.append(loss(exact, moved[:-1], moved[-1]))
-        numeric = (ends[0] - ends[1]) / 2e-6
-        scale = np.abs(grad * direction).sum()
-        assert abs((grad * direction).sum() - numeric) < 1e-5 * scale
+    check_slopes(want, doubles, lambda *x: loss(exact, x[:-1], x[-1]), rng)
 
 
 @pytest.mark.parametrize("name", ["weighted", "low rank", "linear"])
@@ -274,7 +250,7 @@ def test_whole_is_chunks_is_steps(name):
         jitted = jax.jit(functools.partial(run, form))
         whole, last = jitted(args, h, reset)
         state, parts = h, []
-        for begin, stop in ((0, 1), (1, 8), (8, length)):
+        for begin, stop in ((0, 1), (1, 21), (21, length)):
             cut = slice(begin, stop)
             part = [x[:, cut] if t else x for x, t in zip(args, over_time, strict=True)]
             y, state = jitted(part, state, reset[:, cut])
@@ -288,6 +264,7 @@ def test_whole_is_chunks_is_steps(name):
         assert relative_error(y, whole[:, t]) < 3e-6
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*DENSE, "linear"])
 def test_half_precision_kernels_keep_a_float32_state(name):
     args, h, _, run, _ = sample(name, 33, seed=4)
@@ -309,6 +286,7 @@ def test_half_precision_kernels_keep_a_float32_state(name):
             assert np.abs(x - y).max() < 0.05 * np.abs(y).max(), form
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_newton_needs_few_sweeps(name):
     rng = np.random.default_rng(5)
@@ -337,6 +315,7 @@ def test_newton_does_not_believe_what_is_not_a_number():
     assert not converged
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*ELEMENTWISE, "gated"])
 def test_less_is_kept_than_by_automatic_differentiation(name):
     rng, length = np.random.default_rng(7), 256

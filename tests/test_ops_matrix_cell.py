@@ -9,16 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import sigmoid
 
 from jaxbench.ops import matrix_cell, tanh_diagonal
 
 B, H, K, V = 2, 3, 5, 4
-# One frame, less than a block, and more than two blocks with frames left over.
-LENGTHS = (1, 5, 2 * matrix_cell.BLOCK + 5)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
+# One frame, and more than two blocks with frames left over.
+LENGTHS = (1, 2 * matrix_cell.BLOCK + 5)
 
 
 def unit(x):
@@ -154,18 +151,12 @@ def oracle(name, inputs, weights, state, reset_bt):
 def test_forms_are_the_recurrences_of_the_sources(name):
     inputs, weights, state, reset_bt = make(name, LENGTHS[-1])
     expected = oracle(name, inputs, weights, state, reset_bt)
-    for run in FORMS[name]:
+    none = np.zeros_like(reset_bt)
+    for run in map(jax.jit, FORMS[name]):
         actual = run(*inputs, *weights, state, reset_bt)
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, 2e-5, 2e-5), actual, expected
         )
-
-
-@names
-def test_no_state_is_zero_and_no_resets_are_none(name):
-    inputs, weights, state, reset_bt = make(name, 5)
-    none = np.zeros_like(reset_bt)
-    for run in FORMS[name]:
         fresh = run(*inputs, *weights)
         same = run(*inputs, *weights, np.zeros_like(state), none)
         jax.tree.map(np.testing.assert_array_equal, fresh, same)
@@ -200,10 +191,11 @@ def test_values_and_gradients_agree_with_the_reference(name, length):
 @names
 def test_chunks_and_steps_are_the_whole(name):
     inputs, weights, state, reset_bt = make(name, LENGTHS[-1], seed=3)
-    run = FORMS[name][0]
+    run = jax.jit(FORMS[name][0])
     whole = run(*inputs, *weights, state, reset_bt)
     parts, s = [], state
-    for first, last in itertools.pairwise((0, 1, 2, 20, LENGTHS[-1])):
+    half = LENGTHS[-1] // 2
+    for first, last in itertools.pairwise((0, 1, 1 + half, LENGTHS[-1])):
         part = tuple(x[:, first:last] for x in inputs)
         o, s = run(*part, *weights, s, reset_bt[:, first:last])
         parts.append(o)
@@ -216,10 +208,11 @@ def test_inputs_of_bfloat16_are_computed_in_float32(name):
     inputs, weights, state, _ = make(name, 3)
     low = tuple(jnp.asarray(x, jnp.bfloat16) for x in inputs)
     for run in FORMS[name]:
-        o, s = run(*low, *weights, state)
+        o, s = jax.eval_shape(run, *low, *weights, state)
         assert o.dtype == s.dtype == jnp.float32
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["tanh_delta", "gated_keep", "matrix_rnn"])
 def test_blocks_need_a_fraction_of_the_memory_of_a_plain_scan(name):
     length = 256
@@ -245,6 +238,7 @@ def stretch(step, s) -> float:
 BOUNDED = ("tanh_delta", "tanh_delta_head", "tanh_delta_whole", "tanh_memory")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("seed", range(2))
 def test_no_step_of_a_cell_with_a_tanh_stretches_states(name, seed):

@@ -24,11 +24,11 @@ from jaxbench.ops.gated_linear import (
 )
 
 BATCH, HEADS, KEYS, VALUES = 2, 2, 3, 5
-# A length is a compilation of four programs; the fast tier takes the odd ones.
-SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (63, 64, 100, 512)]
-LENGTHS = (1, 30, 65, *SLOW)
-
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+LENGTHS = [
+    *(1, 65),
+    pytest.param(100, marks=pytest.mark.integration),
+    pytest.param(512, marks=pytest.mark.slow),
+]
 
 
 def gates(rng, shape, kind):
@@ -109,8 +109,8 @@ def compiled(function, with_gradient, **static):
         return jnp.sum(o * weight) + jnp.sum(s**2), (o, s)
 
     if with_gradient:
-        return jit(jax.grad(loss, has_aux=True))
-    return jit(lambda arrays, reset: function(*arrays, reset))
+        return jax.jit(jax.grad(loss, has_aux=True))
+    return jax.jit(lambda arrays, reset: function(*arrays, reset))
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -135,6 +135,7 @@ def test_forms_equal_a_float64_loop_and_their_gradients_agree(delta, per_key, le
 @pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_forms_hold_at_the_ends_of_the_gates(delta, per_key, kind):
+    """At the length of the test above: no program is compiled again."""
     reference, chunks, _ = DELTA if delta else GATED
     *arrays, reset = inputs_of(65, per_key=per_key, delta=delta, kind=kind, seed=1)
     arrays = tuple(arrays)
@@ -148,6 +149,7 @@ def test_forms_hold_at_the_ends_of_the_gates(delta, per_key, kind):
     close(of_chunks, of_reference, 2e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("chunk", [7, 40, 128])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_any_chunk_length_gives_the_same(delta, chunk):
@@ -160,13 +162,13 @@ def test_any_chunk_length_gives_the_same(delta, chunk):
     )
 
 
-@pytest.mark.parametrize("length", [1, 30, 65])
+@pytest.mark.parametrize("length", [1, 65])
 def test_the_bonus_reads_before_the_decay(length):
     *arrays, reset = inputs_of(length, per_key=True, seed=3)
     bonus = np.random.default_rng(3).normal(size=(HEADS, KEYS)).astype(np.float32)
     expected = loop(*arrays, reset, bonus=bonus)
     for function in GATED:
-        run = jit(functools.partial(function, bonus_hk=bonus))
+        run = jax.jit(functools.partial(function, bonus_hk=bonus))
         close(run(*arrays, reset), expected)
 
 
@@ -175,16 +177,16 @@ def test_a_step_is_one_frame_and_none_is_zero(delta):
     reference = (DELTA if delta else GATED)[0]
     step = delta_rule_step if delta else gated_linear_attention_step
     *arrays, _, _ = inputs_of(1, per_key=False, delta=delta)
-    o_bthv, s = jit(reference)(*arrays)
-    o_bhv, s_step = jit(step)(*(x[:, 0] for x in arrays))
+    o_bthv, s = jax.jit(reference)(*arrays)
+    o_bhv, s_step = jax.jit(step)(*(x[:, 0] for x in arrays))
     close((o_bhv, s_step), (o_bthv[:, 0], s), 1e-6)
 
 
 def test_delta_rule_without_reads_is_gated_linear_attention():
     q, k, v, g, s, reset = inputs_of(40, per_key=True, seed=4)
     nothing = np.zeros_like(k)
-    expected = jit(gated_linear_attention_chunks)(q, k, v, g, s, reset)
-    close(jit(delta_rule_chunks)(q, k, v, g, nothing, nothing, s, reset), expected)
+    expected = jax.jit(gated_linear_attention_chunks)(q, k, v, g, s, reset)
+    close(jax.jit(delta_rule_chunks)(q, k, v, g, nothing, nothing, s, reset), expected)
 
 
 def test_delta_rule_writes_what_it_will_read():
@@ -192,9 +194,9 @@ def test_delta_rule_writes_what_it_will_read():
     key = np.eye(KEYS, dtype=np.float32)[None, :, None]
     v = np.random.default_rng(5).normal(size=(1, KEYS, 1, VALUES)).astype(np.float32)
     g = np.zeros((1, KEYS, 1), np.float32)
-    _, s = jit(delta_rule_chunks)(key, key, v, g, -key, key)
+    _, s = jax.jit(delta_rule_chunks)(key, key, v, g, -key, key)
     np.testing.assert_allclose(s[0, 0], v[0, :, 0], atol=1e-6)
-    _, again = jit(delta_rule_chunks)(key, key, -v, g, -key, key, s)
+    _, again = jax.jit(delta_rule_chunks)(key, key, -v, g, -key, key, s)
     np.testing.assert_allclose(again[0, 0], -v[0, :, 0], atol=1e-6)
 
 
@@ -224,8 +226,8 @@ def test_reflections_of_few_directions_do_not_lose_digits():
 def test_a_solve_gives_what_blocks_give():
     *arrays, reset = inputs_of(65, per_key=False, delta=True, seed=6)
     run = functools.partial(delta_rule_chunks, chunk=32)
-    expected = jit(run)(*arrays, reset)
-    close(jit(functools.partial(run, solve=True))(*arrays, reset), expected, 1e-5)
+    expected = jax.jit(run)(*arrays, reset)
+    close(jax.jit(functools.partial(run, solve=True))(*arrays, reset), expected, 1e-5)
 
 
 def test_no_triangular_solve_in_the_gradient_of_a_chosen_form():

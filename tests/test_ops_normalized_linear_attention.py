@@ -11,7 +11,7 @@ import pytest
 
 from jaxbench.ops import normalized_linear_attention as ops
 
-LENGTHS = [1, 30, 63, 64, 65, 100, 512]
+LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 NORMALIZERS = ["maxabs", "sum"]
 FORMS = {
     "reference": ops.normalized_linear_attention_reference,
@@ -112,7 +112,7 @@ def test_whole_is_chunks_is_steps(normalizer):
     check(run(*args, fresh), want)
     want = loop(args, state, reset, normalizer)
     parts = []
-    for part in (slice(0, 1), slice(1, 2), slice(2, 31), slice(31, 100)):
+    for part in (slice(0, 1), slice(1, 2), slice(2, 51), slice(51, 100)):
         frames = (x[:, part] for x in args)
         o, state = run(*frames, state, reset[:, part])
         parts.append(o)
@@ -121,7 +121,7 @@ def test_whole_is_chunks_is_steps(normalizer):
 
 @pytest.mark.parametrize(
     ("length", "normalizer"),
-    [*((length, "maxabs") for length in LENGTHS), (30, "sum"), (65, "sum")],
+    [(1, "maxabs"), (65, "maxabs"), (65, "sum")],
 )
 def test_gradients(length, normalizer):
     args, state, reset = sample(length, normalizer, seed=2)
@@ -208,6 +208,7 @@ def test_gradients_are_finite_at_extreme_gates(log_i, log_f, normalizer):
             assert np.isfinite(leaf).all()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_the_unit_of_the_state_carries_no_gradient(normalizer):
     args, state, _ = sample(70, "sum", seed=6)

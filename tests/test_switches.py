@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.bench.run_folder import folder_name
 from jaxbench.errors import InputError
@@ -32,17 +33,13 @@ SPREAD = dict.fromkeys(
     ]
 )
 SPREAD.pop("zamba_attention")  # has a test of its own
-FAST = {"gru", "swa", "fnet", "ffn", "lstm_report", "mamba", "deltanet", "h3"}
+FAST = {"gru", "swa", "fnet", "ffn", "mamba", "deltanet"}
 
 
 def rows(names):
     """The names as parameters, those that compile long marked as slow."""
     slow = [pytest.mark.integration]
     return [pytest.param(n, marks=[] if n in FAST else slow) for n in names]
-
-
-# Compiling is nearly all this file does, and code that runs once need not be fast.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def frames(seed: int, length: int = LENGTH) -> np.ndarray:
@@ -62,16 +59,10 @@ def stack_of(text: str, **kwargs):
 
 @functools.cache
 def initialized(text: str, depth: int | None = None, window: int = 0):
-    """A stack, its parameters moved off their initial values, and its jitted call."""
+    """A stack, drawn parameters, and its jitted call."""
     stack = stack_of(text, depth=depth, options={"window": window} if window else {})
-    variables = jax.device_get(jit(stack.init)(jax.random.key(0), frames(0, 1)))
-    rng = np.random.default_rng(7)
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.05 * rng.normal(size=leaf.shape).astype(leaf.dtype),
-        variables["params"],
-    )
-    variables = {**variables, "params": params}
-    run = jit(stack.apply, static_argnames="last_only")
+    variables = draw(stack, frames(0, 1))
+    run = jax.jit(stack.apply, static_argnames="last_only")
     return stack, variables, run
 
 
@@ -300,7 +291,7 @@ def test_remat_changes_neither_values_nor_gradients():
     stack, variables, _ = initialized("@mlp/conv*2")
     x_btd, reset_bt = frames(1, CHUNK), resets(CHUNK)
 
-    @functools.partial(jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def gradient(module, params):
         def loss(params):
             y_btd, _ = module.apply({"params": params}, x_btd, None, reset_bt)
@@ -359,7 +350,7 @@ def test_rows_with_a_short_convolution_can_be_without():
 
 def test_one_tap_sees_one_frame():
     module, x_btd = ShortConvolution(WIDTH, taps=1), frames(1)
-    params = module.init(jax.random.key(0), x_btd)["params"]
+    params = draw(module, x_btd)["params"]
     y_btd, state = module.apply({"params": params}, x_btd, None, resets())
     expected = x_btd * np.asarray(params["kernel"])[None] + np.asarray(params["bias"])
     np.testing.assert_allclose(y_btd, expected, 1e-6, 1e-6)
