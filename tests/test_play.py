@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import shutil
+import subprocess
 from collections import Counter
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from commands import assert_one_line_error, jaxbench
 from PIL import Image
-from processes import jaxbench
-from small_run import finished_run
 
 from jaxbench.data.simulation import arena, environment, fight, record, scripted
 from jaxbench.data.simulation.fight import ARRAYS, Controls, State
@@ -36,9 +38,9 @@ OUTCOMES = ("taken_b", "lost_b", "dealt_b", "received_b", "result_b", "frames_b"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of a few steps, made once; tests that write take a copy."""
-    return finished_run(tmp_path_factory.mktemp("play"), "gru,window=8")
+def run(shared_runs):
+    """The session's run; tests that write take a copy."""
+    return shared_runs("policy")
 
 
 def copied(run, folder):
@@ -381,6 +383,7 @@ def terms(**changes):
     return play_command.Terms(**(given | changes))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("mode", ["stateful", "window"])
 def test_a_policy_plays_and_its_result_says_how(run, tmp_path, mode, capfd):
     folder = copied(run, tmp_path / "run")
@@ -409,6 +412,7 @@ def test_a_policy_plays_and_its_result_says_how(run, tmp_path, mode, capfd):
     assert {**again, "fps": 0} == {**found, "fps": 0}
 
 
+@pytest.mark.integration
 def test_a_run_may_be_the_opponent(run):
     found = play_command.measure_play(terms(opponent=str(run)), "scripted", "fox")
     rival = found["protocol"]["opponent"]
@@ -436,6 +440,7 @@ def folder(run, tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -451,14 +456,16 @@ def folder(run, tmp_path_factory):
     ],
 )
 def test_what_cannot_be_played_is_one_line(folder, arguments, message):
-    done = jaxbench("play", *arguments, cwd=folder, timeout=60)
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("jaxbench play: error: ") and message in line
+    done = jaxbench("play", *arguments, cwd=folder)
+    assert_one_line_error(done, "jaxbench play: error: ", message)
+    assert done.stdout == "" and done.stderr.count("\n") == 1
 
 
 @pytest.mark.integration
-def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(folder):
+def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(
+    folder, monkeypatch
+):
+    """First in processes of their own, as always; then in this one."""
     small = ("--games=2", "--seconds=1")
     done = jaxbench("play", "both", *small, cwd=folder)
     assert done.returncode == 1, done.stderr
@@ -469,6 +476,12 @@ def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(folder):
     bare = json.loads((folder / "both" / "bare" / "result.json").read_text())
     assert bare["play"] is None
 
+    def in_this_process(arguments, **_):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = play_command.main(arguments[2:])
+        return subprocess.CompletedProcess(arguments, code, stdout=out.getvalue())
+
+    monkeypatch.setattr(play_command.subprocess, "run", in_this_process)
     (folder / "both" / "good" / "checkpoints").rename(folder / "away")
     again = jaxbench("play", "both/good", *small, cwd=folder)
     assert again.returncode == 0 and again.stderr == ""  # read, not played
