@@ -220,7 +220,7 @@ def test_so_many_updates_that_are_not_finite_are_skipped_and_no_more(
 ):
     task, hit = broken_task(5)
     parts = Parts(task=task, max_skips=len(hit), k=8)
-    state, outcome = parts.train(tmp_path / "few", 8)
+    state, outcome = parts.train(tmp_path / "few", 8, checkpoint_every=0)
     assert outcome.status == "ok" and outcome.step == 8
     assert outcome.skips == len(hit) and outcome.first_skip == hit[0]
     assert int(state.step) == 8 and int(state.broken_step) == -1
@@ -232,7 +232,7 @@ def test_so_many_updates_that_are_not_finite_are_skipped_and_no_more(
     signal = jax.device_put(task.arrays["signal"], parts.placement.whole)
     monkeypatch.setattr(parts, "arrays", {"signal": signal})
     assert len(more) > len(hit)
-    _, outcome = parts.train(tmp_path / "many", 8)
+    _, outcome = parts.train(tmp_path / "many", 8, checkpoint_every=0)
     last = more[len(hit)]
     assert outcome.status == "diverged" and outcome.step == last
     assert f"step {last}:" in outcome.reason

@@ -214,6 +214,7 @@ class Spy:
         return state, state
 
 
+@pytest.mark.integration
 def test_a_policy_is_shown_what_a_replay_of_its_game_shows(tmp_path):
     games = schedule(games=2, seconds=8, seed=2)
     assert games.side_b.tolist() == [0, 1]

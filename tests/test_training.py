@@ -201,7 +201,7 @@ def test_padding_of_the_last_batch_counts_nothing(parts):
 
 
 def test_training_learns_and_writes_everything(parts, tmp_path):
-    state, outcome = parts.train(tmp_path / "run", 40)
+    state, outcome = parts.train(tmp_path / "run", 40, checkpoint_every=0)
     assert outcome.status == "ok" and outcome.step == 40 == int(state.step)
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     validation = [r for r in records if r["split"] == "validation"]
@@ -236,16 +236,17 @@ def test_what_mixers_sow_is_logged_and_joins_the_loss(tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):
-    whole, expected = parts.train(tmp_path / "whole", 30)
+    saves = {"checkpoint_every": 12}
+    whole, expected = parts.train(tmp_path / "whole", 22, **saves)
     asked = iter(range(100))
 
     def stop():
-        return "SIGTERM received" if next(asked) == 4 else None
+        return "SIGTERM received" if next(asked) == 1 else None
 
-    _, first = parts.train(tmp_path / "cut", 30, stop=stop)
-    assert first.status == "interrupted" and 0 < first.step < 30
-    resumed, second = parts.train(tmp_path / "cut", 30)
-    assert second.status == "ok" and second.step == 30
+    _, first = parts.train(tmp_path / "cut", 22, stop=stop, **saves)
+    assert first.status == "interrupted" and first.step == 12
+    resumed, second = parts.train(tmp_path / "cut", 22, **saves)
+    assert second.status == "ok" and second.step == 22
     assert equal_trees(resumed, whole)
     assert second.best == expected.best and second.last == expected.last
     a = read_metrics(tmp_path / "whole" / "metrics.jsonl")
@@ -255,12 +256,13 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):
 
 def test_a_state_lost_after_the_last_checkpoint_is_trained_again(parts, tmp_path):
     """As after kill -9: later checkpoints are gone, later metrics are there."""
-    whole, expected = parts.train(tmp_path / "run", 24)
+    saves = {"checkpoint_every": 12}
+    whole, expected = parts.train(tmp_path / "run", 24, **saves)
     before = read_metrics(tmp_path / "run" / "metrics.jsonl")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "last" / "24")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 24, "spl')  # a line cut short by the kill
-    again, outcome = parts.train(tmp_path / "run", 24)
+    again, outcome = parts.train(tmp_path / "run", 24, **saves)
     assert equal_trees(again, whole) and outcome.best == expected.best
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == before
 
@@ -274,7 +276,7 @@ def test_divergence_stops_at_the_step_and_names_it(
     monkeypatch.setattr(parts, "arrays", place(parts, signal))
     order = epoch_order(3, 0, 64)
     expected = min(i // BATCH for i, e in enumerate(order) if 36 <= e <= 40)
-    state, outcome = parts.train(tmp_path / "run", 16)
+    state, outcome = parts.train(tmp_path / "run", 16, checkpoint_every=0)
     assert outcome.status == "diverged"
     assert outcome.step == expected == int(state.step)
     assert f"step {expected}: the gradient of encoder/" in outcome.reason
@@ -288,7 +290,7 @@ def place(parts, signal):
 
 
 def test_evaluate_every_adds_validations(parts, tmp_path):
-    _, outcome = parts.train(tmp_path / "run", 8, evaluate_every=3)
+    _, outcome = parts.train(tmp_path / "run", 8, evaluate_every=3, checkpoint_every=0)
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     steps = [r["step"] for r in records if r["split"] == "validation"]
     assert steps == [3, 6, 8]
@@ -299,7 +301,7 @@ def test_evaluate_every_adds_validations(parts, tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
-    parts.train(tmp_path / "run", 8)
+    parts.train(tmp_path / "run", 8, checkpoint_every=0)
     without_average = parts.programs.abstract_state.replace(ema_params=())
     saved = Checkpoints(tmp_path / "run" / "checkpoints")
     with pytest.raises(InputError, match="does not fit this configuration"):

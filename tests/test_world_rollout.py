@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 from world_games import simulated
 
 from jaxbench.errors import InputError
@@ -41,16 +42,7 @@ def members(task):
     stack = build_stack("gru", width=8, depth=1)
     model = Model(encoder=task.encoder, stack=stack, head=task.head, readout="all")
     batch = jax.jit(task.gather)(task.arrays, task.splits["train"][:2])
-    init = jax.jit(model.init)
-
-    def noisy(seed):
-        found = init(jax.random.key(seed), batch)
-        leaves, form = jax.tree.flatten(found)
-        rng = np.random.default_rng(seed)
-        drawn = [leaf + 0.1 * rng.normal(size=leaf.shape) for leaf in leaves]
-        return jax.tree.unflatten(form, [jnp.float32(leaf) for leaf in drawn])
-
-    return model, [noisy(0), noisy(1)]
+    return model, [jax.device_put(draw(model, batch, seed=seed)) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +71,7 @@ def said(world, held, start):
     return jax.device_get(rollout(world, start, HORIZON, recorded(ahead(held))))
 
 
+@pytest.mark.integration
 def test_one_frame_of_a_rollout_is_the_prediction_of_the_whole_window(
     task, members, world, held, said
 ):
@@ -102,6 +95,7 @@ def test_one_frame_of_a_rollout_is_the_prediction_of_the_whole_window(
             )
 
 
+@pytest.mark.integration
 def test_a_rollout_goes_on_where_it_stopped(world, held, start, said):
     whole, end = said
     first, middle = rollout(world, start, 2, recorded(ahead(held)))
@@ -112,6 +106,7 @@ def test_a_rollout_goes_on_where_it_stopped(world, held, start, said):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_members_roll_out_alone_and_their_mean_and_variance_are_numpys(
     task, members, world, held, said
 ):
@@ -134,6 +129,7 @@ def test_members_roll_out_alone_and_their_mean_and_variance_are_numpys(
     assert np.asarray(trajectory.variance()).max() > 0
 
 
+@pytest.mark.integration
 def test_a_policy_sees_the_frame_that_its_member_predicted(world, held, start):
     def act(seen, step):
         del step
@@ -304,6 +300,7 @@ def test_an_unknown_goal_is_one_clear_line(text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.integration
 def test_the_cost_of_a_sequence_does_not_depend_on_what_is_tried_beside_it(
     world, held, start
 ):
