@@ -159,14 +159,12 @@ def test_acceptance_is_the_overlap_of_the_two():
 def test_threshold_keeps_by_the_ratio_and_nothing_else():
     p_kv = jnp.array([[0.4, 0.6], [0.39, 0.61], [1.0, 0.0]])
     q_kv = jnp.array([[0.5, 0.5], [0.5, 0.5]])
+    judge = jax.jit(functools.partial(accept, threshold=0.8))
     for seed in range(20):
-        kept, token = accept(
-            p_kv, q_kv, jnp.array([0, 0]), jax.random.key(seed), threshold=0.8
-        )
+        key = jax.random.key(seed)
+        kept, token = judge(p_kv, q_kv, jnp.array([0, 0]), key)
         assert kept == 1  # 0.4 / 0.5 is the threshold, 0.39 / 0.5 below it
-        kept, token = accept(
-            p_kv, q_kv, jnp.array([0, 1]), jax.random.key(seed), threshold=0.8
-        )
+        kept, token = judge(p_kv, q_kv, jnp.array([0, 1]), key)
         assert kept == 2 and token == 0
 
 
@@ -313,13 +311,13 @@ def test_groups_before_the_first_rejection_are_the_proposed_ones():
     """Group 1 of token 0 can never be kept: its proposal has no share of the target."""
     sure = [jnp.array([0.0, 1.0]), jnp.array([0.0, 1.0]), jnp.array([0.0, 0.0, 1.0])]
     q = [jnp.array([[0.5, 0.5]]), jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0, 0]])]
-    kept, token_g = accept_groups(
-        [x[None] for x in sure],
-        q,
-        jnp.array([[1, 0, 0]]),
-        lambda n, g, labels_g: sure[g],
-        jax.random.key(0),
-    )
+
+    @jax.jit
+    def judge(key):
+        proposed, given = jnp.array([[1, 0, 0]]), [x[None] for x in sure]
+        return accept_groups(given, q, proposed, lambda n, g, labels_g: sure[g], key)
+
+    kept, token_g = judge(jax.random.key(0))
     assert kept == 0 and token_g.tolist() == [1, 1, 2]
 
 

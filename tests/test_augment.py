@@ -26,9 +26,17 @@ SETTINGS = dict(
     window=5,
     validation_fraction=0.34,
 )
+pytestmark = pytest.mark.usefixtures("no_floors")
 SIDEWAYS_POST = (
     *("position_x", "direction", "self_x_air", "self_x_ground", "knockback_x"),
 )
+
+
+@pytest.fixture
+def no_floors(monkeypatch):
+    """Builds tasks without measuring their floors."""
+    none = {"marginal": {}, "copy_previous": {}}
+    monkeypatch.setattr(imitation.floors, "measure", lambda *labels: none)
 
 
 def negated(fields, names):

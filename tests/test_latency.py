@@ -134,7 +134,9 @@ def tasks(shared_runs):
     return task_of
 
 
-@pytest.mark.parametrize("protocol", ["clean", "compat"])
+@pytest.mark.parametrize(
+    "protocol", ["clean", pytest.param("compat", marks=pytest.mark.integration)]
+)
 def test_a_stream_shows_what_training_shows(tasks, protocol):
     _, task, arrays = tasks(f"gru,window=8,protocol={protocol},validation_fraction=0.5")
     stream = open_stream(task, arrays, "validation", 10**9)
@@ -230,23 +232,11 @@ def test_a_stream_of_other_frames_is_an_error(run):
         check_agreement(model, task, loud, arrays, wrong, "float32")
 
 
+@pytest.mark.integration
 def test_nothing_to_compare_is_none(tasks):
     _, task, arrays = tasks("gru,window=8,protocol=compat,validation_fraction=0.5")
     stream = open_stream(task, arrays, "validation", 5)
     assert check_agreement(None, task, {}, arrays, stream, "float32") is None
-
-
-@pytest.mark.integration
-def test_the_weights_are_the_trained_ones(run):
-    opened, placement = open_run(run), one_device()
-    best, step = restore_variables(opened, "best", placement)
-    assert step == opened.result["best"]["step"]
-    rows = opened.task.splits["train"][:16]
-    new = opened.initializer(placement)(dict(opened.task.arrays), rows)
-    moved = jax.tree.map(
-        lambda a, b: float(np.abs(a - b).max()), best["params"], new.params
-    )
-    assert max(jax.tree.leaves(moved)) > 1e-4
 
 
 @pytest.mark.integration

@@ -94,11 +94,12 @@ def assert_states_match(found, expected):
 
 
 OTHERS = [
-    pytest.param(name, marks=[pytest.mark.integration])
-    for name in ("mamba", "deltanet", "swa")
+    "mamba",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("deltanet", "swa")),
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("backbone", ["gru", *OTHERS])
 def test_cold_text_is_the_targets_greedy_text(backbone):
     target = language(backbone)

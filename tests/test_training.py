@@ -68,7 +68,7 @@ def test_clip_acts_on_the_norm_of_all_groups_together():
     chain = optimizer(clip_norm=1.0)
     params = {"kernel": jnp.zeros((1, 3)), "ssm_d": jnp.zeros(1)}
     grads = {"kernel": jnp.full((1, 3), 10.0), "ssm_d": jnp.full(1, 10.0)}
-    _, state = chain.update(grads, chain.init(params), params)
+    _, state = jax.jit(chain.update)(grads, jax.jit(chain.init)(params), params)
     moments = [
         leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]

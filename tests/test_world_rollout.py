@@ -24,9 +24,9 @@ COLUMN = {name: states.FIELDS.index(name) for name in states.FIELDS}
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
+def task(shared_runs):
     return next_frame.build(
-        simulated(tmp_path_factory.mktemp("games")),
+        simulated(shared_runs),
         protocol="clean",
         character="any",
         width=8,

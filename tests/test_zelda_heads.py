@@ -36,7 +36,10 @@ def sampler(name, temperature):
     return jax.jit(functools.partial(heads.HEADS[name]().apply, **given))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.integration)],
+)
 @pytest.mark.parametrize("name", list(heads.HEADS))
 def test_eighty_one_float32_logits(name, dtype):
     apply, params, h, batch = setup(name, dtype)

@@ -96,11 +96,16 @@ def test_uniform_logits_cost_13_635():
     "options",
     [
         {},
-        {"eps": 0.1},
-        {"gamma": 2.0},
-        {"gamma": 0.5},
-        {"button": 4.0},
-        {"edge": 2.5},
+        *(
+            pytest.param(option, marks=pytest.mark.integration)
+            for option in (
+                {"eps": 0.1},
+                {"gamma": 2.0},
+                {"gamma": 0.5},
+                {"button": 4.0},
+                {"edge": 2.5},
+            )
+        ),
         {"eps": 0.05, "gamma": 1.5, "button": 3.0, "edge": 2.0},
     ],
 )
