@@ -293,12 +293,14 @@ def test_controllers_follow_the_targets_distribution(head, lookahead):
     assert controllers_p_value(controllers(head, lookahead), head) > ALPHA
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("head", ["independent", "autoregressive"])
 def test_a_threshold_on_controllers_is_found_out(head):
     drawn = controllers(head, 1, threshold=0.5)
     assert controllers_p_value(drawn, head) < 1e-6
 
 
+@pytest.mark.integration
 def test_a_group_redrawn_from_the_target_is_found_out(monkeypatch):
     monkeypatch.setattr(acceptance, "residual", lambda p_v, q_v: p_v)
     controller_program.cache_clear()

@@ -117,8 +117,7 @@ def test_so_many_windows_are_changed_whole_or_not_at_all():
 def test_delays_are_drawn_for_training_alone():
     games = [make_game(i) for i in range(3)]
     fixed = {
-        d: imitation.build(games, **SETTINGS, delay=d, drop_idle=False)
-        for d in (1, 2, 3)
+        d: imitation.build(games, **SETTINGS, delay=d, drop_idle=False) for d in (1, 3)
     }
     task = imitation.build(games, **SETTINGS, delay=1, max_delay=3, drop_idle=False)
     order = task.order(batch_size=64, seed=5)
@@ -175,19 +174,17 @@ def test_a_step_learns_from_the_changed_batch(toy_parts):
     batch["weight_b"] = jnp.ones(8)
     state = parts.start()
     changed = dataclasses.replace(parts.task, augment=double)
-    for micro_batches in (1, 2):
-        given = dict(model=parts.model, micro_batches=micro_batches)
-        learn = jax.jit(functools.partial(loss_and_grads, task=parts.task, **given))
-        of_changed = jax.jit(functools.partial(loss_and_grads, task=changed, **given))
-        found = of_changed(state, batch)
-        for a, b in zip(
-            jax.tree.leaves(found),
-            jax.tree.leaves(learn(state, double(batch, None))),
-            strict=True,
-        ):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-        plain = learn(state, batch)
-        assert abs(found[0] - plain[0]) > 1e-6
+    given = dict(model=parts.model, micro_batches=2)
+    learn = jax.jit(functools.partial(loss_and_grads, task=parts.task, **given))
+    found = jax.jit(functools.partial(loss_and_grads, task=changed, **given))(
+        state, batch
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        found,
+        learn(state, double(batch, None)),
+    )
+    assert abs(found[0] - learn(state, batch)[0]) > 1e-6
 
 
 @pytest.mark.parametrize(

@@ -134,9 +134,8 @@ def tasks(shared_runs):
     return task_of
 
 
-@pytest.mark.parametrize(
-    "protocol", ["clean", pytest.param("compat", marks=pytest.mark.integration)]
-)
+@pytest.mark.integration
+@pytest.mark.parametrize("protocol", ["clean", "compat"])
 def test_a_stream_shows_what_training_shows(tasks, protocol):
     _, task, arrays = tasks(f"gru,window=8,protocol={protocol},validation_fraction=0.5")
     stream = open_stream(task, arrays, "validation", 10**9)
@@ -160,6 +159,7 @@ def test_a_stream_shows_what_training_shows(tasks, protocol):
         np.testing.assert_array_equal(window["reset_bt"][0], batch["reset_bt"][row])
 
 
+@pytest.mark.integration
 def test_the_stream_of_the_clean_protocol_has_no_gaps(tasks):
     _, task, _ = tasks("gru,window=8,protocol=clean,validation_fraction=0.5")
     examples, start_n = play_order(task, "validation")
@@ -169,6 +169,7 @@ def test_the_stream_of_the_clean_protocol_has_no_gaps(tasks):
     assert (steps[inside] == [0, 1]).all()
 
 
+@pytest.mark.integration
 def test_a_short_stream_begins_with_the_first_frames(tasks):
     _, task, arrays = tasks("gru,window=8,protocol=clean,validation_fraction=0.5")
     few = open_stream(task, arrays, "validation", 300)
