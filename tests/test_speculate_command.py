@@ -83,6 +83,7 @@ def test_a_language_run_prints_text_and_table_and_keeps_the_answer(home):
     assert "not the target's distribution" in str(speculation_table(marked).title)
 
 
+@pytest.mark.slow
 def test_policies_speculate_on_held_out_frames(shared_runs, tmp_path):
     for name in ("target", "draft"):
         shutil.copytree(shared_runs("policy"), tmp_path / name)
