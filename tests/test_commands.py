@@ -345,9 +345,14 @@ def test_sigterm_saves_and_ends_as_interrupted(shared_runs, tmp_path):
     "at", [160, *(pytest.param(at, marks=pytest.mark.slow) for at in (60, 305))]
 )
 def test_kill_at_any_step_and_resume_gives_the_same_numbers(at, shared_runs, tmp_path):
-    long = ("train.max_steps=400", "train.checkpoint_every=45", "goal.solved=1.0")
     recipe = config(shared_runs.recipe("recall"))
-    given = (recipe, *(f"--config.{flag}" for flag in long))
+    given = (
+        recipe,
+        "--config.train.max_steps=400",
+        "--config.train.checkpoint_every=45",
+        "--config.train.evaluate_every=200",
+        "--config.goal.solved=1.0",
+    )
     whole = run_py("--workdir=whole", *given, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     process = start("killed", tmp_path, *given)
