@@ -59,11 +59,12 @@ def assert_equal_batch(policy, game, player, *, human=False, typical=False):
     assert same[worst < 2e-4].mean() > 0.99
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("mode", "head"),
     [
         ("stateful", "independent"),
-        pytest.param("window", "autoregressive", marks=pytest.mark.integration),
+        ("window", "autoregressive"),
         pytest.param("stateful", "autoregressive", marks=pytest.mark.slow),
         pytest.param("window", "independent", marks=pytest.mark.slow),
     ],

@@ -215,6 +215,7 @@ def quadratic(labels_bnha):
     return jnp.sum(jnp.square(off), axis=-1).astype(jnp.float32)
 
 
+@pytest.mark.integration
 def test_shooting_keeps_the_cheapest_of_what_it_drew():
     search = plan.Search(horizon=6, hold=1, samples=64)
     prior = plan.uniform(3, search)
@@ -233,6 +234,7 @@ def test_shooting_keeps_the_cheapest_of_what_it_drew():
     assert not np.array_equal(other.labels_bha, found.labels_bha)
 
 
+@pytest.mark.integration
 def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
     search = plan.Search(horizon=4, hold=4, samples=512)
 
@@ -246,6 +248,7 @@ def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
     np.testing.assert_allclose(found.cost_b, 0, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
     search = plan.Search(horizon=12, hold=1, samples=400, rounds=5)
     prior, key = plan.uniform(8, search), jax.random.key(3)
@@ -258,6 +261,7 @@ def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
     assert float(found.cost_b.mean()) < 0.6 * float(shot.cost_b.mean())
 
 
+@pytest.mark.integration
 def test_plans_hold_decisions_and_are_drawn_as_they_were_played():
     search = plan.Search(horizon=7, hold=3)
     played = np.tile(np.array([[0, 8, 8, 8, 8, 0]], np.uint8), (100, 1))
@@ -315,6 +319,7 @@ def test_the_cost_of_a_sequence_does_not_depend_on_what_is_tried_beside_it(
     np.testing.assert_allclose(costs[:, 2], goal(alone), rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_worlds_are_stacked_member_by_member(world, members):
     assert world.members == 2
     first = jax.tree.map(lambda x: x[0], world.variables)
