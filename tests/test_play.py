@@ -43,10 +43,6 @@ def run(shared_runs):
     return shared_runs("policy")
 
 
-def copied(run, folder):
-    return shutil.copytree(run, folder)
-
-
 def same(one, other):
     for name in OUTCOMES:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -312,12 +308,8 @@ def test_a_policy_that_learned_a_delay_must_hold_its_controllers_back():
 def film(count=60):
     states = []
     games = schedule(games=2, seconds=2, seed=5)
-    play(
-        Scripted(),
-        Scripted(repeat=5),
-        games,
-        watch=lambda state: states.append(picture.one_game(state, 1)),
-    )
+    players = Scripted(), Scripted(repeat=5)
+    play(*players, games, watch=lambda s: states.append(picture.one_game(s, 1)))
     return states[:count]
 
 
@@ -387,7 +379,7 @@ def terms(**changes):
 @pytest.mark.integration
 @pytest.mark.parametrize("mode", ["stateful", "window"])
 def test_a_policy_plays_and_its_result_says_how(run, tmp_path, mode, capfd):
-    folder = copied(run, tmp_path / "run")
+    folder = shutil.copytree(run, tmp_path / "run")
     before = json.loads((folder / "result.json").read_text())
     assert before["play"] is None
     found = play_command.measure_play(terms(mode=mode), str(folder), "zelda")
@@ -432,10 +424,10 @@ def test_a_character_the_simulation_lacks_is_every_character():
 def folder(run, tmp_path_factory):
     """Runs to name: a good one, one without weights, one of pile."""
     folder = tmp_path_factory.mktemp("folders")
-    copied(run, folder / "both" / "good")
-    bare = copied(run, folder / "both" / "bare")
+    shutil.copytree(run, folder / "both" / "good")
+    bare = shutil.copytree(run, folder / "both" / "bare")
     shutil.rmtree(bare / "checkpoints")
-    text = copied(run, folder / "text")
+    text = shutil.copytree(run, folder / "text")
     result = json.loads((text / "result.json").read_text()) | {"task": "pile"}
     (text / "result.json").write_text(json.dumps(result))
     return folder
