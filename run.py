@@ -14,17 +14,20 @@ from jaxbench.bench.environment import apply_environment, xla_environment
 from jaxbench.bench.recipe import define_config, parse_flags, resolved
 from jaxbench.errors import InputError
 
-CONFIG = define_config()
-WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Run folder; by default runs/TASK/BACKBONE/SEED-HASH"
-)
-
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code: 0 ok, 1 the run failed, 2 unusable input."""
+    given = flags.FlagValues()
+    recipe = define_config(given, arguments)
+    workdir = flags.DEFINE_string(
+        "workdir",
+        None,
+        "Run folder; by default runs/TASK/BACKBONE/SEED-HASH",
+        flag_values=given,
+    )
     try:
-        parse_flags(arguments, flags.FLAGS)
-        config = resolved(CONFIG)
+        parse_flags(arguments, given)
+        config = resolved(recipe)
         check_values(config)
         apply_environment(xla_environment(config["xla"]))
         # Only now may anything import jax: its settings bind when it loads.
@@ -32,14 +35,10 @@ def main(arguments: list[str]) -> int:
         from jaxbench.bench.report import print_result
         from jaxbench.bench.run_folder import default_folder
 
-        folder = Path(WORKDIR.value or default_folder(config))
+        folder = Path(workdir.value or default_folder(config))
         result = run_job(config, folder)
     except InputError as error:
         print(f"run.py: error: {error}", file=sys.stderr, flush=True)
-        if error.__cause__ is not None and "jax" in sys.modules:
-            # After a failed save, orbax's threads would go on to print tracebacks of
-            # the same error while the interpreter shuts down.
-            os._exit(2)
         return 2
     print_result(result, folder)
     if result["status"] == "interrupted":
@@ -48,4 +47,9 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    code = main(sys.argv)
+    if code == 2 and "jax" in sys.modules:
+        # After a failed save, orbax's threads would go on to print tracebacks of the
+        # same error while the interpreter shuts down.
+        os._exit(code)
+    sys.exit(code)

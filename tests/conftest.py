@@ -7,6 +7,7 @@ import platform
 import zlib
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxbench.xla import ONCE, as_flags
 
@@ -38,6 +39,10 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+if TYPE_CHECKING:
+    from small_run import SharedRuns
+    from toy import Parts
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -68,3 +73,22 @@ def melee_odd() -> Path:
     if not folder.is_dir():
         pytest.skip("no odd replays: ../shared/data/melee/odd is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> SharedRuns:
+    """Finished runs by name, each made once for the tests of all workers."""
+    from small_run import SharedRuns
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    return SharedRuns(base / "runs")
+
+
+@pytest.fixture(scope="session")
+def toy_parts() -> Parts:
+    """The toy task's programs, compiled once; tests put their own data into them."""
+    from toy import Parts
+
+    return Parts(dropout=0.1, ema=0.9, k=8)

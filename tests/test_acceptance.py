@@ -64,15 +64,15 @@ def sequences(
     The token before the first is 0.
     """
     keys = jax.random.split(jax.random.key(7), DRAWS)
-    program = sequence_program(lookahead, threshold)
-    return np.asarray(program(keys, jnp.asarray(p), jnp.asarray(q)))
+    program = sequence_program(lookahead, threshold is not None)
+    return np.asarray(program(keys, jnp.asarray(p), jnp.asarray(q), threshold or 0.0))
 
 
 @functools.cache
-def sequence_program(lookahead: int, threshold: float | None):
+def sequence_program(lookahead: int, with_threshold: bool):
     """The program of `sequences`, compiled once for all tables of one size."""
 
-    def one(key, p_tvv, q_tvv):
+    def one(key, p_tvv, q_tvv, threshold):
         def body(_, carry):
             place, before, written, key = carry
             key, accept_key, *draft_keys = jax.random.split(key, 2 + lookahead)
@@ -88,7 +88,7 @@ def sequence_program(lookahead: int, threshold: float | None):
                 jnp.stack(q_kv),
                 jnp.stack(read[1:]),
                 accept_key,
-                threshold=threshold,
+                threshold=threshold if with_threshold else None,
             )
             out = jnp.stack([*read[1:], token]).at[kept].set(token)
             longer = jax.lax.dynamic_update_slice(written, out, (place,))
@@ -104,7 +104,7 @@ def sequence_program(lookahead: int, threshold: float | None):
         carry = (jnp.int32(0), jnp.int32(0), start, key)
         return jax.lax.fori_loop(0, LENGTH, body, carry)[2][:LENGTH]
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+    return jax.jit(jax.vmap(one, in_axes=(0, None, None, None)))
 
 
 def sequence_p_value(drawn: np.ndarray, p: np.ndarray) -> float:
@@ -120,7 +120,7 @@ def sequence_p_value(drawn: np.ndarray, p: np.ndarray) -> float:
 
 @pytest.mark.parametrize("draft", ["good", "terrible"])
 @pytest.mark.parametrize(
-    "lookahead", [1, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 3)), 4]
+    "lookahead", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3, 4))]
 )
 def test_sequences_follow_the_targets_distribution(lookahead, draft):
     p, q = tables(draft, lookahead)
@@ -159,14 +159,12 @@ def test_acceptance_is_the_overlap_of_the_two():
 def test_threshold_keeps_by_the_ratio_and_nothing_else():
     p_kv = jnp.array([[0.4, 0.6], [0.39, 0.61], [1.0, 0.0]])
     q_kv = jnp.array([[0.5, 0.5], [0.5, 0.5]])
+    judge = jax.jit(functools.partial(accept, threshold=0.8))
     for seed in range(20):
-        kept, token = accept(
-            p_kv, q_kv, jnp.array([0, 0]), jax.random.key(seed), threshold=0.8
-        )
+        key = jax.random.key(seed)
+        kept, token = judge(p_kv, q_kv, jnp.array([0, 0]), key)
         assert kept == 1  # 0.4 / 0.5 is the threshold, 0.39 / 0.5 below it
-        kept, token = accept(
-            p_kv, q_kv, jnp.array([0, 1]), jax.random.key(seed), threshold=0.8
-        )
+        kept, token = judge(p_kv, q_kv, jnp.array([0, 1]), key)
         assert kept == 2 and token == 0
 
 
@@ -295,12 +293,14 @@ def test_controllers_follow_the_targets_distribution(head, lookahead):
     assert controllers_p_value(controllers(head, lookahead), head) > ALPHA
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("head", ["independent", "autoregressive"])
 def test_a_threshold_on_controllers_is_found_out(head):
     drawn = controllers(head, 1, threshold=0.5)
     assert controllers_p_value(drawn, head) < 1e-6
 
 
+@pytest.mark.integration
 def test_a_group_redrawn_from_the_target_is_found_out(monkeypatch):
     monkeypatch.setattr(acceptance, "residual", lambda p_v, q_v: p_v)
     controller_program.cache_clear()
@@ -313,13 +313,13 @@ def test_groups_before_the_first_rejection_are_the_proposed_ones():
     """Group 1 of token 0 can never be kept: its proposal has no share of the target."""
     sure = [jnp.array([0.0, 1.0]), jnp.array([0.0, 1.0]), jnp.array([0.0, 0.0, 1.0])]
     q = [jnp.array([[0.5, 0.5]]), jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0, 0]])]
-    kept, token_g = accept_groups(
-        [x[None] for x in sure],
-        q,
-        jnp.array([[1, 0, 0]]),
-        lambda n, g, labels_g: sure[g],
-        jax.random.key(0),
-    )
+
+    @jax.jit
+    def judge(key):
+        proposed, given = jnp.array([[1, 0, 0]]), [x[None] for x in sure]
+        return accept_groups(given, q, proposed, lambda n, g, labels_g: sure[g], key)
+
+    kept, token_g = judge(jax.random.key(0))
     assert kept == 0 and token_g.tolist() == [1, 1, 2]
 
 

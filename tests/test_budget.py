@@ -13,9 +13,9 @@ from jaxbench.training.loop import Meter, Outcome
 from jaxbench.training.records import read_metrics
 
 
-@pytest.fixture(scope="module")
-def parts() -> Parts:
-    return Parts(k=8)
+@pytest.fixture
+def parts(toy_parts) -> Parts:
+    return toy_parts
 
 
 class Clock:
@@ -215,27 +215,29 @@ def broken_task(*steps: int, seed: int = 3):
     return toy_task(signal=signal), sorted(hit)
 
 
-def test_updates_that_are_not_finite_are_skipped_and_counted(tmp_path):
+def test_so_many_updates_that_are_not_finite_are_skipped_and_no_more(
+    tmp_path, monkeypatch
+):
     task, hit = broken_task(5)
-    parts = Parts(task=task, max_skips=len(hit))
-    state, outcome = parts.train(tmp_path, 8)
+    parts = Parts(task=task, max_skips=len(hit), k=8)
+    state, outcome = parts.train(tmp_path / "few", 8, checkpoint_every=0)
     assert outcome.status == "ok" and outcome.step == 8
     assert outcome.skips == len(hit) and outcome.first_skip == hit[0]
     assert int(state.step) == 8 and int(state.broken_step) == -1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
-    skipped = [r.get("skipped", 0) for r in read_metrics(tmp_path / "metrics.jsonl")]
-    assert sum(skipped) == len(hit)
+    records = read_metrics(tmp_path / "few" / "metrics.jsonl")
+    assert sum(r.get("skipped", 0) for r in records) == len(hit)
 
-
-def test_one_skip_too_many_ends_the_run(tmp_path):
-    task, hit = broken_task(5)
-    parts = Parts(task=task, max_skips=len(hit) - 1)
-    _, outcome = parts.train(tmp_path, 8)
-    assert outcome.status == "diverged" and outcome.step == hit[-1]
-    assert f"step {hit[-1]}:" in outcome.reason
-    if len(hit) > 1:
-        assert f"after {len(hit) - 1} skipped updates" in outcome.reason
-        assert f"the first at step {hit[0]}" in outcome.reason
+    task, more = broken_task(*range(2, 8))
+    signal = jax.device_put(task.arrays["signal"], parts.placement.whole)
+    monkeypatch.setattr(parts, "arrays", {"signal": signal})
+    assert len(more) > len(hit)
+    _, outcome = parts.train(tmp_path / "many", 8, checkpoint_every=0)
+    last = more[len(hit)]
+    assert outcome.status == "diverged" and outcome.step == last
+    assert f"step {last}:" in outcome.reason
+    assert f"after {len(hit)} skipped updates" in outcome.reason
+    assert f"the first at step {more[0]}" in outcome.reason
 
 
 def test_a_long_evaluation_is_seen_to_go_on(parts, tmp_path, monkeypatch):

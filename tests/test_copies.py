@@ -20,10 +20,8 @@ from jaxbench.training.stop import StopSignals
 
 # Rates and an epsilon at which rounding does not grow: at 1e-2 two equal runs of this
 # model are apart by 1e-3 after ten steps, whatever the order of their sums.
+BACKBONE = "gru"
 RUNS = [(0, 5e-4), (1, 5e-4), (0, 2e-4)]
-
-
-pytestmark = pytest.mark.slow
 
 
 def config(seed: int, rate: float, **settings) -> dict:
@@ -34,7 +32,7 @@ def config(seed: int, rate: float, **settings) -> dict:
         **dict(checkpoint_every=30, eps=1e-4, test_examples=200),
     } | settings
     text = ",".join(f"{name}={value}" for name, value in given.items())
-    found = json.loads(mqar.get_config(f"deltanet,{text}").to_json())
+    found = json.loads(mqar.get_config(f"{BACKBONE},{text}").to_json())
     found["xla"]["compilation_cache"] = ""
     return found
 
@@ -125,6 +123,7 @@ def test_copies_go_on_where_they_were_stopped(trained, tmp_path, monkeypatch):
         same(one, other)
 
 
+@pytest.mark.integration
 def test_one_copy_that_diverges_does_not_stop_the_others(tmp_path):
     configs = [
         config(0, 1e-2),
@@ -139,6 +138,7 @@ def test_one_copy_that_diverges_does_not_stop_the_others(tmp_path):
     assert bad["steps"] < 60
 
 
+@pytest.mark.slow
 def test_memory_that_holds_one_copy_trains_them_one_after_the_other(tmp_path):
     configs = [config(seed, 5e-4, max_steps=7, checkpoint_every=0) for seed in (0, 1)]
     whole = run_copies(configs, [tmp_path / "a", tmp_path / "b"])
@@ -157,7 +157,6 @@ def test_memory_that_holds_one_copy_trains_them_one_after_the_other(tmp_path):
     assert [r["status"] for r in refused] == ["oom", "oom"]
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -176,7 +175,6 @@ def test_runs_that_are_no_copies_are_refused(change, says):
         check_copies([one, other])
 
 
-@pytest.mark.integration
 def test_a_budget_of_seconds_and_changing_validation_are_refused():
     timed = config(0, 1e-2)
     timed["train"]["budget"] = "10min"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxbench.bench.environment import xla_environment
+from jaxbench.bench.environment import apply_environment, xla_environment
 from jaxbench.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,12 +90,5 @@ def test_settings_reach_the_backend_of_a_child(tmp_path):
 
 
 def test_too_late_is_an_error():
-    code = (
-        "import jax\n"
-        "from jaxbench.bench.environment import apply_environment\n"
-        "apply_environment({})"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "before jax is imported" in done.stderr
+    with pytest.raises(RuntimeError, match="before jax is imported"):
+        apply_environment({})

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
-from small_run import finished_run, small_config
+from small_run import small_config
 
 from jaxbench.bench import latency
 from jaxbench.bench.build import build_backbone, build_model, build_task
@@ -36,14 +36,9 @@ from jaxbench.tasks.zelda.stream import INPUTS, open_stream, play_order
 
 
 @pytest.fixture(scope="module")
-def folder_of_all(tmp_path_factory):
-    return tmp_path_factory.mktemp("latency")
-
-
-@pytest.fixture(scope="module")
-def run(folder_of_all):
-    """A run of a few steps, made once; tests that write take a copy."""
-    return finished_run(folder_of_all, "gru,window=8")
+def run(shared_runs):
+    """The session's run; tests that write take a copy."""
+    return shared_runs("policy")
 
 
 def copied(run, tmp_path):
@@ -62,6 +57,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.integration
 def test_the_answer_and_where_it_is_written(run, tmp_path):
     folder = copied(run, tmp_path)
     before = json.loads((folder / "result.json").read_text())
@@ -84,6 +80,7 @@ def test_the_answer_and_where_it_is_written(run, tmp_path):
         assert mode["makes_60fps"] is (mode["p99_ms"] < BUDGET_MS)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seconds, fast", [(0.004, True), (0.02, False)])
 def test_the_verdict_follows_the_clock(run, tmp_path, seconds, fast):
     clock = Clock(seconds)
@@ -124,12 +121,12 @@ def test_every_call_is_timed_once_in_order_without_garbage_collection():
 
 
 @pytest.fixture(scope="module")
-def tasks(folder_of_all):
+def tasks(shared_runs):
     """Tasks by the text of their recipe, with its config and the arrays placed."""
 
     @functools.cache
     def task_of(text):
-        config = small_config(folder_of_all, text)
+        config = small_config(shared_runs.folder, text)
         task = build_task(config, lambda line: None)
         place = SingleDeviceSharding(jax.devices()[0])
         return config, task, jax.device_put(dict(task.arrays), place)
@@ -137,6 +134,7 @@ def tasks(folder_of_all):
     return task_of
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("protocol", ["clean", "compat"])
 def test_a_stream_shows_what_training_shows(tasks, protocol):
     _, task, arrays = tasks(f"gru,window=8,protocol={protocol},validation_fraction=0.5")
@@ -161,6 +159,7 @@ def test_a_stream_shows_what_training_shows(tasks, protocol):
         np.testing.assert_array_equal(window["reset_bt"][0], batch["reset_bt"][row])
 
 
+@pytest.mark.integration
 def test_the_stream_of_the_clean_protocol_has_no_gaps(tasks):
     _, task, _ = tasks("gru,window=8,protocol=clean,validation_fraction=0.5")
     examples, start_n = play_order(task, "validation")
@@ -170,6 +169,7 @@ def test_the_stream_of_the_clean_protocol_has_no_gaps(tasks):
     assert (steps[inside] == [0, 1]).all()
 
 
+@pytest.mark.integration
 def test_a_short_stream_begins_with_the_first_frames(tasks):
     _, task, arrays = tasks("gru,window=8,protocol=clean,validation_fraction=0.5")
     few = open_stream(task, arrays, "validation", 300)
@@ -218,6 +218,7 @@ def test_step_and_window_agree(tasks, text):
             np.testing.assert_array_equal(answer, answers[n - len(stream)][0])
 
 
+@pytest.mark.integration
 def test_a_stream_of_other_frames_is_an_error(run):
     opened, placement = open_run(run), one_device()
     variables, _ = restore_variables(opened, "best", placement)
@@ -232,24 +233,14 @@ def test_a_stream_of_other_frames_is_an_error(run):
         check_agreement(model, task, loud, arrays, wrong, "float32")
 
 
+@pytest.mark.integration
 def test_nothing_to_compare_is_none(tasks):
     _, task, arrays = tasks("gru,window=8,protocol=compat,validation_fraction=0.5")
     stream = open_stream(task, arrays, "validation", 5)
     assert check_agreement(None, task, {}, arrays, stream, "float32") is None
 
 
-def test_the_weights_are_the_trained_ones(run):
-    opened, placement = open_run(run), one_device()
-    best, step = restore_variables(opened, "best", placement)
-    assert step == opened.result["best"]["step"]
-    rows = opened.task.splits["train"][:16]
-    new = opened.initializer(placement)(dict(opened.task.arrays), rows)
-    moved = jax.tree.map(
-        lambda a, b: float(np.abs(a - b).max()), best["params"], new.params
-    )
-    assert max(jax.tree.leaves(moved)) > 1e-4
-
-
+@pytest.mark.integration
 def test_folders_that_cannot_be_measured_say_why(run, tmp_path):
     def refused(text, **arguments):
         with pytest.raises(InputError, match=text) as caught:

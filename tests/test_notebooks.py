@@ -130,13 +130,7 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.integration] * (name == "add_a_backbone"))
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_runs_from_top_to_bottom_in_any_folder(name, home, tmp_path):
     notebook = execute(name, home, tmp_path)
     for cell in notebook.cells:

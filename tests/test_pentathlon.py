@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from typing import Any
 
@@ -42,7 +43,8 @@ SETTINGS = {
     "edit_distance": ["level=L1", "level=L1,target=dp"],
 }
 CASES = [(task, text) for task, texts in SETTINGS.items() for text in texts]
-COMPAT = [(task, "protocol=compat") for task in RECIPES]
+CASES += [(task, "protocol=compat") for task in RECIPES]
+FIRST = [(task, SETTINGS[task][0]) for task in ("mqar", "knapsack")]
 
 
 def config(task: str, text: str) -> dict[str, Any]:
@@ -67,11 +69,15 @@ class Sayer(nn.Module):
         return 20.0 * jax.nn.one_hot(batch["said_bm"], self.vocabulary)
 
 
-def said(
-    task, event, split: str, answers_nt: np.ndarray, most: int = 100
-) -> dict[str, float]:
-    """Metrics of a predictor that says `answers_nt`, through the evaluation program."""
-    rows, answers_nt = task.splits[split][:most], answers_nt[:most]
+# Rows that are scored at once.
+BATCH = 50
+
+
+def judge(task):
+    """Scores whoever says given answers: the evaluation program of a task.
+
+    A function of a split, its answers [N, T], and how many of them count.
+    """
     plain = task.gather
 
     def gather(arrays, examples):
@@ -83,26 +89,50 @@ def said(
         task, gather=gather, head=Sayer(task.encoder.table.vocabulary)
     )
     model = Model(mine.encoder, build.build_stack("mlp", width=8), mine.head, "all")
-    examples = np.concatenate([rows, answers_nt[:, None]], axis=1)
-    batch = dict(gather({}, examples[:2]))
-    variables = model.init(jax.random.key(0), batch)
-    sums = jax.jit(make_evaluate_program(model, mine))(
-        variables, {}, examples[None], np.ones((1, len(rows)), np.float32)
-    )
-    return mine.summarize({k: np.asarray(v) for k, v in sums.items()})
+    program = jax.jit(make_evaluate_program(model, mine))
+
+    def zeros(examples):
+        batch = jax.eval_shape(gather, {}, examples)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
+    def said(split: str, answers_nt: np.ndarray, most: int = 100) -> dict[str, float]:
+        rows = np.concatenate([task.splits[split], answers_nt[:, None]], axis=1)[:most]
+        weight_n = np.ones(len(rows), np.float32)
+        more = -len(rows) % BATCH
+        rows, weight_n = (
+            np.pad(rows, ((0, more), (0, 0), (0, 0))),
+            np.pad(weight_n, (0, more)),
+        )
+        variables, total = zeros(rows[:BATCH]), {}
+        for first in range(0, len(rows), BATCH):
+            now = slice(first, first + BATCH)
+            sums = program(variables, {}, rows[None, now], weight_n[None, now])
+            for name, value in sums.items():
+                total[name] = total.get(name, 0) + np.asarray(value, np.float64)
+        return mine.summarize(total)
+
+    return said
 
 
-@pytest.mark.parametrize(("task", "text"), CASES + COMPAT)
+@pytest.mark.parametrize(
+    ("task", "text"),
+    [
+        pytest.param(*case, marks=[pytest.mark.integration] * (case not in FIRST))
+        for case in CASES
+    ],
+)
 def test_the_oracle_scores_the_ceiling_and_a_constant_the_floor(task, text):
     """Through gather, head, loss and summary, on validation and every test split."""
     built, event = made(task, text)
+    said = judge(built)
     # The last of them is the longest where there are longer ones.
     for split in dict.fromkeys(("validation", "test", *built.finals[-1:])):
         if split not in built.splits:
             continue
         rows = built.splits[split]
         asked_nt = rows[:, 1] != IGNORE
-        metrics = said(built, event, split, event.solve(rows[:, 0], asked_nt))
+        metrics = said(split, event.solve(rows[:, 0], asked_nt))
         # The report's flip-flop and word problem have chance in them.
         noise = 0 if built.ceiling[built.primary] == 1.0 else 0.02
         assert metrics[built.primary] >= built.ceiling[built.primary] - 1e-3 - noise
@@ -111,15 +141,19 @@ def test_the_oracle_scores_the_ceiling_and_a_constant_the_floor(task, text):
     rows = built.splits["validation"]
     answers = rows[:, 1][rows[:, 1] != IGNORE]
     constant = int(np.bincount(answers).argmax())
-    metrics = said(
-        built, event, "validation", np.full(rows[:, 0].shape, constant), 1000
-    )
+    metrics = said("validation", np.full(rows[:, 0].shape, constant), 1000)
     floors = [floor[built.primary] for floor in built.floors.values()]
     assert metrics[built.primary] <= max(*floors, 1 / 3) + 0.05
     assert metrics[built.primary] < built.ceiling[built.primary] + 0.01
 
 
-@pytest.mark.parametrize("task", sorted(RECIPES))
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=[pytest.mark.integration] * (task == "edit_distance"))
+        for task in sorted(RECIPES)
+    ],
+)
 def test_every_level_builds_and_no_test_example_is_trained_on(task):
     small = "vocabulary=1024," if task == "mqar" else ""
     event = build_event(config(task, f"{small}level=L1"))
@@ -200,7 +234,8 @@ def test_the_loss_counts_answers_and_only_answers():
     weight = np.array([1, 1, 1, 0], np.float32)
     values = np.array([np.nan, 10, 20, 30, 40, 50, 60.0])
     batch = {"target_bm": jnp.asarray(target), "weight_b": jnp.asarray(weight)}
-    loss, sums = answer_loss(values, jnp.asarray(logits), batch)
+    program = jax.jit(functools.partial(answer_loss, values))
+    loss, sums = program(jnp.asarray(logits), batch)
     found = summarize({k: np.asarray(v) for k, v in sums.items()})
     nats, hits, whole, last, shares, errors = [], [], [], [], [], []
     for b in range(3):

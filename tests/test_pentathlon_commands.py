@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import shutil
 
+import pentathlon_boards
 import pytest
-from processes import config, jaxbench, run_py
+from commands import assert_one_line_error, jaxbench, run_py
+from processes import config
+
+from jaxbench.bench.run_folder import write_json
 
 TINY = (
     "width=16,depth=1,max_steps=40,batch_size=16,evaluate_every=10,steps_per_dispatch=5,"
     "train_examples=0,test_examples=40,platform=cpu,compilation_cache="
 )
-MQAR = f"mqar.py:gru,level=custom,pairs=2,tokens=12,vocabulary=16,{TINY}"
+MQAR = f"mqar.py:level=custom,pairs=2,tokens=12,vocabulary=16,{TINY}"
 WORDS = f"word_problem.py:group=Z60,level=L1,{TINY}"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def finished(home, tmp_path_factory):
-    cwd = tmp_path_factory.mktemp("cwd")
-    recipe = config(f"{MQAR},solved=0.02,positions=learned")
-    done = run_py(recipe, "--workdir=run", cwd=cwd, cache=home)
-    assert done.returncode == 0, done.stderr
-    return cwd, recipe, done
-
-
-def test_a_run_ends_when_it_is_solved_and_scores_its_tests_once(finished, home):
-    cwd, recipe, done = finished
-    result = json.loads((cwd / "run/result.json").read_text())
+@pytest.mark.integration
+def test_a_run_ends_when_it_is_solved_and_scores_its_tests_once(shared_runs):
+    result = json.loads((shared_runs("recall") / "result.json").read_text())
     assert result["status"] == "ok" and result["task"] == "mqar"
     # Three validations above a threshold that chance passes.
     assert result["steps"] == 30 and result["solved"]["step"] == 10
@@ -45,11 +35,6 @@ def test_a_run_ends_when_it_is_solved_and_scores_its_tests_once(finished, home):
     assert result["excluded"] == {}
     assert {"uniform", "mode", "in_context_value"} <= set(result["floors"])
     assert result["data"]["version"] == 1 and result["data"]["fingerprint"]
-    assert "accuracy" in done.stdout + done.stderr
-    before = (cwd / "run/result.json").read_bytes()
-    again = run_py(recipe, "--workdir=run", cwd=cwd, cache=home)
-    assert again.returncode == 0 and "nothing to do" in again.stderr
-    assert (cwd / "run/result.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -67,47 +52,37 @@ def test_a_run_ends_when_it_is_solved_and_scores_its_tests_once(finished, home):
         (f"flip_flop.py:gru,solved=2,{TINY}", "goal.solved=2.0 must lie in (0, 1]"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_nothing_is_written(
-    recipe, says, home, tmp_path
-):
-    done = run_py(config(recipe), "--workdir=run", cwd=tmp_path, cache=home)
-    assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if "error" in line]
-    assert len(lines) == 1 and says in lines[0], done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "run").exists()
+def test_what_cannot_be_is_one_line_and_nothing_is_written(recipe, says, tmp_path):
+    done = run_py(config(recipe), "--workdir=run", cwd=tmp_path)
+    assert_one_line_error(done, says)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_to_play_or_to_write_is_said(finished, home):
-    cwd, *_ = finished
-    done = jaxbench("latency", "run", cwd=cwd, cache=home)
+@pytest.mark.integration
+def test_nothing_to_play_or_to_write_is_said(shared_runs, tmp_path):
+    shutil.copytree(shared_runs("recall"), tmp_path / "run")
+    done = jaxbench("latency", "run", cwd=tmp_path)
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 1 and "neither played nor written" in said
-    done = jaxbench("sample", "run", cwd=cwd, cache=home)
-    assert done.returncode == 2 and "writes no text" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = jaxbench("sample", "run", cwd=tmp_path)
+    assert_one_line_error(done, "writes no text")
 
 
-def test_a_board_over_two_versions_is_refused(finished, home, tmp_path):
-    cwd, *_ = finished
-    result = json.loads((cwd / "run/result.json").read_text())
+def test_a_board_over_two_versions_is_refused(tmp_path):
     for version in (1, 2):
-        folder = tmp_path / f"v{version}"
-        folder.mkdir()
-        changed = {**result, "data": {**result["data"], "version": version}}
-        (folder / "result.json").write_text(json.dumps(changed))
-    done = jaxbench("leaderboard", "v1", "v2", "--out=board", cwd=tmp_path, cache=home)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "version" in done.stderr and "v1" in done.stderr and "v2" in done.stderr
+        changed = pentathlon_boards.result("gru", 0.5)
+        changed["data"]["version"] = version
+        (tmp_path / f"v{version}").mkdir()
+        write_json(tmp_path / f"v{version}" / "result.json", changed)
+    done = jaxbench("leaderboard", "v1", "v2", "--out=board", cwd=tmp_path)
+    assert_one_line_error(done, "version", "v1", "v2")
     assert not (tmp_path / "board").exists()
 
 
-def test_sides_that_cannot_be_one_program_are_refused(home, tmp_path):
+def test_sides_that_cannot_be_one_program_are_refused(tmp_path):
     recipe = config(f"mqar.py:lstm_report,protocol=compat,epochs=1,{COMPAT}")
-    done = jaxbench(
-        "suite", recipe, "--side_by_side", "--folder=s", cwd=tmp_path, cache=home
-    )
-    assert done.returncode == 2 and "leave out --side_by_side" in done.stderr
+    done = jaxbench("suite", recipe, "--side_by_side", "--folder=s", cwd=tmp_path)
+    assert_one_line_error(done, "leave out --side_by_side")
     assert not (tmp_path / "s").exists()
 
 
@@ -115,35 +90,28 @@ COMPAT = "width=16,platform=cpu,compilation_cache="
 
 
 @pytest.mark.integration
-def test_several_recipes_side_by_side_are_one_suite_and_one_board(home, tmp_path):
-    flags = [
-        "suite",
-        config(MQAR.replace("gru,", "")),
-        config(WORDS),
-        *("--only=gru,mlp", "--seeds=2", "--side_by_side", "--folder=both"),
-    ]
-    done = jaxbench(*flags, cwd=tmp_path, cache=home, timeout=500)
+def test_several_recipes_side_by_side_are_one_suite_and_one_board(tmp_path):
+    flags = ["suite", config(MQAR), config(WORDS)]
+    flags += ["--only=gru", "--seeds=2", "--side_by_side", "--folder=both"]
+    done = jaxbench(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = [json.loads(p.read_text()) for p in tmp_path.rglob("result.json")]
-    assert {(r["task"], r["backbone"], r["seed"]) for r in results} == {
-        (task, backbone, seed)
-        for task in ("mqar", "word_problem")
-        for backbone in ("gru", "mlp")
-        for seed in (0, 1)
+    assert {(r["task"], r["seed"]) for r in results} == {
+        (task, seed) for task in ("mqar", "word_problem") for seed in (0, 1)
     }
     assert {r["status"] for r in results} == {"ok"}
     assert {r["copies"] for r in results} == {2}
     board = (tmp_path / "both/leaderboard.md").read_text()
     assert "mqar" in board and "word_problem" in board
     assert "recall" in board and (tmp_path / "both/leaderboard.html").exists()
-    again = jaxbench(*flags, cwd=tmp_path, cache=home)
+    again = jaxbench(*flags, cwd=tmp_path)
     assert again.returncode == 0 and "2 runs side by side" not in again.stderr
 
 
 @pytest.mark.integration
-def test_the_report_s_run_has_its_epochs(home, tmp_path):
+def test_the_report_s_run_has_its_epochs(tmp_path):
     recipe = config(f"flip_flop.py:lstm_report,protocol=compat,epochs=2,{COMPAT}")
-    done = run_py(recipe, "--workdir=run", cwd=tmp_path, cache=home)
+    done = run_py(recipe, "--workdir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run/result.json").read_text())
     assert result["steps"] == 64 and result["protocol"] == "compat"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 
 from configs import pile
 from jaxbench.bench import build
@@ -21,13 +23,8 @@ from jaxbench.tasks.pile import language
 from jaxbench.tasks.pile.loss import byte_loss, summarize
 from jaxbench.tasks.pile.text import SEPARATOR, Writer, check_prompt
 from jaxbench.training.loop import score
-from jaxbench.training.packed import unpack
-from jaxbench.training.programs import (
-    FirstState,
-    Placement,
-    compile_programs,
-    evaluation_batches,
-)
+from jaxbench.training.programs import Placement, evaluation_batches
+from jaxbench.training.step import make_evaluate_program
 
 WINDOW = 16
 
@@ -53,9 +50,12 @@ def task(**overrides):
     return language.build(corpus(), **(settings | overrides))
 
 
-def model_of(made, backbone="gru", width=16):
-    stack = build_stack(backbone, width=width, depth=1)
-    return Model(encoder=made.encoder, stack=stack, head=made.head, readout="all")
+def drawn_model(made):
+    """A model of the task and its variables."""
+    stack = build_stack("gru", width=16, depth=1)
+    model = Model(encoder=made.encoder, stack=stack, head=made.head, readout="all")
+    batch = made.gather({}, jnp.asarray(made.splits["validation"][:2]))
+    return model, jax.device_put(draw(model, batch))
 
 
 # --- every byte once -----------------------------------------------------------
@@ -77,36 +77,23 @@ def test_every_held_out_byte_is_a_target_once(window, split):
 def test_the_score_counts_every_byte_of_the_file_and_is_its_likelihood():
     """Through the real evaluation program, padding and all, against a plain sum."""
     made = task()
-    model = model_of(made)
-    optimizer = build.build_optimizer(
-        resolved("gru,size=1m,budget=10steps"), BUDGET, print
-    )
+    model, variables = drawn_model(made)
     placement = Placement.over_all_devices(8)
-    initialize = FirstState(model, made, optimizer, placement, seed=0, ema=False)
-    programs = compile_programs(
-        model,
-        made,
-        optimizer,
-        initialize,
-        placement,
-        batch_size=8,
-        steps_per_dispatch=1,
+    programs = SimpleNamespace(
+        evaluate=jax.jit(make_evaluate_program(model, made)),
+        evaluation_batch_size=8,
         batches_per_evaluation=3,
-        ema_decay=0.0,
     )
-    first = made.order(batch_size=8, seed=0).steps(0, 1, 1)[0]
-    state = initialize({}, first)
     validation = evaluation_batches(made.splits["validation"], programs, placement)
+    state = SimpleNamespace(evaluation_variables=lambda: jax.device_put(variables))
     metrics = score(state, {}, made, programs, validation)
     assert metrics["bytes"] == 1003
 
-    total = 0.0
+    total, apply = 0.0, jax.jit(model.apply)
     for row in made.splits["validation"]:
         length = int((row[1:] >= 0).sum())
         given = jnp.asarray(row[None, :length], jnp.int32)
-        logits, _ = model.apply(
-            unpack(state.evaluation_variables()), {"bytes_bt": given}
-        )
+        logits, _ = apply(variables, {"bytes_bt": given})
         p_tv = np.asarray(jax.nn.softmax(logits[0]), np.float64)
         np.testing.assert_allclose(p_tv.sum(-1), 1, rtol=1e-5)
         total -= np.log(p_tv[np.arange(length), row[1 : length + 1]]).sum()
@@ -116,10 +103,9 @@ def test_the_score_counts_every_byte_of_the_file_and_is_its_likelihood():
 
 def test_probabilities_of_all_bytes_sum_to_one():
     made = task()
-    model = model_of(made)
+    model, variables = drawn_model(made)
     batch = made.gather({}, jnp.asarray(made.splits["validation"][:2]))
-    variables = model.init(jax.random.key(0), batch)
-    logits, _ = model.apply(variables, batch)
+    logits, _ = jax.jit(model.apply)(variables, batch)
     assert logits.shape == (2, WINDOW, 256) and logits.dtype == jnp.float32
     sums = np.exp(np.asarray(logits, np.float64)).sum(-1)
     loss, _ = byte_loss(logits, batch | {"weight_b": jnp.ones(2)})
@@ -181,10 +167,7 @@ def test_padding_counts_nothing():
 
 
 def test_input_and_output_share_one_table():
-    made = task()
-    model = model_of(made)
-    batch = made.gather({}, jnp.asarray(made.splits["validation"][:2]))
-    params = model.init(jax.random.key(0), batch)["params"]
+    params = drawn_model(task())[1]["params"]
     stack = count_parameters(params["stack"])
     assert count_parameters(params) == stack + 256 * 16
     assert "head" not in params
@@ -192,10 +175,10 @@ def test_input_and_output_share_one_table():
 
 def test_the_step_form_writes_what_the_whole_window_says():
     made = task()
-    model = model_of(made, "mamba2")
+    model, variables = drawn_model(made)
     batch = made.gather({}, jnp.asarray(made.splits["validation"][1:2]))
-    variables = model.init(jax.random.key(0), batch)
-    logits, _ = model.apply(variables, batch)
+    apply = jax.jit(model.apply)
+    logits, _ = apply(variables, batch)
     writer = Writer(model, variables, temperature=0)
     for byte, expected in zip(np.asarray(batch["bytes_bt"][0]), logits[0], strict=True):
         drawn = writer(int(byte))
@@ -205,7 +188,7 @@ def test_the_step_form_writes_what_the_whole_window_says():
     writer.restart()
     fresh = bytes(writer.go_on(b"abc", 9))
     assert len(again) == len(fresh) == 9
-    whole = model.apply(
+    whole = apply(
         variables,
         {"bytes_bt": jnp.asarray(list(SEPARATOR + b"abc" + fresh[:8]))[None]},
     )[0][0]
@@ -213,10 +196,7 @@ def test_the_step_form_writes_what_the_whole_window_says():
 
 
 def test_draws_repeat_with_their_seed_and_prompts_are_bytes():
-    made = task()
-    model = model_of(made)
-    batch = made.gather({}, jnp.asarray(made.splits["validation"][:1]))
-    variables = model.init(jax.random.key(0), batch)
+    model, variables = drawn_model(task())
 
     def write(seed):
         return bytes(Writer(model, variables, seed=seed).go_on(b"", 20))
@@ -233,9 +213,6 @@ def test_draws_repeat_with_their_seed_and_prompts_are_bytes():
 
 def resolved(text: str = "gru") -> dict:
     return json.loads(pile.get_config(text).to_json())
-
-
-BUDGET = build.read_budget("10steps", batch_size=8, tokens_per_example=WINDOW)
 
 
 def test_batches_are_the_same_for_every_backbone():

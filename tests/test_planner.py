@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 from test_play import countdown, same, write_replay
 
 from jaxbench.data.slippi import parse
@@ -24,6 +25,8 @@ from jaxbench.tasks.world.frame import Scales
 from jaxbench.tasks.world.modules import WorldEncoder, WorldHead
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.features import ACTION_STATES
+
+pytestmark = pytest.mark.integration
 
 PLAIN = Scales(
     mean=np.zeros(states.STATE, np.float32),
@@ -43,7 +46,7 @@ def test_a_planner_is_shown_what_a_replay_of_its_game_shows(tmp_path):
     )
     games = schedule(games=2, seconds=2, seed=2)
     history = windows_of_zeros()
-    members = [jax.jit(model.init)(jax.random.key(seed), history) for seed in range(2)]
+    members = [jax.device_put(draw(model, history, seed=seed)) for seed in range(2)]
     world = World.of(model, members, PLAIN, True)
     search = plan.Search(horizon=4, samples=16)
     player = planner(

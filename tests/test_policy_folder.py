@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
-from processes import ROOT, environment
-from small_run import finished_run
+from commands import example
 from test_zelda_frames import make_game
 
 from jaxbench.bench.trained import one_device, open_run, restore_variables
@@ -20,22 +19,18 @@ from jaxbench.serving.policy import BadFrame, Policy
 from jaxbench.serving.weights import load_trained_policy
 from jaxbench.tasks.zelda import view
 
-
-@pytest.fixture(scope="module")
-def folder_of_all(tmp_path_factory):
-    return tmp_path_factory.mktemp("policy")
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def run(folder_of_all):
-    """A run that keeps an average of its weights; tests that write take a copy."""
-    text = "gru,window=8,depth=1,delay=1,ema_decay=0.5,head=autoregressive"
-    return finished_run(folder_of_all, text)
+def run(shared_runs):
+    """The session's run, which keeps an average of its weights."""
+    return shared_runs("policy")
 
 
 @pytest.fixture(scope="module")
-def replay(run, folder_of_all):
-    return sorted((folder_of_all / "cache" / "simulated").glob("*.slp"))[0]
+def replay(shared_runs):
+    return sorted(shared_runs.replays().glob("*.slp"))[0]
 
 
 def same(a, b):
@@ -148,17 +143,6 @@ def test_weights_that_are_not_finite_are_refused(run, monkeypatch):
         Policy.load(run)
 
 
-def example(name, *arguments, cwd, **variables):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *arguments],
-        cwd=cwd,
-        env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-
-
 def test_the_replay_example_prints_agreement_and_times(run, replay, tmp_path):
     given = (f"--run={run}", f"--replay={replay}", "--frames=120")
     done = example("play_replay.py", *given, cwd=tmp_path)
@@ -174,7 +158,6 @@ def test_the_replay_example_prints_agreement_and_times(run, replay, tmp_path):
     assert len(lines) == 10  # nothing was skipped
 
 
-@pytest.mark.slow
 def test_examples_refuse_bad_input_with_one_line(run, replay, tmp_path):
     for arguments, text in (
         ((f"--run={tmp_path}", f"--replay={replay}"), "holds no result.json"),
@@ -191,9 +174,8 @@ MELEE = ("--dolphin=nowhere", "--iso=melee.iso")
 
 
 def test_the_melee_example_says_what_to_install(run, tmp_path):
-    (tmp_path / "melee.py").write_text("raise ImportError('not here')")
-    variables = {"PYTHONPATH": str(tmp_path)}
-    done = example("play_melee.py", f"--run={run}", *MELEE, cwd=tmp_path, **variables)
+    with mock.patch.dict(sys.modules, {"melee": None}):
+        done = example("play_melee.py", f"--run={run}", *MELEE, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "play_melee: libmelee is not installed; pip install melee (Python 3.11 or 3.12)"

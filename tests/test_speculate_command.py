@@ -10,11 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import jaxbench
-from small_run import finished_run
+from commands import assert_one_line_error, jaxbench
 
-from configs import pile
-from jaxbench.bench import job
 from jaxbench.bench.trained import Run, open_run
 from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack
@@ -28,31 +25,15 @@ from jaxbench.serving.speculate_command import (
 )
 from jaxbench.serving.speculative import Settings, Statistics
 
-RECIPE = (
-    "{},width={},depth=1,window=32,batch_size=4,steps_per_dispatch=8,budget=48steps,"
-    "validation_bytes=500,evaluations=1,learning_rate=1e-2,platform=cpu,"
-    "compilation_cache=,cache="
-)
-
-
-def language_run(folder: Path, backbone: str, width: int, corpus: Path) -> Path:
-    text = f"{RECIPE.format(backbone, width)},corpus={corpus}"
-    config = json.loads(pile.get_config(text).to_json())
-    result = job.run_job(config, folder)
-    assert result["status"] == "ok", result["reason"]
-    return folder
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    """Two language runs, `target` and `draft`, that have learned four phrases."""
+def home(shared_runs, tmp_path_factory) -> Path:
+    """Copies of two language runs, `target` and `draft`, that know four phrases."""
     home = tmp_path_factory.mktemp("runs")
-    words = np.array(["to be ", "or not ", "that is ", "the question.\n"])
-    drawn = np.random.default_rng(0).choice(words, 3000)
-    corpus = home / "words.txt"
-    corpus.write_bytes("".join(drawn).encode()[:20_000])
-    language_run(home / "target", "gru", 24, corpus)
-    language_run(home / "draft", "gru", 12, corpus)
+    for name, run in (("target", "text"), ("draft", "draft")):
+        shutil.copytree(shared_runs(run), home / name)
     return home
 
 
@@ -102,26 +83,19 @@ def test_a_language_run_prints_text_and_table_and_keeps_the_answer(home):
     assert "not the target's distribution" in str(speculation_table(marked).title)
 
 
-@pytest.mark.integration
-def test_policies_speculate_on_held_out_frames(tmp_path):
-    target = finished_run(tmp_path, "gru,window=8,depth=1,head=autoregressive")
-    draft = shutil.copytree(target, tmp_path / "draft")
-    done = jaxbench(
-        "speculate",
-        str(target),
-        str(draft),
-        "--tokens=50",
-        "--lookahead=1",
-        cwd=tmp_path,
-        timeout=400,
-    )
+@pytest.mark.slow
+def test_policies_speculate_on_held_out_frames(shared_runs, tmp_path):
+    for name in ("target", "draft"):
+        shutil.copytree(shared_runs("policy"), tmp_path / name)
+    call = ("speculate", "target", "draft", "--tokens=50", "--lookahead=1")
+    done = jaxbench(*call, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    found = json.loads((target / "result.json").read_text())["speculative"]
+    found = json.loads((tmp_path / "target/result.json").read_text())["speculative"]
     # The draft is the target: nothing is refused.
     assert found["acceptance_rate"] == 1 and found["tokens_per_call"] == 2
     assert found["lengths"][0] == 0
-    done = jaxbench("speculate", str(target), str(draft), "--prompt=x", cwd=tmp_path)
-    assert done.returncode == 2 and "has no text to continue" in done.stderr
+    done = jaxbench(*call, "--prompt=x", cwd=tmp_path)
+    assert_one_line_error(done, "has no text to continue")
 
 
 @pytest.mark.parametrize(
@@ -133,10 +107,7 @@ def test_policies_speculate_on_held_out_frames(tmp_path):
 )
 def test_bad_input_to_the_command_is_one_line(home, flags, message):
     before = (home / "target/result.json").read_bytes()
-    done = jaxbench("speculate", *flags, cwd=home)
-    assert done.returncode == 2
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    assert_one_line_error(jaxbench("speculate", *flags, cwd=home), message)
     assert (home / "target/result.json").read_bytes() == before
 
 

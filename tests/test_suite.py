@@ -1,4 +1,8 @@
-"""A suite: isolation, failures as rows, and going on after any end."""
+"""A suite: isolation, failures as rows, and going on after any end.
+
+Where a test is of the suite and not of training, its children are processes that last
+a moment and leave what a run leaves.
+"""
 
 from __future__ import annotations
 
@@ -14,42 +18,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import boards
 import pytest
-from processes import ROOT, environment, jaxbench
+from commands import assert_one_line_error, jaxbench
+from processes import ROOT, config, environment
 
 from configs import zelda
 from jaxbench.bench.heartbeat import FILE, read_heartbeat
 from jaxbench.bench.result import blank_result
-from jaxbench.bench.run_folder import held, is_held
+from jaxbench.bench.run_folder import held, is_held, read_json
 from jaxbench.bench.suite import process
 from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.schedule import Limits, finished_results, run_suite
 from jaxbench.errors import InputError
 
-# Several processes that compile, each of them, on cores that others may use too.
-pytestmark = pytest.mark.timeout(900)
-
-SETTINGS = "width=16,window=8,batch_size=16,steps_per_dispatch=4,warmup_steps=2"
-ENDLESS = "epochs=1000000,checkpoint_every=100"
+BEAT = {"phase": "train", "step": 4, "total": 100, "loss": 1.5, "steps_per_s": 2.0}
+RECORD = {"step": 4, "split": "train", "total_loss": 1.5}
+HOLD = "import time; time.sleep(100)"
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """Simulated games and compiled programs that the suites here share."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(autouse=True)
-def compiled(cache, monkeypatch):
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(cache / "xla"))
-
-
-def request_of(
-    cache: Path, text: str, *, backbones=("gru",), seeds=(0,), **changes
-) -> Request:
-    text = f"{SETTINGS},{text},simulated_games=3,cache={cache}"
-    base = json.loads(zelda.get_config(text).to_json())
-    base["data"] |= changes
+def request_of(*, backbones=("gru",), seeds=(0,), **data) -> Request:
+    base = json.loads(zelda.get_config("width=16").to_json())
+    base["data"] |= data
     return Request(base, tuple(backbones), tuple(seeds))
 
 
@@ -63,48 +53,63 @@ def only_result(outcome) -> dict:
     return dict(result)
 
 
-class Saboteur(threading.Thread):
-    """Does something to a run's process once it trains."""
+@pytest.fixture
+def children(monkeypatch):
+    """Puts small processes in the place of runs.
 
-    def __init__(self, folder: Path, act: Callable[[int], None]):
-        super().__init__(daemon=True)
-        self.folder, self.act = folder, act
-        self.start()
+    Each has trained for four steps when it begins; `act` gets its folder then, and
+    `code` is what the process does.
+    """
+    begin = subprocess.Popen
 
-    def run(self) -> None:
-        # The test has a time limit, and this thread ends with the process.
-        while True:
-            if "step" in read_heartbeat(self.folder)[0]:
-                holder = (self.folder / "lock").read_text()
-                self.act(int(holder.split()[1]))
-                return
-            time.sleep(0.05)
+    def replace(code: str = "", act: Callable[[Path], None] = lambda folder: None):
+        def popen(arguments, **options):
+            if "jaxbench.bench.suite.child" not in arguments:
+                return begin(arguments, **options)
+            folder = Path(arguments[-1])
+            (folder / FILE).write_text(json.dumps(BEAT))
+            (folder / "metrics.jsonl").write_text(json.dumps(RECORD) + "\n")
+            act(folder)
+            code_of_all = f"print('training', flush=True); {code}"
+            return begin([sys.executable, "-c", code_of_all], **options)
+
+        monkeypatch.setattr(process.subprocess, "Popen", popen)
+
+    return replace
 
 
-@pytest.mark.parametrize(
-    "number, status, text",
-    [
-        pytest.param(
-            signal.SIGKILL, "crashed", "ended by SIGKILL at step", id="killed"
-        ),
-        pytest.param(
-            signal.SIGSEGV,
-            "crashed",
-            "ended by SIGSEGV at step",
-            id="crash",
-            marks=[pytest.mark.integration],
-        ),
-    ],
-)
-def test_a_run_that_a_signal_ends_is_a_row(number, status, text, cache, tmp_path):
-    request = request_of(cache, ENDLESS)
+def finish(loss_of: Callable[[dict], float | None]) -> Callable[[Path], None]:
+    """An act that writes the result of a run; one without a loss has diverged."""
+
+    def act(folder: Path) -> None:
+        of = read_json(folder / "config.json")
+        loss = loss_of(of)
+        content = boards.result(
+            of["model"]["backbone"],
+            loss,
+            seed=of["seed"],
+            rate=of["train"]["learning_rate"],
+            purpose=of["purpose"],
+            status="diverged" if loss is None else "ok",
+            reason="the loss is not finite" if loss is None else "",
+        )
+        (folder / "result.json").write_text(json.dumps(content))
+
+    return act
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_run_that_a_signal_ends_is_a_row(name, children, tmp_path):
+    number = int(getattr(signal, name))
+    children(f"import os; os.kill(os.getpid(), {number})")
+    request = request_of()
     (cell,) = request.cells({})
-    saboteur = Saboteur(cell.folder(tmp_path), lambda pid: os.kill(pid, number))
     outcome = run(request, tmp_path)
-    saboteur.join(5)
     result = only_result(outcome)
-    assert result["status"] == status and text in result["reason"], result["reason"]
-    assert result["steps"] > 0 and result["log_tail"] and result["curve"]["train"]
+    assert result["status"] == "crashed"
+    assert f"ended by {name} at step 4" in result["reason"]
+    assert result["steps"] == 4 and result["log_tail"] == ["training"]
+    assert result["curve"]["train"]
     assert not outcome.all_ok() and not outcome.interrupted
     assert set(result) == set(blank_result(cell.config(request.base), "ok", ""))
     # It stands, and is run again only when asked for.
@@ -112,68 +117,57 @@ def test_a_run_that_a_signal_ends_is_a_row(number, status, text, cache, tmp_path
     assert not finished_results(request, tmp_path, retry=True)
 
 
-@pytest.mark.integration
-def test_a_kill_by_the_kernel_is_out_of_memory(cache, tmp_path, monkeypatch):
+def test_a_kill_by_the_kernel_is_out_of_memory(children, tmp_path, monkeypatch):
     kills = iter([3, 4])
     monkeypatch.setattr(process, "oom_kills", lambda: next(kills, 4))
-    request = request_of(cache, ENDLESS)
-    (cell,) = request.cells({})
-    Saboteur(cell.folder(tmp_path), lambda pid: os.kill(pid, signal.SIGKILL))
-    result = only_result(run(request, tmp_path))
+    children("import os; os.kill(os.getpid(), 9)")
+    result = only_result(run(request_of(), tmp_path))
     assert result["status"] == "oom" and "want of memory" in result["reason"]
 
 
-@pytest.mark.integration
-def test_a_run_that_hangs_is_a_row(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
-    request = request_of(cache, ENDLESS)
-    (cell,) = request.cells({})
-    folder = cell.folder(tmp_path)
+def test_a_run_that_hangs_is_a_row(children, tmp_path, monkeypatch):
+    """It does not even answer when it is asked to end; the file's age tells."""
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.1)
 
-    def freeze(pid: int) -> None:
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(0.2)
-        long_ago = time.time() - 3600
-        os.utime(folder / FILE, (long_ago, long_ago))
+    def long_ago(folder: Path) -> None:
+        then = time.time() - 3600
+        os.utime(folder / FILE, (then, then))
 
-    Saboteur(folder, freeze)
-    began = time.monotonic()
-    result = only_result(run(request, tmp_path, Limits(hang=1800)))
-    # Nobody waited the half hour: the file's age tells.
-    assert time.monotonic() - began < 240
+    children("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", long_ago)
+    result = only_result(run(request_of(), tmp_path, Limits(hang=1800)))
     assert result["status"] == "timeout" and "hung: no sign" in result["reason"]
 
 
-def test_a_run_over_its_time_is_a_row(cache, tmp_path):
-    result = only_result(run(request_of(cache, ENDLESS), tmp_path, Limits(timeout=0.5)))
+def test_a_run_over_its_time_is_a_row(children, tmp_path):
+    children(HOLD)
+    result = only_result(run(request_of(), tmp_path, Limits(timeout=0.5)))
     assert result["status"] == "timeout" and "not done after 0 s" in result["reason"]
 
 
-def test_missing_data_is_a_row_and_a_missing_folder_is_refused(cache, tmp_path):
-    replays = tmp_path / "replays"
-    replays.mkdir()
-    request = request_of(cache, "max_steps=8", replays=str(replays))
+@pytest.mark.integration
+def test_missing_data_is_a_row(tmp_path):
+    """A child as it is, which refuses its data."""
+    (tmp_path / "replays").mkdir()
+    request = request_of(replays=str(tmp_path / "replays"))
     result = only_result(run(request, tmp_path / "suite"))
     assert result["status"] == "crashed"
     assert "unusable input: " in result["reason"] and "no .slp" in result["reason"]
     assert any("no .slp" in line for line in result["log_tail"])
-    replays.rmdir()
+
+
+def test_the_suite_refuses_what_no_run_could_use(tmp_path):
     with pytest.raises(InputError, match="is no folder"):
-        run(request, tmp_path / "other")
-    assert not (tmp_path / "other").exists()
-
-
-def test_the_suite_refuses_what_no_run_could_use(cache, tmp_path):
-    request = request_of(cache, "max_steps=8")
+        run(request_of(replays=str(tmp_path / "none")), tmp_path / "suite")
+    request = request_of()
     request.base["train"]["batch_size"] = 0
     with pytest.raises(InputError, match="batch_size"):
         run(request, tmp_path / "suite")
     assert not (tmp_path / "suite").exists()
 
 
-@pytest.mark.integration
-def test_rows_side_by_side_resume_and_do_not_repeat(cache, tmp_path):
-    request = request_of(cache, "max_steps=8", backbones=("gru", "mlp"))
+def test_rows_side_by_side_resume_and_do_not_repeat(children, tmp_path):
+    children("", finish(lambda of: 1.0))
+    request = request_of(backbones=("gru", "mlp"))
     outcome = run(request, tmp_path / "suite", jobs=2)
     assert outcome.all_ok() and len(outcome.results) == 2
     files = {
@@ -222,40 +216,34 @@ def test_a_folder_is_held_by_one_process(tmp_path):
 # --- the command --------------------------------------------------------------
 
 
-def suite_flags(cache: Path, text: str, *flags: str) -> list[str]:
-    settings = f"{SETTINGS},{text},simulated_games=3,cache={cache}"
-    return ["suite", f"--config={ROOT / 'configs/zelda.py'}:{settings}", *flags]
+FLAGS = ("suite", config("zelda.py:width=16"))
 
 
-def test_the_command_makes_rows_and_a_board(cache, tmp_path):
-    flags = suite_flags(cache, "max_steps=8", "--only=gru,mlp", "--folder=s")
+def test_the_command_makes_rows_and_a_board(children, tmp_path):
+    flags = (*FLAGS, "--only=gru,mlp", "--folder=s")
     plan = jaxbench(*flags, "--dry_run", cwd=tmp_path)
     assert plan.returncode == 0 and "2 runs, 2 to do" in plan.stdout, plan.stderr
     assert list(tmp_path.iterdir()) == []
-    # A decay with which nothing stays finite.
-    overflow = "--config.train.weight_decay=1e38"
-    done = jaxbench(*flags, overflow, cwd=tmp_path, timeout=800)
+    children("", finish(lambda of: 1.0 if of["model"]["backbone"] == "gru" else None))
+    done = jaxbench(*flags, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "diverged" in done.stdout and "not finite" in done.stdout
     board = (tmp_path / "s" / "leaderboard.md").read_text()
     assert "gru" in board and "diverged" in board
     assert (tmp_path / "s" / "leaderboard.html").exists()
-    again = jaxbench(*flags, overflow, "--dry_run", cwd=tmp_path)
+    again = jaxbench(*flags, "--dry_run", cwd=tmp_path)
     assert "2 runs, 0 to do" in again.stdout
 
 
-@pytest.mark.integration
-def test_the_command_sweeps_then_scores_at_the_best_rate(cache, tmp_path):
-    flags = suite_flags(
-        cache, "max_steps=8", "--only=mlp", "--sweep=1e-6,1e-2", "--folder=s"
-    )
-    done = jaxbench(*flags, cwd=tmp_path, timeout=800)
+def test_the_command_sweeps_then_scores_at_the_best_rate(children, tmp_path):
+    children("", finish(lambda of: 1 + abs(of["train"]["learning_rate"] - 1e-2)))
+    flags = (*FLAGS, "--only=mlp", "--sweep=1e-6,1e-2", "--folder=s")
+    done = jaxbench(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(p.read_text()) for p in (tmp_path / "s").rglob("result.json")]
     sweep = {r["learning_rate"]: r for r in rows if r["purpose"] == "sweep"}
     (score,) = (r for r in rows if r["purpose"] == "score")
-    best = min(sweep, key=lambda rate: sweep[rate]["best"]["metrics"]["loss"])
-    assert len(sweep) == 2 and score["learning_rate"] == best
+    assert set(sweep) == {1e-6, 1e-2} and score["learning_rate"] == 1e-2
     assert {r["seed"] for r in sweep.values()}.isdisjoint({score["seed"]})
 
 
@@ -275,14 +263,12 @@ def test_the_command_sweeps_then_scores_at_the_best_rate(cache, tmp_path):
     ],
     ids=lambda value: value[0][:30],
 )
-def test_bad_input_of_the_command_is_one_line(flags, texts, cache, tmp_path):
-    done = jaxbench(*suite_flags(cache, "max_steps=8"), *flags, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    errors = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
-    for text in texts:
-        assert text in errors[0]
+def test_bad_input_of_the_command_is_one_line(flags, texts, tmp_path):
+    assert_one_line_error(jaxbench(*FLAGS, *flags, cwd=tmp_path), *texts)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- real runs ----------------------------------------------------------------
 
 
 def numbers(folder: Path) -> dict[str, dict]:
@@ -295,53 +281,63 @@ def numbers(folder: Path) -> dict[str, dict]:
     }
 
 
+def text_flags(shared_runs, *flags: str) -> list[str]:
+    recipe = config(shared_runs.recipe("text"))
+    return [sys.executable, "-m", "jaxbench.cli", "suite", recipe, *flags]
+
+
 @pytest.mark.slow
-def test_a_suite_killed_three_times_ends_as_one_that_was_not(cache, tmp_path):
-    flags = suite_flags(
-        cache,
-        "max_steps=600,checkpoint_every=40",
-        "--only=gru",
-        "--seeds=2",
-        "--jobs=2",
-    )
-    whole = jaxbench(*flags, "--folder=whole", cwd=tmp_path, timeout=800)
-    assert whole.returncode == 0, whole.stderr
+def test_a_suite_killed_three_times_ends_as_one_that_was_not(shared_runs, tmp_path):
+    def suite(folder: str) -> subprocess.Popen:
+        flags = text_flags(
+            shared_runs,
+            *("--config.train.budget=6000steps", "--config.train.checkpoint_every=400"),
+            *("--seeds=2", "--jobs=2", f"--folder={folder}"),
+        )
+        return subprocess.Popen(
+            flags, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL
+        )
+
+    assert suite("whole").wait(800) == 0
     draw = random.Random(5)
     for _ in range(3):
-        victim = subprocess.Popen(
-            [sys.executable, "-m", "jaxbench.cli", *flags, "--folder=killed"],
-            cwd=tmp_path,
-            env=environment(),
-            stderr=subprocess.DEVNULL,
-        )
+        victim = suite("killed")
         time.sleep(draw.uniform(3, 20))
         victim.kill()
         victim.wait()
-    last = jaxbench(*flags, "--folder=killed", cwd=tmp_path, timeout=800)
-    assert last.returncode == 0, last.stderr
+    assert suite("killed").wait(800) == 0
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
     for path in (tmp_path / "killed").rglob("metrics.jsonl"):
         same = tmp_path / "whole" / path.relative_to(tmp_path / "killed")
         assert path.read_text() == same.read_text(), "a record is lost or doubled"
 
 
-def test_stopping_a_suite_stops_its_runs_and_goes_on_later(cache, tmp_path):
-    flags = suite_flags(cache, ENDLESS, "--only=gru", "--folder=s")
+@pytest.mark.integration
+def test_stopping_a_suite_stops_its_runs_and_goes_on_later(shared_runs, tmp_path):
+    endless = ("--config.train.budget=100000steps", "--folder=s")
+    flags = text_flags(shared_runs, *endless)
     victim = subprocess.Popen(
-        [sys.executable, "-m", "jaxbench.cli", *flags],
+        flags,
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-    cell = Cell("gru", 0, 1e-3)
-    folder = cell.folder(tmp_path / "s")
-    Saboteur(folder, lambda pid: victim.terminate())
+    rate = shared_runs.config("text")["train"]["learning_rate"]
+    folder = Cell("gru", 0, rate).folder(tmp_path / "s")
+
+    def stop_once_it_trains() -> None:
+        # The test has a time limit, and this thread ends with the process.
+        while "step" not in read_heartbeat(folder)[0]:
+            time.sleep(0.05)
+        victim.terminate()
+
+    threading.Thread(target=stop_once_it_trains, daemon=True).start()
     out, _ = victim.communicate(timeout=800)
     assert victim.returncode == 128 + signal.SIGTERM, out
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "interrupted" and result["steps"] > 0
     assert not is_held(folder) and not is_held(tmp_path / "s")
-    plan = jaxbench(*flags, "--dry_run", cwd=tmp_path)
+    plan = jaxbench(*flags[3:], "--dry_run", cwd=tmp_path)
     assert "1 runs, 1 to do" in plan.stdout

@@ -6,7 +6,8 @@ import csv
 import json
 
 import pytest
-from processes import ROOT, jaxbench
+from commands import assert_one_line_error, jaxbench
+from processes import config
 
 from configs import pile
 from jaxbench.bench.suite import plan
@@ -25,32 +26,28 @@ def base(text: str) -> dict:
 
 
 def flags(text: str, *more: str) -> list[str]:
-    config = f"{ROOT / 'configs/pile.py'}:{SMALL},{text}"
-    return ["suite", f"--config={config}", "--only=min_gru,e61", *more]
+    return ["suite", config(f"pile.py:{SMALL},{text}"), "--only=min_gru,e61", *more]
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(900)
-def test_the_command_makes_rows_and_a_board(tmp_path):
+def test_the_command_makes_rows_and_a_board(shared_runs, tmp_path):
     """On Python's own sources: it works with no data."""
-    given = flags(
-        f"budget=20steps,evaluations=2,cache={tmp_path / 'cache'}", "--folder=s"
-    )
+    recipe = config(shared_runs.recipe("text").partition(",corpus=")[0])
+    given = ["suite", recipe, "--seeds=2", "--folder=s"]
     todo = jaxbench(*given, "--dry_run", cwd=tmp_path)
     assert todo.returncode == 0 and "2 runs, 2 to do" in todo.stdout, todo.stderr
     assert list(tmp_path.iterdir()) == []
-    done = jaxbench(*given, cwd=tmp_path, timeout=600)
+    done = jaxbench(*given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "best nats/byte" in done.stderr and "bytes/s" in done.stderr
     with (tmp_path / "s" / "leaderboard.csv").open(newline="") as file:
         lines = {x["backbone"]: x for x in csv.DictReader(file)}
-    for name in ("min_gru", "e61"):
-        assert lines[name]["status"] == "ok" and lines[name]["budget"] == "20 steps"
-        assert int(lines[name]["seen_bytes"]) == 20 * 4 * 32
-        assert 2 < float(lines[name]["best_median"]) < 6
+    assert lines["gru"]["status"] == "ok" and lines["gru"]["budget"] == "48 steps"
+    assert float(lines["gru"]["seen_bytes"]) == 48 * 4 * 32
+    assert 2 < float(lines["gru"]["best_median"]) < 6
     assert float(lines["uniform"]["bits_per_byte"]) == 8
     board = (tmp_path / "s" / "leaderboard.md").read_text()
-    assert "Equal text: 2.6 kB in 20 steps" in board
+    assert "Equal text: 6.1 kB in 48 steps" in board
     assert "Python's standard library" in board
     again = jaxbench(*given, "--dry_run", cwd=tmp_path)
     assert "2 runs, 0 to do" in again.stdout
@@ -67,11 +64,7 @@ def test_the_command_makes_rows_and_a_board(tmp_path):
 )
 def test_bad_input_of_the_command_is_one_line(more, texts, tmp_path):
     done = jaxbench(*flags("budget=20steps"), *more, "--dry_run", cwd=tmp_path)
-    assert done.returncode == 2, done.stdout
-    errors = [line for line in done.stderr.splitlines() if "error:" in line]
-    assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
-    for text in texts:
-        assert text in errors[0]
+    assert_one_line_error(done, *texts)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,14 +76,14 @@ def test_the_ladder_is_a_group():
 
 
 def test_a_missing_corpus_is_refused_before_anything_starts(tmp_path):
-    config = base("budget=1MB")
-    check_request(Request(config, ("min_gru",), (0,)))
+    given = base("budget=1MB")
+    check_request(Request(given, ("min_gru",), (0,)))
     corpus = tmp_path / "text.gz"
-    config["data"]["corpus"] = str(corpus)
+    given["data"]["corpus"] = str(corpus)
     with pytest.raises(InputError, match=r"data\.corpus=.* is no file or folder"):
-        check_request(Request(config, ("min_gru",), (0,)))
+        check_request(Request(given, ("min_gru",), (0,)))
     corpus.write_bytes(b"")
-    check_request(Request(config, ("min_gru",), (0,)))
+    check_request(Request(given, ("min_gru",), (0,)))
 
 
 @pytest.mark.parametrize(

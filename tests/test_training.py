@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toy import BATCH, Parts, optimizer, toy_task
+from toy import BATCH, Parts, optimizer
 
 from jaxbench.data.order import EpochOrder, epoch_order
 from jaxbench.errors import InputError
@@ -17,14 +17,14 @@ from jaxbench.training import checkpoint, loop
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.optimizer import parameter_groups, schedule, spend
 from jaxbench.training.packed import unpack
+from jaxbench.training.programs import place_span
 from jaxbench.training.records import flatten, read_metrics
-from jaxbench.training.step import train_step
 from jaxbench.training.writers import MetricWriter
 
 
-@pytest.fixture(scope="module")
-def parts() -> Parts:
-    return Parts(dropout=0.1, ema=0.9)
+@pytest.fixture
+def parts(toy_parts) -> Parts:
+    return toy_parts
 
 
 def equal_trees(a, b) -> bool:
@@ -50,13 +50,14 @@ def test_groups_follow_names_and_axes():
 def test_only_matrices_decay_and_ssm_has_its_own_rate():
     chain = optimizer(0.1, ssm_learning_rate=0.01, weight_decay=0.5)
     params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "ssm_d": jnp.ones(2)}
+    update, state = jax.jit(chain.update), jax.jit(chain.init)(params)
     zero = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = chain.update(zero, chain.init(params), params)
+    updates, _ = update(zero, state, params)
     np.testing.assert_allclose(updates["kernel"], -0.1 * 0.5, rtol=1e-6)
     np.testing.assert_array_equal(updates["bias"], 0)
     np.testing.assert_array_equal(updates["ssm_d"], 0)
     grads = jax.tree.map(jnp.ones_like, params)
-    updates, _ = chain.update(grads, chain.init(params), params)
+    updates, _ = update(grads, state, params)
     # Adam's first step is one learning rate long, whatever the gradient's size.
     np.testing.assert_allclose(updates["bias"], -0.1, rtol=1e-5)
     np.testing.assert_allclose(updates["ssm_d"], -0.01, rtol=1e-5)
@@ -67,7 +68,7 @@ def test_clip_acts_on_the_norm_of_all_groups_together():
     chain = optimizer(clip_norm=1.0)
     params = {"kernel": jnp.zeros((1, 3)), "ssm_d": jnp.zeros(1)}
     grads = {"kernel": jnp.full((1, 3), 10.0), "ssm_d": jnp.full(1, 10.0)}
-    _, state = chain.update(grads, chain.init(params), params)
+    _, state = jax.jit(chain.update)(grads, jax.jit(chain.init)(params), params)
     moments = [
         leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
@@ -155,42 +156,26 @@ def test_fewer_examples_than_a_batch_is_an_input_error():
 
 
 def test_a_dispatch_equals_its_steps_one_by_one(parts):
-    state = parts.start()
-    rows_kb = jnp.asarray(parts.order.steps(0, 4, 4))
+    rows_kb = parts.order.steps(0, 3, 8)
+    given = jnp.asarray(rows_kb)
     together, statistics = parts.programs.train(
-        parts.start(), parts.arrays, rows_kb, parts.span(3)
+        parts.start(), parts.arrays, given, parts.span(3)
     )
-
-    @jax.jit
-    def one(state, rows_b):
-        batch = parts.task.gather(parts.arrays, rows_b)
-        batch["weight_b"] = jnp.ones(BATCH)
-        return train_step(
-            state,
-            batch,
-            state.step / 100,
-            model=parts.model,
-            task=parts.task,
-            optimizer=parts.optimizer,
-            ema_decay=0.9,
-        )
-
-    total = 0.0
+    state, total = parts.start(), 0.0
     for k in range(3):
-        state, single = one(state, rows_kb[k])
+        own = jnp.asarray(np.roll(rows_kb, -k, axis=0))
+        span = place_span(parts.placement, 1, float(k), 1.0, 100)
+        state, single = parts.programs.train(state, parts.arrays, own, span)
         total += float(single["error"])
     assert int(together.step) == 3 and float(statistics["steps"]) == 3
-    np.testing.assert_allclose(statistics["error"], total, rtol=1e-5)
-    for a, b in zip(
-        jax.tree.leaves(together.params), jax.tree.leaves(state.params), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(statistics["error"], total, rtol=1e-6)
+    assert equal_trees(together, state)
 
 
 def test_ema_follows_the_parameters(parts):
     first = parts.start()
     start = jax.device_get(first.params)
-    rows_kb = jnp.asarray(parts.order.steps(0, 1, 4))
+    rows_kb = jnp.asarray(parts.order.steps(0, 1, 8))
     state, _ = parts.programs.train(first, parts.arrays, rows_kb, parts.span(1))
     expected = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, start, state.params)
     for a, b in zip(
@@ -216,7 +201,7 @@ def test_padding_of_the_last_batch_counts_nothing(parts):
 
 
 def test_training_learns_and_writes_everything(parts, tmp_path):
-    state, outcome = parts.train(tmp_path / "run", 40)
+    state, outcome = parts.train(tmp_path / "run", 40, checkpoint_every=0)
     assert outcome.status == "ok" and outcome.step == 40 == int(state.step)
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     validation = [r for r in records if r["split"] == "validation"]
@@ -232,6 +217,7 @@ def test_training_learns_and_writes_everything(parts, tmp_path):
     saved.close()
 
 
+@pytest.mark.integration
 def test_what_mixers_sow_is_logged_and_joins_the_loss(tmp_path):
     parts = Parts(backbone="mlp/moe")
     parts.train(tmp_path / "run", 8)
@@ -250,16 +236,17 @@ def test_what_mixers_sow_is_logged_and_joins_the_loss(tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):
-    whole, expected = parts.train(tmp_path / "whole", 30)
+    saves = {"checkpoint_every": 12}
+    whole, expected = parts.train(tmp_path / "whole", 22, **saves)
     asked = iter(range(100))
 
     def stop():
-        return "SIGTERM received" if next(asked) == 4 else None
+        return "SIGTERM received" if next(asked) == 1 else None
 
-    _, first = parts.train(tmp_path / "cut", 30, stop=stop)
-    assert first.status == "interrupted" and 0 < first.step < 30
-    resumed, second = parts.train(tmp_path / "cut", 30)
-    assert second.status == "ok" and second.step == 30
+    _, first = parts.train(tmp_path / "cut", 22, stop=stop, **saves)
+    assert first.status == "interrupted" and first.step == 12
+    resumed, second = parts.train(tmp_path / "cut", 22, **saves)
+    assert second.status == "ok" and second.step == 22
     assert equal_trees(resumed, whole)
     assert second.best == expected.best and second.last == expected.last
     a = read_metrics(tmp_path / "whole" / "metrics.jsonl")
@@ -269,24 +256,27 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):
 
 def test_a_state_lost_after_the_last_checkpoint_is_trained_again(parts, tmp_path):
     """As after kill -9: later checkpoints are gone, later metrics are there."""
-    whole, expected = parts.train(tmp_path / "run", 24)
+    saves = {"checkpoint_every": 12}
+    whole, expected = parts.train(tmp_path / "run", 24, **saves)
     before = read_metrics(tmp_path / "run" / "metrics.jsonl")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "last" / "24")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 24, "spl')  # a line cut short by the kill
-    again, outcome = parts.train(tmp_path / "run", 24)
+    again, outcome = parts.train(tmp_path / "run", 24, **saves)
     assert equal_trees(again, whole) and outcome.best == expected.best
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == before
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
-def test_divergence_stops_at_the_step_and_names_it(tmp_path, poison):
-    signal = np.random.default_rng(0).normal(size=200)
+def test_divergence_stops_at_the_step_and_names_it(
+    parts, tmp_path, monkeypatch, poison
+):
+    signal = np.array(parts.arrays["signal"])
     signal[40] = poison  # in the windows of examples 36..40
-    parts = Parts(task=toy_task(signal=signal))
+    monkeypatch.setattr(parts, "arrays", place(parts, signal))
     order = epoch_order(3, 0, 64)
     expected = min(i // BATCH for i, e in enumerate(order) if 36 <= e <= 40)
-    state, outcome = parts.train(tmp_path / "run", 16)
+    state, outcome = parts.train(tmp_path / "run", 16, checkpoint_every=0)
     assert outcome.status == "diverged"
     assert outcome.step == expected == int(state.step)
     assert f"step {expected}: the gradient of encoder/" in outcome.reason
@@ -295,8 +285,12 @@ def test_divergence_stops_at_the_step_and_names_it(tmp_path, poison):
         assert np.isfinite(list(v for k, v in record.items() if k != "split")).all()
 
 
+def place(parts, signal):
+    return {"signal": jax.device_put(signal, parts.placement.whole)}
+
+
 def test_evaluate_every_adds_validations(parts, tmp_path):
-    _, outcome = parts.train(tmp_path / "run", 8, evaluate_every=3)
+    _, outcome = parts.train(tmp_path / "run", 8, evaluate_every=3, checkpoint_every=0)
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     steps = [r["step"] for r in records if r["split"] == "validation"]
     assert steps == [3, 6, 8]
@@ -307,11 +301,11 @@ def test_evaluate_every_adds_validations(parts, tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
-    parts.train(tmp_path / "run", 8)
-    other = Parts()
+    parts.train(tmp_path / "run", 8, checkpoint_every=0)
+    without_average = parts.programs.abstract_state.replace(ema_params=())
     saved = Checkpoints(tmp_path / "run" / "checkpoints")
     with pytest.raises(InputError, match="does not fit this configuration"):
-        saved.restore(other.programs.abstract_state)
+        saved.restore(without_average)
     saved.close()
 
 

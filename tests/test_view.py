@@ -37,8 +37,9 @@ def compare(game, player, times, singles=3):
     batch = GATHER(arrays, examples)
     expected = {k: np.asarray(batch[k]) for k in INPUT_NAMES}
     seen = [view.view_of_replay(game, player, t) for t in times]
-    # All frames as so many games, and some of them alone.
-    parts = [(view.joined(seen), slice(None))]
+    # Three frames as so many games, and some of them alone.
+    last = len(seen) - len(seen) % 3
+    parts = [(view.joined(seen[i : i + 3]), slice(i, i + 3)) for i in range(0, last, 3)]
     parts += [
         (seen[i], slice(i, i + 1))
         for i in range(0, len(seen), -(-len(seen) // singles))

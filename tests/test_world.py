@@ -30,8 +30,8 @@ def build(games, **options):
 
 
 @pytest.fixture(scope="module")
-def games(tmp_path_factory):
-    return simulated(tmp_path_factory.mktemp("games"))
+def games(shared_runs):
+    return simulated(shared_runs)
 
 
 @pytest.fixture(scope="module")

@@ -6,25 +6,18 @@ import json
 import shutil
 
 import pytest
-from processes import SMALL, config, jaxbench, run_py
+from commands import assert_one_line_error, jaxbench, run_py
+from processes import config
 
-from jaxbench import cli
-from jaxbench.errors import InputError
-from jaxbench.serving.world.command import rollout_command
-
-pytestmark = [pytest.mark.integration]
 ROLLOUT = ("--horizon=8", "--warm_up=4", "--windows=16")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One small run on the simulation, and a copy of it under another seed."""
+def trained(shared_runs, tmp_path_factory):
+    """Copies of the session's run, one of them under another seed."""
     cwd = tmp_path_factory.mktemp("world")
-    done = run_py(
-        config("world.py:gru,window=16"), "--workdir=run", *SMALL, cwd=cwd, cache=cwd
-    )
-    assert done.returncode == 0, done.stderr
-    shutil.copytree(cwd / "run", cwd / "other")
+    for name in ("run", "other"):
+        shutil.copytree(shared_runs("world"), cwd / name)
     change(cwd / "other", "config.json", lambda c: c.update(seed=1))
     return cwd
 
@@ -35,6 +28,7 @@ def change(folder, name, edit):
     (folder / name).write_text(json.dumps(content))
 
 
+@pytest.mark.integration
 def test_a_run_tells_its_error_beside_the_floors(trained):
     result = json.loads((trained / "run" / "result.json").read_text())
     assert result["status"] == "ok" and result["task"] == "world"
@@ -44,6 +38,7 @@ def test_a_run_tells_its_error_beside_the_floors(trained):
         assert set(floor) < set(result["best"]["metrics"])
 
 
+@pytest.mark.integration
 def test_rollouts_of_an_ensemble_leave_a_table_a_figure_and_a_plan(trained):
     done = jaxbench(
         "rollout",
@@ -51,7 +46,6 @@ def test_rollouts_of_an_ensemble_leave_a_table_a_figure_and_a_plan(trained):
         *("--plan=cem", "--goal=0,20", "--samples=16", "--situations=2"),
         *("--plan_frames=8", "--games=2", "--seconds=1", "--every=8"),
         cwd=trained,
-        cache=trained,
     )
     assert done.returncode == 0, done.stderr
     assert "constant velocity" in done.stdout and "plan" in done.stdout
@@ -71,11 +65,13 @@ def test_rollouts_of_an_ensemble_leave_a_table_a_figure_and_a_plan(trained):
     assert not list((trained / "out").glob("*.partial"))
 
 
+@pytest.mark.integration
 def test_a_leaderboard_of_world_models_is_made(trained):
-    done = jaxbench("leaderboard", "run", "--out=board", cwd=trained, cache=trained)
+    done = jaxbench("leaderboard", "run", "--out=board", cwd=trained)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "arguments, edit, message",
     [
@@ -114,30 +110,16 @@ def test_a_leaderboard_of_world_models_is_made(trained):
     ],
 )
 def test_what_cannot_be_rolled_out_is_one_line(
-    trained, arguments, edit, message, tmp_path, monkeypatch
+    trained, arguments, edit, message, tmp_path
 ):
     for name in ("run", "edited"):
         shutil.copytree(trained / "run", tmp_path / name)
     if edit:
         change(tmp_path / "edited", *edit)
-    monkeypatch.chdir(tmp_path)
-    options = cli._parser().parse_args(["rollout", *arguments])
-    with pytest.raises(InputError) as caught:
-        rollout_command(options)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert_one_line_error(jaxbench("rollout", *arguments, cwd=tmp_path), message)
     assert not list(tmp_path.rglob("rollout.*"))
 
 
-def test_a_refusal_is_exit_code_2_and_one_line(trained):
-    done = jaxbench("rollout", "--run=nowhere", cwd=trained, cache=trained)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "jaxbench rollout: error: nowhere holds no result.json" in done.stderr
-
-
-def test_a_folder_without_games_is_refused(trained, tmp_path):
-    done = run_py(
-        config("world.py:gru"), f"--config.data.replays={tmp_path}", cwd=tmp_path
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "run.py: error:" in done.stderr
+def test_a_folder_without_games_is_refused(tmp_path):
+    given = (config("world.py:gru"), f"--config.data.replays={tmp_path}")
+    assert_one_line_error(run_py(*given, cwd=tmp_path), "no .slp")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 from world_games import simulated
 
 from jaxbench.errors import InputError
@@ -23,9 +24,9 @@ COLUMN = {name: states.FIELDS.index(name) for name in states.FIELDS}
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
+def task(shared_runs):
     return next_frame.build(
-        simulated(tmp_path_factory.mktemp("games")),
+        simulated(shared_runs),
         protocol="clean",
         character="any",
         width=8,
@@ -41,16 +42,7 @@ def members(task):
     stack = build_stack("gru", width=8, depth=1)
     model = Model(encoder=task.encoder, stack=stack, head=task.head, readout="all")
     batch = jax.jit(task.gather)(task.arrays, task.splits["train"][:2])
-    init = jax.jit(model.init)
-
-    def noisy(seed):
-        found = init(jax.random.key(seed), batch)
-        leaves, form = jax.tree.flatten(found)
-        rng = np.random.default_rng(seed)
-        drawn = [leaf + 0.1 * rng.normal(size=leaf.shape) for leaf in leaves]
-        return jax.tree.unflatten(form, [jnp.float32(leaf) for leaf in drawn])
-
-    return model, [noisy(0), noisy(1)]
+    return model, [jax.device_put(draw(model, batch, seed=seed)) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +71,7 @@ def said(world, held, start):
     return jax.device_get(rollout(world, start, HORIZON, recorded(ahead(held))))
 
 
+@pytest.mark.integration
 def test_one_frame_of_a_rollout_is_the_prediction_of_the_whole_window(
     task, members, world, held, said
 ):
@@ -102,6 +95,7 @@ def test_one_frame_of_a_rollout_is_the_prediction_of_the_whole_window(
             )
 
 
+@pytest.mark.integration
 def test_a_rollout_goes_on_where_it_stopped(world, held, start, said):
     whole, end = said
     first, middle = rollout(world, start, 2, recorded(ahead(held)))
@@ -112,6 +106,7 @@ def test_a_rollout_goes_on_where_it_stopped(world, held, start, said):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_members_roll_out_alone_and_their_mean_and_variance_are_numpys(
     task, members, world, held, said
 ):
@@ -134,6 +129,7 @@ def test_members_roll_out_alone_and_their_mean_and_variance_are_numpys(
     assert np.asarray(trajectory.variance()).max() > 0
 
 
+@pytest.mark.integration
 def test_a_policy_sees_the_frame_that_its_member_predicted(world, held, start):
     def act(seen, step):
         del step
@@ -219,6 +215,7 @@ def quadratic(labels_bnha):
     return jnp.sum(jnp.square(off), axis=-1).astype(jnp.float32)
 
 
+@pytest.mark.integration
 def test_shooting_keeps_the_cheapest_of_what_it_drew():
     search = plan.Search(horizon=6, hold=1, samples=64)
     prior = plan.uniform(3, search)
@@ -237,6 +234,7 @@ def test_shooting_keeps_the_cheapest_of_what_it_drew():
     assert not np.array_equal(other.labels_bha, found.labels_bha)
 
 
+@pytest.mark.integration
 def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
     search = plan.Search(horizon=4, hold=4, samples=512)
 
@@ -250,6 +248,7 @@ def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
     np.testing.assert_allclose(found.cost_b, 0, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
     search = plan.Search(horizon=12, hold=1, samples=400, rounds=5)
     prior, key = plan.uniform(8, search), jax.random.key(3)
@@ -262,6 +261,7 @@ def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
     assert float(found.cost_b.mean()) < 0.6 * float(shot.cost_b.mean())
 
 
+@pytest.mark.integration
 def test_plans_hold_decisions_and_are_drawn_as_they_were_played():
     search = plan.Search(horizon=7, hold=3)
     played = np.tile(np.array([[0, 8, 8, 8, 8, 0]], np.uint8), (100, 1))
@@ -304,6 +304,7 @@ def test_an_unknown_goal_is_one_clear_line(text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.integration
 def test_the_cost_of_a_sequence_does_not_depend_on_what_is_tried_beside_it(
     world, held, start
 ):
@@ -318,6 +319,7 @@ def test_the_cost_of_a_sequence_does_not_depend_on_what_is_tried_beside_it(
     np.testing.assert_allclose(costs[:, 2], goal(alone), rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_worlds_are_stacked_member_by_member(world, members):
     assert world.members == 2
     first = jax.tree.map(lambda x: x[0], world.variables)

@@ -12,6 +12,8 @@ from test_zelda_frames import OLD, make_game
 
 from jaxbench.tasks.zelda import compat, controller, imitation, windows
 
+VECTOR = jax.jit(compat.vector)
+
 
 def clip(value, low, high):
     return max(low, min(high, value))
@@ -94,7 +96,7 @@ def assert_close_in_bfloat16(seen, expected):
 )
 def test_every_column_matches_the_slow_encoder(change):
     game = make_game(21, **change)
-    vectors = np.asarray(compat.vector(compat.columns(game)), np.float32)
+    vectors = np.asarray(VECTOR(compat.columns(game)), np.float32)
     expected = np.stack([slow_vector(game, t) for t in range(len(game.frame_t))])
     assert vectors.shape == (300, 288)
     assert_close_in_bfloat16(vectors, expected)
@@ -105,7 +107,7 @@ def test_real_frames_match_the_slow_encoder(melee_train):
 
     for pattern in ("falco-falco_battlefield_a772*", "cfalcon-zelda*"):
         game = parse(next(melee_train.glob(pattern)))
-        vectors = np.asarray(compat.vector(compat.columns(game)), np.float32)
+        vectors = np.asarray(VECTOR(compat.columns(game)), np.float32)
         some = range(0, len(game.frame_t), 97)
         assert_close_in_bfloat16(
             vectors[some], np.stack([slow_vector(game, t) for t in some])
@@ -116,7 +118,7 @@ def test_forty_seven_columns_can_vary_and_the_rest_are_constant():
     assert len(compat.INFORMATIVE) == 47 and len(compat.STORED) == 48
     games = [make_game(30 + i, stage=s) for i, s in enumerate((2, 3, 8, 28, 31, 32, 9))]
     vectors = np.concatenate(
-        [np.asarray(compat.vector(compat.columns(g)), np.float32) for g in games]
+        [np.asarray(VECTOR(compat.columns(g)), np.float32) for g in games]
     )
     # Characters change in a game only for Zelda: make them differ between games.
     vectors[0, 285:287] = 3
@@ -137,16 +139,16 @@ def test_widths_of_the_layout():
 def test_bfloat16_merges_action_states_above_256():
     game = make_game(22)
     game.players[0].leader.post["state"][:6] = [255, 256, 257, 259, 260, 383]
-    ids = np.asarray(compat.vector(compat.columns(game))[:6, 283], np.float32)
+    ids = np.asarray(VECTOR(compat.columns(game))[:6, 283], np.float32)
     assert list(ids) == [255, 256, 256, 260, 260, 384]
 
 
 def test_facing_is_constant_and_an_empty_port_two_faces_left():
     game = make_game(23)
-    vectors = np.asarray(compat.vector(compat.columns(game)), np.float32)
+    vectors = np.asarray(VECTOR(compat.columns(game)), np.float32)
     assert np.ptp(game.players[0].leader.post["direction"]) == 2
     assert np.all(vectors[:, [1, 57]] == 1)
-    alone = compat.vector(compat.columns(make_game(23, ports=(1, 3))))
+    alone = VECTOR(compat.columns(make_game(23, ports=(1, 3))))
     alone = np.asarray(alone, np.float32)
     assert np.all(alone[:, 57] == -1) and np.all(alone[:, 72] == 1)
     block = np.delete(alone[:, 56:112], [1, 16], axis=1)

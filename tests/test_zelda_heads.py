@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import draw
 
 from jaxbench.tasks.zelda import controller, heads
 
 
-def setup(name, dtype=jnp.float32, batch=5, time=2, width=16):
-    h = jax.random.normal(jax.random.key(1), (batch, time, width), dtype)
+@functools.cache
+def setup(name, dtype=jnp.float32):
+    """A head's program, drawn parameters, and a batch of 5 by 2 frames for them."""
+    h = np.random.default_rng(1).normal(size=(5, 2, 16)).astype(dtype)
     labels = np.stack(
         [
-            np.random.default_rng(i).integers(0, k, (batch, time))
+            np.random.default_rng(i).integers(0, k, (5, 2))
             for i, k in enumerate((256, 17, 17, 17, 17, 5))
         ],
         axis=-1,
     )
     head = heads.HEADS[name](dtype=dtype)
     inputs = {"target_bta": jnp.asarray(labels)}
-    return head, head.init(jax.random.key(2), h, inputs), h, inputs
+    return jax.jit(head.apply), draw(head, h, inputs), jnp.asarray(h), inputs
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@functools.cache
+def sampler(name, temperature):
+    """The program that draws controllers."""
+    given = dict(temperature=temperature, method="sample")
+    return jax.jit(functools.partial(heads.HEADS[name]().apply, **given))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.integration)],
+)
 @pytest.mark.parametrize("name", list(heads.HEADS))
 def test_eighty_one_float32_logits(name, dtype):
-    head, params, h, batch = setup(name, dtype)
-    outputs = head.apply(params, h, batch)
+    apply, params, h, batch = setup(name, dtype)
+    outputs = apply(params, h, batch)
     widths = {k: v.shape[-1] for k, v in outputs.items()}
     assert widths == dict(controller.CLASSES) and sum(widths.values()) == 81
     for value in outputs.values():
@@ -50,9 +65,9 @@ def test_layer_widths(name):
 
 
 def test_independent_logits_are_the_stated_layers():
-    head, params, h, batch = setup("independent")
+    apply, params, h, batch = setup("independent")
     p = jax.tree.map(np.asarray, params["params"])
-    outputs = head.apply(params, h, batch)
+    outputs = apply(params, h, batch)
     for name in controller.COMPONENTS:
         first, last = p[f"hidden_{name}"], p[f"out_{name}"]
         hidden = np.maximum(np.asarray(h) @ first["kernel"] + first["bias"], 0)
@@ -62,12 +77,12 @@ def test_independent_logits_are_the_stated_layers():
 
 @pytest.mark.parametrize("changed", range(6))
 def test_a_group_is_seen_by_the_groups_after_it_only(changed):
-    head, params, h, batch = setup("autoregressive")
+    apply, params, h, batch = setup("autoregressive")
     labels = batch["target_bta"]
     top = (256, 17, 17, 17, 17, 5)[changed]
     other = labels.at[..., changed].set((labels[..., changed] + 1) % top)
-    one = head.apply(params, h, {"target_bta": labels})
-    two = head.apply(params, h, {"target_bta": other})
+    one = apply(params, h, {"target_bta": labels})
+    two = apply(params, h, {"target_bta": other})
     for i, name in enumerate(controller.COMPONENTS):
         same = np.array_equal(one[name], two[name])
         assert same == (i <= changed), name
@@ -75,10 +90,10 @@ def test_a_group_is_seen_by_the_groups_after_it_only(changed):
 
 @pytest.mark.parametrize("name", list(heads.HEADS))
 def test_greedy_choices_are_the_argmax_of_their_own_teacher_forced_logits(name):
-    head, params, h, _ = setup(name)
-    chosen = head.apply(params, h, jax.random.key(0), 0.0, method="sample")
+    apply, params, h, _ = setup(name)
+    chosen = sampler(name, 0.0)(params, h, jax.random.key(0))
     assert chosen.shape == (5, 2, 6) and chosen.dtype == jnp.int32
-    logits = head.apply(params, h, {"target_bta": chosen})
+    logits = apply(params, h, {"target_bta": chosen})
     pressed = controller.unpack(np.asarray(chosen[..., 0]))
     np.testing.assert_array_equal(pressed, np.asarray(logits["buttons"]) > 0)
     for i, group in enumerate(controller.COMPONENTS[1:], start=1):
@@ -88,16 +103,16 @@ def test_greedy_choices_are_the_argmax_of_their_own_teacher_forced_logits(name):
 @pytest.mark.parametrize("name", list(heads.HEADS))
 def test_samples_are_draws_from_their_own_teacher_forced_logits(name):
     """Redraws every group from the logits given the sampled controller."""
-    head, params, h, _ = setup(name)
+    apply, params, h, _ = setup(name)
     key, temperature = jax.random.key(7), 0.7
-    chosen = head.apply(params, h, key, temperature, method="sample")
-    logits = head.apply(params, h, {"target_bta": chosen})
+    chosen = sampler(name, temperature)(params, h, key)
+    logits = apply(params, h, {"target_bta": chosen})
     keys = jax.random.split(key, 6)
     for i, group in enumerate(controller.COMPONENTS):
         again = heads.choose(group, logits[group], keys[i], temperature)
         np.testing.assert_array_equal(chosen[..., i], again)
-    cold = head.apply(params, h, key, 1e-4, method="sample")
-    greedy = head.apply(params, h, key, 0.0, method="sample")
+    cold = sampler(name, 1e-4)(params, h, key)
+    greedy = sampler(name, 0.0)(params, h, key)
     np.testing.assert_array_equal(cold, greedy)
 
 

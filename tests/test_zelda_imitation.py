@@ -30,6 +30,13 @@ SETTINGS = {"protocol": "clean", "character": "falco", "width": 16, "source": {}
 FACTS = {"source": "by hand"}
 
 
+@pytest.fixture
+def no_floors(monkeypatch):
+    """Builds tasks without measuring their floors."""
+    none = {"marginal": {}, "copy_previous": {}}
+    monkeypatch.setattr(imitation.floors, "measure", lambda *labels: none)
+
+
 def make_games(games=5, **change):
     return [make_game(200 + i, **change) for i in range(games)]
 
@@ -78,15 +85,18 @@ def test_a_few_steps_of_gradient_descent_lower_the_loss(protocol, head):
     assert all(np.isfinite(list(after.values())))
 
 
+@pytest.mark.usefixtures("no_floors")
 def test_bfloat16_encoders_keep_float32_parameters():
     for protocol in ("clean", "compat"):
         task = build(make_games(), protocol=protocol, dtype=jnp.bfloat16)
-        batch = jax.jit(task.gather)(task.arrays, task.splits["train"][:3])
-        params = task.encoder.init(jax.random.key(0), batch)
-        assert task.encoder.apply(params, batch).dtype == jnp.bfloat16
+        batch = jax.eval_shape(task.gather, task.arrays, task.splits["train"][:3])
+        params = jax.eval_shape(task.encoder.init, jax.random.key(0), batch)
+        made = jax.eval_shape(task.encoder.apply, params, batch)
+        assert made.dtype == jnp.bfloat16
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("f4")}
 
 
+@pytest.mark.usefixtures("no_floors")
 def test_both_sides_of_a_game_are_in_one_split():
     games = make_games(10, externals=(20, 20), internals=(22, 22), count=200)
     task = build(games, validation_fraction=0.3, seed=4)
@@ -110,6 +120,7 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else():
     assert len({tuple(held(seed)) for seed in range(8)}) > 1
 
 
+@pytest.mark.usefixtures("no_floors")
 def test_windows_start_at_frame_zero_and_stride_thins_them():
     games = make_games(3, count=400)
     every, third = build(games), build(games, stride=3)
@@ -118,6 +129,7 @@ def test_windows_start_at_frame_zero_and_stride_thins_them():
     assert len(third.splits["train"]) == 2 * -(-(400 - 123 - 1) // 3)
 
 
+@pytest.mark.usefixtures("no_floors")
 def test_only_human_two_player_games_are_used_and_the_rest_is_listed():
     games = [
         *make_games(3),
@@ -145,6 +157,7 @@ def test_source_passes_through_and_is_json():
     assert json.dumps({k: dict(v) for k, v in task.floors.items()})
 
 
+@pytest.mark.usefixtures("no_floors")
 def test_the_fingerprint_follows_bytes_protocol_and_options():
     games = make_games()
     base = build(games).source["fingerprint"]
@@ -171,7 +184,7 @@ def test_floors_match_the_task_evaluated_by_its_own_gather():
     target = np.asarray(batch["target_bta"])
     flat = floors.repeat(np.asarray(batch["previous_bta"], np.uint8).reshape(-1, 6))
     outputs = {k: v.reshape(*target.shape[:2], -1) for k, v in flat.items()}
-    metrics = task.summarize(jax.device_get(task.loss(outputs, batch)[1]))
+    metrics = task.summarize(jax.device_get(jax.jit(task.loss)(outputs, batch)[1]))
     for name, value in task.floors["copy_previous"].items():
         if not name.startswith(("loss", "objective")):
             assert value == pytest.approx(metrics[name], rel=1e-5), name
@@ -224,6 +237,7 @@ def test_unknown_options_are_refused():
     assert all(p.kind is p.KEYWORD_ONLY for n, p in names.items() if n != "games")
 
 
+@pytest.mark.integration
 def test_real_replays_build_both_protocols(melee_train):
     from jaxbench.data.slippi import parse
 

@@ -12,6 +12,7 @@ from jaxbench.errors import InputError
 from jaxbench.tasks.zelda import controller, floors, loss
 
 NAMES = controller.COMPONENTS
+PLAIN = jax.jit(loss.make())
 
 
 def random_labels(rng, shape):
@@ -81,7 +82,7 @@ def test_uniform_logits_cost_13_635():
     outputs = {
         k: np.zeros((64, 3, n), np.float32) for k, n in controller.CLASSES.items()
     }
-    value, sums = loss.make()(outputs, batch)
+    value, sums = PLAIN(outputs, batch)
     expected = math.log(2) + 4 * math.log(17) + math.log(5)
     assert expected == pytest.approx(13.635, abs=5e-4)
     assert float(value) == pytest.approx(expected, abs=1e-6 * 13)
@@ -95,11 +96,16 @@ def test_uniform_logits_cost_13_635():
     "options",
     [
         {},
-        {"eps": 0.1},
-        {"gamma": 2.0},
-        {"gamma": 0.5},
-        {"button": 4.0},
-        {"edge": 2.5},
+        *(
+            pytest.param(option, marks=pytest.mark.integration)
+            for option in (
+                {"eps": 0.1},
+                {"gamma": 2.0},
+                {"gamma": 0.5},
+                {"button": 4.0},
+                {"edge": 2.5},
+            )
+        ),
         {"eps": 0.05, "gamma": 1.5, "button": 3.0, "edge": 2.0},
     ],
 )
@@ -124,16 +130,16 @@ def test_every_option_against_plain_python(options):
 
 def test_statistics_of_batches_add_up_and_padding_counts_nothing():
     outputs, batch = make_batch(4, batch=8)
-    whole = loss.make()(outputs, batch)[1]
+    whole = PLAIN(outputs, batch)[1]
     parts = []
     for rows in (slice(0, 5), slice(5, 8)):
         part = {k: v[rows] for k, v in batch.items()}
-        parts.append(loss.make()({k: v[rows] for k, v in outputs.items()}, part)[1])
+        parts.append(PLAIN({k: v[rows] for k, v in outputs.items()}, part)[1])
     for name, value in whole.items():
         both = np.asarray(parts[0][name]) + np.asarray(parts[1][name])
         np.testing.assert_allclose(value, both, rtol=1e-5, err_msg=name)
     weight = np.float32([1] * 5 + [0] * 3)
-    masked_mean, masked = loss.make()(outputs, batch | {"weight_b": weight})
+    masked_mean, masked = PLAIN(outputs, batch | {"weight_b": weight})
     for name, value in masked.items():
         np.testing.assert_allclose(value, parts[0][name], rtol=1e-5, err_msg=name)
     sums = float(parts[0]["objective"]) / float(parts[0]["weight"])
@@ -142,14 +148,14 @@ def test_statistics_of_batches_add_up_and_padding_counts_nothing():
 
 def test_an_empty_batch_is_zero_not_nan():
     outputs, batch = make_batch(5)
-    value, sums = loss.make()(outputs, batch | {"weight_b": np.zeros(7, np.float32)})
+    value, sums = PLAIN(outputs, batch | {"weight_b": np.zeros(7, np.float32)})
     assert float(value) == 0
     assert all(v == 0 for v in loss.summarize(jax.device_get(sums)).values())
 
 
 def test_counts_against_a_loop():
     outputs, batch = make_batch(6, batch=40)
-    metrics = loss.summarize(jax.device_get(loss.make()(outputs, batch)[1]))
+    metrics = loss.summarize(jax.device_get(PLAIN(outputs, batch)[1]))
     valid = batch["valid_bt"]
     target, before = batch["target_bta"][valid], batch["previous_bta"][valid]
     said = {k: v[valid] for k, v in outputs.items()}
@@ -182,7 +188,7 @@ def test_counts_against_a_loop():
 
 
 def score(outputs, batch):
-    return loss.summarize(jax.device_get(loss.make()(outputs, batch)[1]))
+    return loss.summarize(jax.device_get(PLAIN(outputs, batch)[1]))
 
 
 def test_the_oracle_reaches_the_ceiling_and_repeating_never_sees_a_change():
@@ -216,7 +222,7 @@ def correlated(seed, count):
 
 def test_floors_are_what_they_claim_to_be():
     train, validation = correlated(0, 4000), correlated(1, 1500)
-    found = floors.measure(train, validation, loss.make())
+    found = floors.measure(train, validation, PLAIN)
     assert set(found) == {"marginal", "copy_previous"}
     assert set(found["marginal"]) == set(found["copy_previous"])
     target, previous, count = validation
@@ -242,7 +248,7 @@ def test_floors_are_what_they_claim_to_be():
 
 def test_the_marginal_is_the_best_constant_on_its_own_split():
     split = correlated(2, 3000)
-    best = floors.measure(split, split, loss.make())["marginal"]["loss"]
+    best = floors.measure(split, split, PLAIN)["marginal"]["loss"]
     rng = np.random.default_rng(0)
     for _ in range(3):
         noise = {k: rng.normal(size=n) * 0.3 for k, n in controller.CLASSES.items()}
@@ -254,14 +260,14 @@ def test_the_marginal_is_the_best_constant_on_its_own_split():
                 k: (v + noise[k][None]).astype(np.float32) for k, v in logits.items()
             }
 
-        assert floors.evaluate(constant, split, loss.make())["loss"] > best
+        assert floors.evaluate(constant, split, PLAIN)["loss"] > best
 
 
 def test_mismatched_logits_are_refused():
     outputs, batch = make_batch(8)
     outputs["c_x"] = outputs["c_x"][..., :16]
     with pytest.raises(ValueError, match="c_x"):
-        loss.make()(outputs, batch)
+        PLAIN(outputs, batch)
 
 
 @pytest.mark.parametrize(
@@ -285,5 +291,5 @@ def test_gradients_stay_finite_at_extreme_logits():
     function = loss.make(
         label_smoothing=0.1, focal_gamma=0.5, button_weight=3.0, stick_edge_weight=2.0
     )
-    grads = jax.grad(lambda z: function(z, batch)[0])(extreme)
+    grads = jax.jit(jax.grad(lambda z: function(z, batch)[0]))(extreme)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))

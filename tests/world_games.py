@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
+from small_run import SharedRuns
 from test_zelda_frames import make_game
 
 from jaxbench.data.game import Game
 from jaxbench.data.replays import load_replays
-from jaxbench.data.simulation.record import simulate_replays
 
 # Frames of a game by hand before its timer starts.
 COUNTDOWN = 123
 
 
-def simulated(folder: Path) -> list[Game]:
-    """Three games of half a minute, written and read as replays."""
-    paths = simulate_replays(folder, games=3, seed=1, seconds=30)
+def simulated(shared_runs: SharedRuns) -> list[Game]:
+    """The session's three games of half a minute, read as replays."""
+    paths = sorted(shared_runs.replays().glob("*.slp"))
     games, _ = load_replays(paths, max_files=0, workers=1, cache_dir=None)
     return list(games)
 
