@@ -97,7 +97,9 @@ def measure(row: str, options: argparse.Namespace) -> str:
     ended = time.process_time()
     arrays = jax.device_put(dict(task.arrays), place.whole)
     state = initialize(arrays, jax.device_put(rows, place.whole))
-    states = copies.stack([state] * count)
+    spread = beside.placement.sharding
+    states = jax.device_put(copies.stack([state] * count), spread(copies.SPECS[0]))
+    spread_arrays = jax.device_put(arrays, spread(copies.SPECS[None]))
     examples = task.order(batch_size=batch, seed=0).steps(0, DISPATCH, DISPATCH)
     span = place_span(place, DISPATCH, 0.0, 1.0, 100.0)
     spans = Span(*(np.full(count, value, value.dtype) for value in span))
@@ -111,7 +113,7 @@ def measure(row: str, options: argparse.Namespace) -> str:
         one.append((time.process_time() - start) / DISPATCH)
         start = time.process_time()
         states, found = beside.train(
-            states, arrays, np.stack([examples] * count, axis=1), spans
+            states, spread_arrays, np.stack([examples] * count, axis=1), spans
         )
         jax.block_until_ready(found)
         each.append((time.process_time() - start) / DISPATCH / count)
