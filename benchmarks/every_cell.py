@@ -91,10 +91,14 @@ class Work:
     def __init__(self, rows: Sequence[str], tasks: Sequence[str], path: Path):
         self._path = path
         self._wanted = [(row, task) for row in rows for task in tasks]
-        known = path.read_text().splitlines() if path.exists() else []
+        text = path.read_text() if path.exists() else ""
         # What was being written when the power went is no record.
-        whole = [json.loads(line) for line in known if line.endswith("}")]
-        self._done = {(c["row"], c["task"]): c for c in whole}
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            path.write_text(whole)
+        self._done = {
+            (c["row"], c["task"]): c for c in map(json.loads, whole.splitlines())
+        }
         self._began, self._printed, self._ran = time.monotonic(), 0.0, 0
 
     def cells(self) -> list[Record]:

@@ -14,10 +14,9 @@ from jaxbench.tasks.pentathlon.curriculum import parse_levels
 # What they may differ in: numbers of their state, or of their batches.
 VARIED = ("seed", "train.learning_rate")
 
-# What a suite may be asked for; "auto" is one program where `pays` says so.
-MODES = ("auto", "on", "off")
-
-# Tokens of an update times width up to which one program is chosen. MEASURED
+# Tokens of an update times width up to which one program is chosen: zelda's at width
+# 64, where `benchmarks/copies_step.py` finds an update of a copy to take as much CPU
+# time as alone, or up to a seventh less. Larger ones have not been measured.
 LARGEST_UPDATE = 64 * 30 * 64
 
 Config = Mapping[str, Any]
@@ -58,9 +57,10 @@ def check_copies(configs: Sequence[Config]) -> None:
 def pays(config: Config) -> bool:
     """Whether runs like this one take less as one program than one by one.
 
-    They do where an update is small: most of its time is then spent between operations,
-    which one program makes once for all copies. Larger ones gain no more than the start
-    of each process, and lose the speed columns of their board.
+    They do where an update is small: part of its time is then spent between operations,
+    which one program makes once for all copies, and the start of a process, which comes
+    on top, is much of a run. Larger ones have more to lose: memory, and the speed
+    columns of their board.
     """
     try:
         check_copies([config])
