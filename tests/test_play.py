@@ -170,9 +170,7 @@ def test_random_controllers_are_drawn_anew_each_frame_and_game():
         held.append(np.stack([f[:, 0] for f in fight.quantize(both)]))
     drawn = np.stack(held)  # [frames, fields, games]
     assert (drawn[1:] != drawn[:-1]).any(axis=1).mean() > 0.8
-    assert (drawn[..., 0] != drawn[..., 1]).any() and (
-        drawn[..., 0] != drawn[..., 2]
-    ).any()
+    assert all((drawn[..., 0] != drawn[..., other]).any() for other in (1, 2))
     # Both ways alike, and pressed as seldom as people press.
     assert abs(np.sign(drawn[:, 0]).mean()) < 0.1
     assert 0.02 < (drawn[:, 6] != 0).mean() < 0.5
