@@ -84,6 +84,10 @@ class Trainer:
             .compile()
         )
 
+    def temporaries(self) -> float:
+        """Megabytes a step needs besides its arguments and results, as XLA has it."""
+        return float(self._step.memory_analysis().temp_size_in_bytes / 1e6)
+
     def parameters(self) -> dict[str, np.ndarray]:
         """Copies the parameters to the host, by path."""
         return _by_path(self._params)

@@ -16,12 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch_mixers
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jaxbench.models.backbone import Layer, resolve
 
-MIXERS = {"recurrent:GRU": ("nn.GRU",), "s4:S4D": ("toeplitz", "fft")}
+# The forms to try, the best of which is timed.
+MIXERS = {
+    "recurrent:GRU": ("nn.GRU",),
+    "s4:S4D": ("toeplitz", "fft"),
+    **{name: forms for name, (_, forms) in torch_mixers.MIXERS.items()},
+}
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 class Classifier(nn.Module):
@@ -32,6 +39,7 @@ class Classifier(nn.Module):
       width: model width D.
       features, classes: widths of the input and the logits.
       states: N/2 of S4D.
+      hidden: of the channel mixer, 0 where there is none.
       form: one of the mixer's in `MIXERS`.
 
     Raises:
@@ -46,58 +54,84 @@ class Classifier(nn.Module):
         features: int,
         classes: int,
         states: int,
+        hidden: int,
         form: str,
     ):
         super().__init__()
         self.encoder = nn.Linear(features, width)
         self.stack = nn.ModuleDict(
             {
-                f"blocks_{index}": Block(layer, width, states, form)
+                f"blocks_{index}": Block(layer, index, width, states, hidden, form)
                 for index, layer in enumerate(layers)
             }
         )
-        self.stack["norm"] = nn.LayerNorm(width, eps=1e-6)
+        self.stack["norm"] = NORMS[layers[-1].norm_after](width, eps=1e-6)
         self.head = nn.Linear(width, classes)
 
     def forward(self, x_btf: Tensor) -> Tensor:
         """Maps [B, T, F] to logits [B, classes]."""
         x_btd = self.encoder(x_btf)
         *blocks, norm = self.stack.values()
+        lowest: dict[str, Tensor] = {}
         for block in blocks:
-            x_btd = block(x_btd, last_only=block is blocks[-1])
+            x_btd = block(x_btd, lowest, last_only=block is blocks[-1])
         return self.head(norm(x_btd)[:, 0])
 
 
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + channel(norm(x)); see `jaxbench.models.block`."""
 
-    def __init__(self, layer: Layer, width: int, states: int, form: str):
+    def __init__(
+        self,
+        layer: Layer,
+        index: int,
+        width: int,
+        states: int,
+        hidden: int,
+        form: str,
+    ):
         super().__init__()
         if (
             layer.mixer not in MIXERS
-            or layer.channel not in ("mlp", "none")
-            or (layer.norm, layer.join, layer.shared) != ("layer", "residual", False)
+            or layer.channel not in ("mlp", "glu", "rwkv7", "none")
+            or layer.norm not in NORMS
+            or (layer.join, layer.shared) != ("residual", False)
         ):
             raise ValueError(f"no PyTorch form of {layer}")
-        self.mixer_norm = nn.LayerNorm(width, eps=1e-6)
+        norm = NORMS[layer.norm]
+        self.mixer_norm = norm(width, eps=1e-6)
         if layer.mixer == "s4:S4D":
             self.mixer: nn.Module = S4D(width, states, CONVOLUTIONS[form])
-        else:
+        elif layer.mixer == "recurrent:GRU":
             self.mixer = GRU(width)
+        else:
+            options = dict(layer.options) | {"layer": index}
+            self.mixer = torch_mixers.MIXERS[layer.mixer][0](width, options, form)
+        self.has_channel = layer.channel != "none"
+        if self.has_channel:
+            self.channel_norm = norm(width, eps=1e-6)
+        options = dict(layer.channel_options)
         if layer.channel == "mlp":
-            self.channel_norm = nn.LayerNorm(width, eps=1e-6)
-            self.channel = MLP(width)
-        self.has_channel = layer.channel == "mlp"
+            self.channel: nn.Module = MLP(width)
+        elif layer.channel == "glu":
+            self.channel = torch_mixers.GLU(width, options, hidden)
+        elif layer.channel == "rwkv7":
+            self.channel = torch_mixers.RWKV7Channel(width, options, hidden)
+        self.late = layer.channel == "rwkv7"
+        self.takes_lowest = layer.mixer == "rwkv7:TimeMix"
 
-    def forward(self, x_btd: Tensor, last_only: bool) -> Tensor:
-        """Runs the layer; like ours it narrows to one frame after the mixer."""
-        y_btd = self.mixer(self.mixer_norm(x_btd))
-        if last_only:
+    def forward(
+        self, x_btd: Tensor, lowest: dict[str, Tensor], last_only: bool
+    ) -> Tensor:
+        """Runs the layer; like ours it narrows to one frame as soon as it can."""
+        y_btd = self.mixer_norm(x_btd)
+        y_btd = self.mixer(y_btd, lowest) if self.takes_lowest else self.mixer(y_btd)
+        if last_only and not self.late:
             x_btd, y_btd = x_btd[:, -1:], y_btd[:, -1:]
         x_btd = x_btd + y_btd
         if self.has_channel:
             x_btd = x_btd + self.channel(self.channel_norm(x_btd))
-        return x_btd
+        return x_btd[:, -1:] if last_only else x_btd
 
 
 class MLP(nn.ModuleDict):
@@ -229,12 +263,14 @@ class Trainer:
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         features, width = parameters["encoder/kernel"].shape
         states = parameters.get("stack/blocks_0/mixer/c_re", np.zeros((1, 1)))
+        hidden = parameters.get("stack/blocks_0/channel/out/kernel", np.zeros((0, 1)))
         self.model = Classifier(
             resolve(backbone).layers(depth),
             width=width,
             features=features,
             classes=parameters["head/bias"].size,
             states=states.shape[1],
+            hidden=hidden.shape[0],
             form=form,
         ).to(target)
         self._forward = torch.compile(self.model) if compiled else self.model
