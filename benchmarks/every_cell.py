@@ -339,7 +339,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", default="", help="names, comma between; all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
-        "--timeout", type=float, default=900.0, help="seconds a cell may take"
+        "--timeout", type=float, default=1800.0, help="seconds a cell may take"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/every_cell"))
     return parser
