@@ -215,6 +215,7 @@ def over_chunks(
     def body(state: Array, xs: tuple) -> tuple[Array, Array]:
         return run(state, *xs)
 
+    assert state is not None, "several chunks start from a state"
     state, o_nbhcv = lax.scan(body, state, (split, episodes))
     o_bnchv = jnp.moveaxis(o_nbhcv, 0, 1).swapaxes(2, 3)
     o_bthv = o_bnchv.reshape(batch, count * size, *o_bnchv.shape[3:])

@@ -6,7 +6,7 @@ h_t = exp(dt_t a) * h_{t-1} + dt_t b_t u_t,  y_t = c_t . h_t + d * u_t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -259,7 +259,7 @@ def _state(u_be: Array, a_en: Array, h_ben: Array | None) -> Array:
     return jnp.zeros(shape, jnp.float32) if h_ben is None else h_ben
 
 
-def _time_major(*arrays: Array | None) -> tuple[Array | None, ...]:
+def _time_major(*arrays: Array | None) -> tuple[Any, ...]:
     return tuple(None if x is None else jnp.moveaxis(x, 1, 0) for x in arrays)
 
 
