@@ -163,8 +163,9 @@ def delta_rule(
     args = (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk)
     if length == 1:
         reset_b = None if reset_bt is None else reset_bt[:, 0]
-        first: Any = [None if x is None else x[:, 0] for x in args]
-        o_bhv, s_bhkv = delta_rule_step(*first, s_bhkv, reset_b)
+        first: Any = (None if x is None else x[:, 0] for x in args)
+        q, k, v, g, a, b = first
+        o_bhv, s_bhkv = delta_rule_step(q, k, v, g, a, b, s_bhkv, reset_b)
         return o_bhv[:, None], s_bhkv
     keyed = log_decay is not None and log_decay.ndim == 4
     primitive = "delta_rule_keys" if keyed else "delta_rule"

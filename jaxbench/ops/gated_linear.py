@@ -193,8 +193,8 @@ def over_chunks(
             None if x is None else jnp.swapaxes(x, 1, 2).astype(jnp.float32)
             for x in inputs
         )
-        state, o_bhcv = run(state, one, episode_bt)
-        return jnp.swapaxes(o_bhcv, 1, 2), state
+        end, o_bhcv = run(state, one, episode_bt)
+        return jnp.swapaxes(o_bhcv, 1, 2), end
 
     def blocks(x: Array, mode: str = "constant") -> Array:
         around = ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2)
@@ -216,10 +216,10 @@ def over_chunks(
         return run(state, *xs)
 
     assert state is not None, "several chunks start from a state"
-    state, o_nbhcv = lax.scan(body, state, (split, episodes))
+    end, o_nbhcv = lax.scan(body, state, (split, episodes))
     o_bnchv = jnp.moveaxis(o_nbhcv, 0, 1).swapaxes(2, 3)
     o_bthv = o_bnchv.reshape(batch, count * size, *o_bnchv.shape[3:])
-    return o_bthv[:, :length], state
+    return o_bthv[:, :length], end
 
 
 def _chunk(
