@@ -20,6 +20,9 @@ import jax_models
 from against_torch import ADAMW, UPDATES, Parity, make_batch, parity
 
 pytest.importorskip("torch")
+
+# Whole stacks, many of each: minutes together.
+pytestmark = pytest.mark.integration
 torch_models = importlib.import_module("torch_models")
 
 WIDTH, DEPTH, CLASSES = 8, 2, 5

@@ -28,6 +28,9 @@ from jaxbench.serving.weights import example_batch
 from jaxbench.tasks.zelda import frames, imitation, view, windows
 from jaxbench.tasks.zelda.chunks import acting, action, heads, targets
 
+# Whole stacks, many of each: minutes together.
+pytestmark = pytest.mark.integration
+
 BEGIN = 123  # index of frame 0 in games by hand
 OPTIONS = {
     "diffusion": {"horizon": 4, "steps": 3, "hidden": 16, "layers": 1},
@@ -51,7 +54,7 @@ def make_model(head):
     stack = build_stack("gru", width=16, depth=1)
     model = Model(encoder=encoder, stack=stack, head=output, readout="last")
     batch = example_batch(2)
-    return model, draw(model, batch)
+    return model, jax.device_put(draw(model, batch))
 
 
 @functools.cache

@@ -347,7 +347,7 @@ def test_what_follows_the_end_of_a_chunk_changes_no_objective(task, name):
         "chunk_valid_bth": jnp.broadcast_to(jnp.array([True, True, False]), (8, 4, 3))
     }
     h_btd = jax.random.normal(jax.random.key(1), (8, 4, 16))
-    variables = draw(head, h_btd, {})
+    variables = jax.jit(head.init)(jax.random.key(0), h_btd, {})
     other = batch | {"chunk_btha": batch["chunk_btha"].at[:, :, 2, 1].add(3)}
     call = jax.jit(lambda batch: head.apply(variables, h_btd, batch)["objective_bt"])
     one, two = call(batch), call(other)

@@ -19,6 +19,9 @@ from jaxbench.models.flops import count_flops
 from jaxbench.models.matching import flops_per_token, match_flops, match_parameters
 from jaxbench.ops.forms import choose, forms_of
 
+# Whole stacks, many of each: minutes together.
+pytestmark = pytest.mark.integration
+
 # Linear and square in the width, shared weights, layers that hand things up, heads that
 # make widths coarse, whole windows, forms that another backend has not.
 SPREAD = [

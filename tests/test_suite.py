@@ -238,6 +238,7 @@ def test_the_command_makes_rows_and_a_board(children, tmp_path):
 def test_the_command_sweeps_then_scores_at_the_best_rate(children, tmp_path):
     children("", finish(lambda of: 1 + abs(of["train"]["learning_rate"] - 1e-2)))
     flags = (*FLAGS, "--only=mlp", "--sweep=1e-6,1e-2", "--folder=s")
+    flags = (*flags, "--side_by_side=off")
     done = jaxbench(*flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(p.read_text()) for p in (tmp_path / "s").rglob("result.json")]

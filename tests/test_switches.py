@@ -19,6 +19,9 @@ from jaxbench.models.build import build_stack, count_parameters, state_bytes
 from jaxbench.models.counting import Counter
 from jaxbench.models.zoo import FAMILIES, ROWS
 
+# Whole stacks, many of each: minutes together.
+pytestmark = pytest.mark.integration
+
 WIDTH, BATCH, CHUNK = 16, 2, 6
 LENGTH = 2 * CHUNK
 # Calls that start inside, at and after resets, and go on from one another.

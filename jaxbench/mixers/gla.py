@@ -11,9 +11,10 @@ from flax import linen as nn
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.norms import norm
-from jaxbench.ops.decay import SMALLEST_LOG
 from jaxbench.ops.gated_linear import gated_linear_attention
 
+# A gate below counts as this: the bound that `ops.decay` makes its chunks by.
+LOWEST_LOGIT = -80.0
 # Xavier with gain 2^-2.5, as the authors' code.
 SMALL = nn.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
 
@@ -82,7 +83,7 @@ class GLA(nn.Module):
         log_decay = split_heads(jax.nn.log_sigmoid(logit) / self.temperature, heads)
         s_bhkv = None if state is None else state.s_bhkv
         q = q.astype(jnp.float32) * q.shape[-1] ** -0.5
-        floor = SMALLEST_LOG / self.temperature
+        floor = LOWEST_LOGIT / self.temperature
         o, s_bhkv = gated_linear_attention(
             q, k, v, log_decay, s_bhkv, reset_bt, floor=floor
         )
