@@ -98,10 +98,8 @@ def config_of(row: str, task: str) -> dict[str, Any]:
 def _train(row: str, name: str) -> dict[str, Any]:
     config = config_of(row, name)
     stack = _stack(row)
-    positions = (
-        build._positions(config["model"]) if "positions" in config["model"] else ""
-    )
-    task, ends = _task(name, positions)
+    asked = config["model"].get("positions") and build._positions(config["model"])
+    task, ends = _task(name, asked == "learned")
     model = Pieces(ends, middle_of(stack), task.readout)
     optimizer = build.build_optimizer(config, Budget(UPDATES), lambda line: None)
     order = task.order(batch_size=BATCH, seed=config["seed"])

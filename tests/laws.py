@@ -148,7 +148,8 @@ def causal(case: Case) -> None:
     for t in (1, 4, CHUNK - 1):
         x_changed = changed(x_btd, np.s_[:, t], -2 * x_btd[:, t])
         after, _ = case.run(x_changed, case.used, reset_bt)
-        close(after[:, :t], before[:, :t], 1e-6)
+        # Decays are split at the mean of a chunk, so rounding knows the later frames.
+        close(after[:, :t], before[:, :t], 5e-6)
         assert np.abs(after[:, t] - before[:, t]).max() > 1e-3
 
 

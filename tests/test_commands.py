@@ -21,8 +21,9 @@ from jaxbench.bench.run_folder import default_folder
 
 RESULT_FIELDS = (
     "schema task protocol backbone seed purpose learning_rate group primary status "
-    "reason log_tail params shape budget steps examples skips copies solved best last "
-    "floors ceiling curve throughput seconds memory state_bytes latency play export "
+    "reason log_tail compiler_options params shape budget steps examples skips copies "
+    "solved best last floors ceiling curve throughput seconds memory state_bytes "
+    "latency play export "
     "decode speculative scores excluded step_flops data device versions git config_hash"
 ).split()
 

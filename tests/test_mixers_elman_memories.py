@@ -211,6 +211,13 @@ def build(name: str, cured: bool):
     rng = np.random.default_rng(0)
     x_btd = rng.normal(size=(2, LENGTH, WIDTH)).astype(np.float32)
     params = draw(module, x_btd)["params"]
+    if (name, cured) == ("e70", False):
+        # Its power iteration is near its end where one singular value leads.
+        params = jax.tree.map(
+            lambda leaf, noise: np.float32(leaf + 0.1 * np.sign(noise)),
+            module.init(jax.random.key(0), x_btd[:, :1])["params"],
+            params,
+        )
     return module, params, x_btd, rng.random((2, LENGTH)) < 0.2
 
 

@@ -33,7 +33,7 @@ def flags(text: str, *more: str) -> list[str]:
 def test_the_command_makes_rows_and_a_board(shared_runs, tmp_path):
     """On Python's own sources: it works with no data."""
     recipe = config(shared_runs.recipe("text").partition(",corpus=")[0])
-    given = ["suite", recipe, "--seeds=2", "--folder=s"]
+    given = ["suite", recipe, "--seeds=2", "--folder=s", "--side_by_side=off"]
     todo = jaxbench(*given, "--dry_run", cwd=tmp_path)
     assert todo.returncode == 0 and "2 runs, 2 to do" in todo.stdout, todo.stderr
     assert list(tmp_path.iterdir()) == []
