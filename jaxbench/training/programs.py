@@ -257,7 +257,7 @@ def trace_training(
         evaluation_batch_size=batch_size,
         predicted_bytes=0,
         compile_seconds=0.0,
-        compiler_options={},
+        compiler_options=compiler_options(OFTEN, remat=model.stack.remat),
     )
 
 
