@@ -67,11 +67,15 @@ class Mixer(nn.Module):
         name: str,
         *,
         bias: bool = False,
-        init: Callable[..., jax.Array] = lecun(),
+        init: Callable[..., jax.Array] | None = None,
     ) -> nn.Dense:
         """A projection to `size` channels in the compute type; inside `nn.compact`."""
         return nn.Dense(
-            size, use_bias=bias, dtype=self.dtype, kernel_init=init, name=name
+            size,
+            use_bias=bias,
+            dtype=self.dtype,
+            kernel_init=init or lecun(),
+            name=name,
         )
 
     @nn.nowrap
