@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_count, head_width
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import (
@@ -23,24 +24,23 @@ from jaxbench.ops.attention import (
 GATES = ("elementwise", "headwise")
 
 
-class SlidingWindowAttention(nn.Module):
+class SlidingWindowAttention(Mixer):
     """Causal multi-head attention to the last `window` frames, rotary positions.
 
-    o_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s over t - window < s <= t, within the
-    episode; output W_o concat(o). Source: Beltagy et al. 2020, arXiv:2004.05150,
-    section 3.1, causal; heads as in Vaswani et al. 2017; shared key-value heads from
-    Shazeer 2019, arXiv:1911.02150, and Ainslie et al. 2023, arXiv:2305.13245.
-    Differences: rotary positions instead of absolute ones, no biases unless asked for.
-    A stack of L layers sees L * (window - 1) frames back, so a stream sees further than
-    one window of training.
+    Equations:
+      q, k, v = W x, q and k rotated by their position
+      o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  t - window < s <= t in the episode
+      output  W_o concat(o)
 
-    Ordinary causal attention is a window at least as long as the training windows: a
-    stream needs a bounded cache, so there is no endless one.
+    A stack of L layers sees L * (window - 1) frames back, so a stream sees further than
+    one window of training. Ordinary causal attention is a window at least as long as
+    the training windows: a stream needs a bounded cache, so there is no endless one.
+
+    Source: Beltagy et al. 2020, arXiv:2004.05150, section 3.1, causal; heads as in
+    Vaswani et al. 2017; shared key-value heads from Shazeer 2019, arXiv:1911.02150, and
+    Ainslie et al. 2023, arXiv:2305.13245.
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; scores and softmax are float32.
-      out_scale: factor on the initial output projection.
       heads: H query heads of K = D / H channels; 0 is one for each 64 channels, at
         least one.
       kv_heads: key and value heads, each shared by heads / kv_heads queries; 1 is
@@ -56,9 +56,6 @@ class SlidingWindowAttention(nn.Module):
       bias: whether queries, keys, values and the output have biases.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     kv_heads: int = 0
     window: int = 30
@@ -67,12 +64,7 @@ class SlidingWindowAttention(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: AttentionCache | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, AttentionCache]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
         heads, shared, head = self._heads()
         columns = (heads + 2 * shared) * head
@@ -113,18 +105,26 @@ class SlidingWindowAttention(nn.Module):
         return heads, self.kv_heads or heads, head
 
 
-class GatedAttention(nn.Module):
+class GatedAttention(Mixer):
     """Causal attention whose output is gated by the frame that asks.
 
-    o_t as in `SlidingWindowAttention`; output W_o (o_t * sigmoid(W_g x_t)). Source: Qiu
-    et al. 2025, arXiv:2505.06708, the gate after the attention (position G1), for each
-    head, multiplicative. A head can so return nothing, for which plain softmax needs a
-    frame to dump its attention on. Differences: no biases, and the cache is bounded.
+    Equations:
+      q, k, v = W x, q and k rotated
+      o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  t - window < s <= t in the episode
+      output  W_o (o_t * sigmoid(W_g x_t))
+
+    A head can so return nothing, for which plain softmax needs a frame to dump its
+    attention on.
+
+    Source: Qiu et al. 2025, arXiv:2505.06708, the gate after the attention (position
+    G1), for each head, multiplicative.
+
+    Differences:
+      - There are no biases.
+      - Attention reaches back `window` frames at most, so that a stream has a bounded
+        cache.
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; scores, softmax and gates are float32.
-      out_scale: factor on the initial output projection.
       heads: H; D / H must be an even integer.
       window: frames a frame sees, itself included. 256 covers the training windows of
         frames, where it is then full causal attention; a stream keeps that many.
@@ -132,25 +132,17 @@ class GatedAttention(nn.Module):
         "headwise", one for each head.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     window: int = 256
     gate: str = "elementwise"
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: AttentionCache | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, AttentionCache]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
         head = self._head_width()
         columns = self.heads * (head if self.gate == "elementwise" else 1)
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
-        gate = nn.Dense(columns, use_bias=False, dtype=self.dtype, name="gate")
+        qkv = self.dense(3 * self.width, "qkv")
+        gate = self.dense(columns, "gate")
         q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), self.heads, self.heads)
         q_bthk, k_bthk = _rotate(q_bthk, k_bthk, 1.0, state, reset_bt)
         o_bthk, state = banded_attention(
@@ -181,45 +173,42 @@ class GatedAttention(nn.Module):
         return _head_width(self.width, self.heads, self.window, 1.0)
 
 
-class ForgettingAttention(nn.Module):
+class ForgettingAttention(Mixer):
     """Causal attention in which every frame lets what came before it fade.
 
-    f_t = sigmoid(w_f . x_t + b_f) for each head; the score of frame s at frame t is
-    q_t . k_s / sqrt(K) + sum_{s < l <= t} log f_l, that is G_t - G_s with G the running
-    sum of log f. Source: Lin et al. 2025, arXiv:2503.02130, section 3 (FoX). The decay
-    tells the order of the frames, so there are no positions by default. Differences:
-    the plain layer, without the output norm, output gate, QK-norm and shifted keys and
-    values of the paper's "Pro" block; the cache is bounded. The cache keeps log f_l of
-    each frame, and sums run back from the frame that asks, so nothing grows in a
-    stream.
+    Equations:
+      f_t = sigmoid(w_f · x_t + b_f) for each head
+      o_t = Σ_s softmax_s(q_t · k_s / sqrt(K) + Σ_{s < l <= t} log f_l) v_s,  s <= t
+      output  W_o concat(o)
+
+    The decay tells the order of the frames, so there are no positions by default. The
+    cache keeps log f_l of each frame, and sums run back from the frame that asks, so
+    nothing grows in a stream.
+
+    Source: Lin et al. 2025, arXiv:2503.02130, section 3 (FoX).
+
+    Differences:
+      - It is the plain layer, without the output norm, output gate, QK-norm and shifted
+        keys and values of the paper's "Pro" block.
+      - Attention reaches back `window` frames at most, so that a stream has a bounded
+        cache.
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; gates, scores and softmax are float32.
-      out_scale: factor on the initial output projection.
       heads: H; it divides D.
       window: frames a frame sees, itself included. 256 covers the training windows of
         frames, where it is then full causal attention; a stream keeps that many.
       rotary: part of each head's channels that is rotated by the position.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     window: int = 256
     rotary: float = 0.0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: AttentionCache | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, AttentionCache]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
         _head_width(self.width, self.heads, self.window, self.rotary)
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        qkv = self.dense(3 * self.width, "qkv")
         q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), self.heads, self.heads)
         q_bthk, k_bthk = _rotate(q_bthk, k_bthk, self.rotary, state, reset_bt)
         kernel_dh = self.param("forget_kernel", lecun(), (self.width, self.heads))

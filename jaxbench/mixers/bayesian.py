@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import Initializer, lecun
+from jaxbench.layers.mixer import Mixer
 
 INITIAL_RHO = -5.0
 
@@ -80,13 +81,12 @@ class BayesianDense(nn.Module):
         )
 
 
-class BayesianMLP(nn.Module):
-    """W_2 ReLU(W_1 x + b_1) + b_2, each frame by itself, with uncertain weights.
+class BayesianMLP(Mixer):
+    """Two layers with a distribution over weights, each frame by itself.
 
-    Source: Blundell et al. 2015, arXiv:1505.05424 (Bayes by backprop), with the local
-    reparameterisation of Kingma et al. 2015, arXiv:1506.02557. Difference: a prior of
-    one Gaussian, so that its divergence has a closed form, instead of a sampled one of
-    two.
+    Equations:
+      every weight ~ N(mean, softplus(ρ)²);  output  W_2 ReLU(W_1 x + b_1) + b_2
+      loss += kl_weight * KL(weights || N(0, prior_sigma²))
 
     The rng stream "noise" switches sampling on, as in training; without it the weights
     are their means. To predict with S samples, apply the model S times with
@@ -97,32 +97,32 @@ class BayesianMLP(nn.Module):
 
     `kl_weight * KL(q || prior)` is sown into "losses", once for shared layers, and the
     divergence in nats into "metrics" as `divergence`. The paper's weight, for a loss
-    that is a mean over examples, is 1 / (number of training examples); the default
-    1e-6 stands for a million.
+    that is a mean over examples, is 1 / (number of training examples); the default 1e-6
+    stands for a million.
+
+    Source: Blundell et al. 2015, arXiv:1505.05424 (Bayes by backprop), with the local
+    reparameterisation of Kingma et al. 2015, arXiv:1506.02557.
+
+    Differences:
+      - The prior is one Gaussian, so that its divergence has a closed form, instead of
+        a sampled mixture of two.
+      - Sums are drawn instead of weights, by the local reparameterisation (Kingma and
+        others 2015, arXiv:1506.02557).
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; sigma, noise and divergence are float32.
-      out_scale: factor on the initial means of the last kernel.
       prior_sigma: standard deviation of the prior; 0.1 to 1 is usual.
       kl_weight: factor on the divergence in the loss.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     prior_sigma: float = 0.1
     kl_weight: float = 1e-6
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; there is no state and nothing to reset.
 
         Sampling makes twice the matmuls of the mean.
         """
-        del state, reset_bt
         self._check()
         hidden = BayesianDense(self.width, self.prior_sigma, self.dtype, name="in")
         out = BayesianDense(
@@ -149,12 +149,6 @@ class BayesianMLP(nn.Module):
             init_fn=lambda: jnp.float32(0),
             reduce_fn=lambda _, new: new,
         )
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
     @nn.nowrap
     def _check(self) -> None:

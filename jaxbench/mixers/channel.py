@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError, nearest
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
@@ -21,99 +20,69 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-class MLP(nn.Module):
-    """W_out GELU(W_in x + b_in) + b_out.
+class MLP(Mixer):
+    """A channel mixer of two layers with GELU.
+
+    Equations:
+      output  W_out GELU(W_in x + b_in) + b_out
 
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3, with GELU (Hendrycks &
     Gimpel 2016, arXiv:1606.08415), by default in its approximation with tanh.
 
+    Differences:
+      - The activation is GELU, where the paper has ReLU.
+
     Attributes:
-      width: model width.
-      dtype: compute type; parameters are float32.
-      out_scale: factor on the initial output projection.
       expansion: hidden width over model width.
       exact: GELU with the error function, as PyTorch has it, not with tanh.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: float = 4.0
     exact: bool = False
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
-        del state, reset_bt
-        hidden = nn.Dense(
-            round(self.expansion * self.width), dtype=self.dtype, name="in"
-        )
-        out = nn.Dense(
-            self.width, dtype=self.dtype, kernel_init=lecun(self.out_scale), name="out"
-        )
+        hidden = self.dense(round(self.expansion * self.width), "in", bias=True)
+        out = self.dense_out(bias=True)
         return out(nn.gelu(hidden(x_btd), approximate=not self.exact)), ()
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
+class GLU(Mixer):
+    """A gated channel mixer without biases, SwiGLU by default.
 
-class GLU(nn.Module):
-    """W_out (activation(W_gate x) * W_in x), without biases: SwiGLU by default.
+    Equations:
+      output  W_out (activation(W_gate x) * W_in x)
 
-    Source: Shazeer 2020, arXiv:2002.05202, eq. 5 and 6. The hidden width is the nearest
-    multiple of 64, at least 64; with 8/3 of the model width it has as many parameters
-    as `MLP`.
+    The hidden width is the nearest multiple of 64, at least 64; with 8/3 of the model
+    width it has as many parameters as `MLP`.
+
+    Source: Shazeer 2020, arXiv:2002.05202, eq. 5 and 6.
 
     Attributes:
-      width: model width.
-      dtype: compute type; parameters are float32.
-      out_scale: factor on the initial output projection.
       expansion: hidden width over model width, before rounding.
       activation: of the gate, a key of `ACTIVATIONS`; "gelu" is GeGLU.
       multiple: if not 0, the hidden width is rounded up to a multiple of this instead,
         as in Llama (Touvron et al. 2023, arXiv:2302.13971) of 256.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: float = 8 / 3
     activation: str = "silu"
     multiple: int = 0
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
-        del state, reset_bt
         if self.activation not in ACTIVATIONS:
             raise InputError(
                 f"activation={self.activation!r} is unknown; nearest: "
                 f"{nearest(self.activation, ACTIVATIONS)}"
             )
         hidden = self._hidden()
-        gate_value = nn.Dense(2 * hidden, use_bias=False, dtype=self.dtype, name="in")
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        gate_value = self.dense(2 * hidden, "in")
+        out = self.dense_out()
         gate, value = jnp.split(gate_value(x_btd), 2, axis=-1)
         return out(ACTIVATIONS[self.activation](gate) * value), ()
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
     @nn.nowrap
     def _hidden(self) -> int:

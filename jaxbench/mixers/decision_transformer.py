@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import (
@@ -22,34 +23,35 @@ from jaxbench.ops.attention import (
 
 
 class DecisionTransformerState(NamedTuple):
-    """What the Decision Transformer carries.
-
-    Attributes:
-      caches: keys and values of the last tokens, one cache for each block.
-    """
+    """Keys and values of the last tokens, one cache for each block."""
 
     caches: tuple[AttentionCache, ...]
 
 
-class DecisionTransformer(nn.Module):
+class DecisionTransformer(Mixer):
     """A causal GPT over return, action and state tokens; the state token comes out.
 
-    Tokens of frame t, in this order: a learned return token; LN(W_a x_t), the action
-    before the frame; LN(W_s x_t), the state. Each has a learned vector of its type
-    added. Blocks: z += W_o attention(LN(z)), z += W_2 GELU(W_1 LN(z)); output LN(z) at
-    the state token, the last of its frame.
+    Equations:
+      tokens of t:  a learned return; LN(W_a x_t), the action before; LN(W_s x_t), state
+      each block:  z += W_o attention(LN(z));  z += W_2 GELU(W_1 LN(z))
+      output  LN(z) at the state token
+
+    Each token has a learned vector of its type added; the return token is that vector.
+    `out_scale` is not read: a norm follows the last projection.
 
     Source: Chen et al. 2021, arXiv:2106.01345, section 3 and algorithm 1, over the GPT
-    of Radford et al. 2019. Differences: imitation data has no rewards, so the return
-    is one learned vector (it is its own type vector) and can be left out; x_t holds
-    the state s_t and the action before it, a_{t-1}, and never the action a_t that is
-    to be predicted, so the order (R, s, a) of the paper is here (R, a_{t-1}, s); rotary
-    positions by frame instead of learned time steps, so that it can stream; one width
-    for tokens and model.
+    of Radford et al. 2019.
+
+    Differences:
+      - Imitation data has no rewards, so the return is one learned vector, and it can
+        be left out.
+      - x_t holds the state and the action before it, never the action to be predicted,
+        so the paper's order (R, s, a) is here (R, a_{t-1}, s).
+      - Positions are rotary by frame instead of learned time steps, so that it can
+        stream.
+      - Tokens are as wide as the model.
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; scores, softmax and norm statistics are float32.
       heads: H; D / H must be an even integer.
       blocks: GPT blocks.
       window: frames the state token sees, its own included. In a stream, `blocks`
@@ -57,20 +59,13 @@ class DecisionTransformer(nn.Module):
       returns: whether there is a return token.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     heads: int = 4
     blocks: int = 2
     window: int = 30
     returns: bool = True
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: DecisionTransformerState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, DecisionTransformerState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(9 T * (T + window) * D) work a block."""
         self._check()
         batch, length, _ = x_btd.shape
@@ -129,7 +124,7 @@ class DecisionTransformer(nn.Module):
         if self.returns:
             embedded.append(jnp.zeros((batch, length, self.width), self.dtype))
         for name in ("action", "state"):
-            token_btd = nn.Dense(self.width, dtype=self.dtype, name=name)(x_btd)
+            token_btd = self.dense(self.width, name, bias=True)(x_btd)
             embedded.append(norm("layer", self.dtype, name=f"{name}_norm")(token_btd))
         z_btnd = jnp.stack(embedded, axis=2) + types_nd.astype(self.dtype)[None, None]
         return z_btnd.reshape(batch, -1, self.width)

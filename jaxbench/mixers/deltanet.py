@@ -11,36 +11,34 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import l2_normalize, norm
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.delta_rule import delta_rule
 
 
 class DeltaState(NamedTuple):
-    """What the delta-rule mixers carry.
+    """What the delta-rule mixers carry."""
+
+    s_bhkv: jax.Array  # matrix state of each head, float32
+    conv_q_bwe: jax.Array  # last inputs of the convolutions, float32
+    conv_k_bwe: jax.Array  # last inputs of the convolutions, float32
+    conv_v_bwe: jax.Array  # last inputs of the convolutions, float32
+
+
+class DeltaNet(Mixer):
+    """A matrix state in which each write replaces what its key held.
+
+    Equations:
+      q, k, v = SiLU(conv(W x)), |q| = 1 / sqrt(K), |k| = 1
+      β = sigmoid(W x) for each head
+      S_t = (I - β_t k_t k_t^T) S_{t-1} + β_t k_t v_t^T;  o_t = S_t^T q_t
+      output  W_out RMSNorm_head(o)
+
+    Source: Yang et al. 2024, arXiv:2406.06484, eq. 4 and section 4; Schlag et al. 2021,
+    arXiv:2102.11174.
 
     Attributes:
-      s_bhkv: matrix state of each head, float32.
-      conv_q_bwe, conv_k_bwe, conv_v_bwe: last inputs of the convolutions, float32.
-    """
-
-    s_bhkv: jax.Array
-    conv_q_bwe: jax.Array
-    conv_k_bwe: jax.Array
-    conv_v_bwe: jax.Array
-
-
-class DeltaNet(nn.Module):
-    """S_t = (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T;  o_t = S_t^T q_t.
-
-    q, k, v = SiLU(conv(W x)), q and k of length 1, q / sqrt(K); beta = sigmoid(W x) for
-    each head; output W_out RMSNorm_head(o). Source: Yang et al. 2024, arXiv:2406.06484,
-    eq. 4 and section 4; Schlag et al. 2021, arXiv:2102.11174.
-
-    Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       heads: H.
       taps: length of the short convolutions.
       negative: beta in (0, 2) instead of (0, 1): eigenvalues down to -1, which a state
@@ -49,9 +47,6 @@ class DeltaNet(nn.Module):
       conv_bias: whether the short convolutions have biases; the authors' code has none.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     taps: int = 4
     negative: bool = False
@@ -59,12 +54,7 @@ class DeltaNet(nn.Module):
     conv_bias: bool = True
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: DeltaState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, DeltaState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         head_width(self.width, self.heads)
         values = self.value_expansion * self.width
@@ -86,40 +76,34 @@ class DeltaNet(nn.Module):
         return _initial_state(batch_size, self.width, values, self.heads, self.taps)
 
 
-class DeltaProduct(nn.Module):
-    """S_t = A_{t,n} S_{t-1} with n delta-rule updates a frame; o_t = S_t^T q_t.
+class DeltaProduct(Mixer):
+    """DeltaNet with n delta-rule updates a frame; the query reads after the last.
 
-    Each update is S <- (I - beta_{t,j} k_{t,j} k_{t,j}^T) S + beta_{t,j} k_{t,j}
-    v_{t,j}^T, inputs and output as in `DeltaNet`; the query reads after the last. With
-    beta up to 2 a frame can turn the state by a product of n reflections: two make any
-    rotation of a plane, which a single update cannot. Runs as `DeltaNet` on n T frames.
+    Equations:
+      q, k_j, v_j, β_j as in DeltaNet, but β_j = 2 sigmoid(W x);  j = 1 .. n
+      S <- (I - β_j k_j k_j^T) S + β_j k_j v_j^T for each j;  o_t = S^T q_t
+      output  W_out RMSNorm_head(o)
+
+    With β up to 2 a frame can turn the state by a product of n reflections: two make
+    any rotation of a plane, which a single update cannot. Runs as `DeltaNet` on n T
+    frames.
+
     Source: Siems et al. 2025, arXiv:2502.10297, eq. 4.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       heads: H.
       taps: length of the short convolutions.
       householders: n, updates a frame.
       negative: beta in (0, 2), eigenvalues down to -1, instead of (0, 1).
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     taps: int = 4
     householders: int = 2
     negative: bool = True
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: DeltaState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, DeltaState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(n T D^2 / H) work."""
         head_width(self.width, self.heads)
         many = self._updates()
@@ -159,38 +143,30 @@ class DeltaProduct(nn.Module):
         return self.householders
 
 
-class GatedDeltaNet(nn.Module):
-    """S_t = e^{g_t} (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T; o_t = S_t^T q_t.
+class GatedDeltaNet(Mixer):
+    """The delta rule with a decay for each head and an output gate.
 
-    g = -exp(A_log) softplus(W_a x + dt_bias) for each head, the rest as in `DeltaNet`;
-    output W_out (RMSNorm_head(o) * SiLU(W_gate x)). Source: Yang et al. 2024,
-    arXiv:2412.06464, eq. 10 and section 3.4.
+    Equations:
+      q, k, v, β as in DeltaNet;  g = -exp(A_log) softplus(W_a x + dt_bias) a head
+      S_t = e^{g_t} (I - β_t k_t k_t^T) S_{t-1} + β_t k_t v_t^T;  o_t = S_t^T q_t
+      output  W_out (RMSNorm_head(o) * SiLU(W_gate x))
+
+    Source: Yang et al. 2024, arXiv:2412.06464, eq. 10 and section 3.4.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       heads: H.
       taps: length of the short convolutions.
       value_expansion: value width over model width; keys are as wide as the model.
       conv_bias: whether the short convolutions have biases; the authors' code has none.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     taps: int = 4
     value_expansion: int = 2
     conv_bias: bool = True
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: DeltaState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, DeltaState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         head_width(self.width, self.heads)
         values = self.value_expansion * self.width
@@ -199,7 +175,7 @@ class GatedDeltaNet(nn.Module):
         )
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta_bth1 = _rate(x_btd, self.heads, self.dtype)
-        dt = nn.Dense(self.heads, use_bias=False, dtype=self.dtype, name="decay")(x_btd)
+        dt = self.dense(self.heads, "decay")(x_btd)
         bias_h = self.param(
             "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (self.heads,)
         )
@@ -210,7 +186,7 @@ class GatedDeltaNet(nn.Module):
         o, s_bhkv = delta_rule(
             q, beta_bth1 * k, v, g, read, beta_bth1 * k, s_bhkv, reset_bt
         )
-        gate = nn.Dense(values, use_bias=False, dtype=self.dtype, name="gate")(x_btd)
+        gate = self.dense(values, "gate")(x_btd)
         o_bte = merge_heads(norm("rms", self.dtype, "head_norm")(o))
         out = _out(self.width, self.dtype, self.out_scale)
         return out(o_bte * nn.silu(gate)), DeltaState(s_bhkv, *conv)
@@ -222,34 +198,28 @@ class GatedDeltaNet(nn.Module):
         return _initial_state(batch_size, self.width, values, self.heads, self.taps)
 
 
-class KimiDeltaAttention(nn.Module):
-    """S_t = (I - beta_t k_t k_t^T) Diag(e^{g_t}) S_{t-1} + beta_t k_t v_t^T.
+class KimiDeltaAttention(Mixer):
+    """The gated delta rule with a decay for every key channel.
 
-    As `GatedDeltaNet`, but with a decay for every key channel, g = -exp(A_log)
-    softplus(W_2 W_1 x + dt_bias), and the output gate sigmoid(W_2 W_1 x), both of the
-    rank of a head. Source: Kimi Team 2025, arXiv:2510.26692, eq. 1 and section 4.
+    Equations:
+      g = -exp(A_log) softplus(W_2 W_1 x + dt_bias) a key channel;  q, k, v, β: DeltaNet
+      S_t = (I - β_t k_t k_t^T) Diag(e^{g_t}) S_{t-1} + β_t k_t v_t^T;  o_t = S_t^T q_t
+      output  W_out (RMSNorm_head(o) * sigmoid(W_2' W_1' x + b))
+
+    The projections of decay and output gate have the rank of a head.
+
+    Source: Kimi Team 2025, arXiv:2510.26692, eq. 1 and section 4.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       heads: H.
       taps: length of the short convolutions.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     taps: int = 4
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: DeltaState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, DeltaState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         head = head_width(self.width, self.heads)
         inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
@@ -257,7 +227,7 @@ class KimiDeltaAttention(nn.Module):
         beta_bth1 = _rate(x_btd, self.heads, self.dtype)
 
         def low_rank(name: str, use_bias: bool) -> jax.Array:
-            down = nn.Dense(head, use_bias=False, dtype=self.dtype, name=f"{name}_down")
+            down = self.dense(head, f"{name}_down")
             up = nn.Dense(
                 self.width, use_bias=use_bias, dtype=self.dtype, name=f"{name}_up"
             )

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.attention import positions
 
 
-class FNet(nn.Module):
-    """y = Re(F_n F_D x) / sqrt(n D) for each episode of n frames in the window.
+class FNet(Mixer):
+    """Fourier transforms of the frames of each episode and of the channels.
 
-    F_n and F_D are the discrete Fourier transforms of the frames and of the channels.
-    With F = C - i S this is (C_n x C_D - S_n x S_D) / sqrt(n D), four real matmuls,
-    which are faster than an FFT at these sizes. Every frame of an episode sees all of
-    them, later ones too. Source: Lee-Thorp et al. 2021, arXiv:2105.03824, eq. 3.
-    Difference: divided by sqrt(n D), so that the result is as large as the input (the
-    paper relies on the norm after the sum). No parameters.
+    Equations:
+      y = Re(F_n F_D x) / sqrt(n D) = (C_n x C_D - S_n x S_D) / sqrt(n D)
+      n frames of the episode, D channels, F = C - i S the discrete Fourier transform
 
-    Attributes:
-      width: model width D.
-      dtype: type of the result; the transform is float32.
+    Four real matmuls, which are faster than an FFT at these sizes. Every frame of an
+    episode sees all of them, later ones too. There are no parameters.
+
+    Source: Lee-Thorp et al. 2021, arXiv:2105.03824, eq. 3.
+
+    Differences:
+      - The result is divided by sqrt(n D), so that it is as large as the input; the
+        paper relies on the norm after the sum.
+      - It stands in a pre-norm block; the paper's blocks have their norms after the
+        sums.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: tuple[()] | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] over all frames of an episode; O(T D (D + T)) work."""
-        del state
         cos_btt, sin_btt = _time_matrices(reset_bt, x_btd.shape[1])
         cos_dd, sin_dd = _channel_matrices(self.width)
         with jax.default_matmul_precision("highest"):
@@ -46,12 +40,6 @@ class FNet(nn.Module):
             y_btd = jnp.matmul(cos_btt, x_btd @ cos_dd)
             y_btd = y_btd - jnp.matmul(sin_btt, x_btd @ sin_dd)
         return y_btd.astype(self.dtype), ()
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
 
 def _channel_matrices(width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,78 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.diagonal import diagonal
 
 
 class GatedSSMState(NamedTuple):
-    """What a gated SSM carries.
+    """What a gated SSM carries."""
 
-    Attributes:
-      h_be: moving averages, float32.
-      conv_bwe: last inputs of the short convolution, float32.
-    """
-
-    h_be: jax.Array
-    conv_bwe: jax.Array
+    h_be: jax.Array  # moving averages, float32
+    conv_bwe: jax.Array  # last inputs of the short convolution, float32
 
 
-class GatedSSM(nn.Module):
+class GatedSSM(Mixer):
     """Mamba's shape with a fixed decay for each channel and scalar gates.
 
-    x, z = W x;  x = SiLU(conv(x));  [delta, B, C] = W_x x
-    g_t = sigmoid(mean softplus(W_g delta_t + b_g));  s_t = sigmoid(B_t . C_t)
-    u_t = g_t s_t x_t;  h_t = a h_{t-1} + (1 - a) u_t;  y_t = u_t + (1 - g_t) h_t
-    output W_out (y * SiLU(z))
+    Equations:
+      x, z = W x;  x = SiLU(conv(x));  [δ, B, C] = W_x x
+      g_t = sigmoid(mean softplus(W_g δ_t + b_g));  s_t = sigmoid(B_t · C_t)
+      u_t = g_t s_t x_t;  h_t = a h_{t-1} + (1 - a) u_t;  y_t = u_t + (1 - g_t) h_t
+      output  W_out (y * SiLU(z))
 
-    Source: the layer of this name in Edifice, which no paper describes. Differences:
-    that one weighs each frame by its place in the window, so nothing moves along time
-    but a mean over four frames; here h is the moving average its text promises, its
-    decay is learned for each channel (there 0.9 for all), the convolution is a real
-    depthwise one, and the projections have no biases.
+    Source: the layer of this name in Edifice, which no paper describes.
+
+    Differences:
+      - There is no paper: this is the layer of that name in Edifice, the library of the
+        original benchmark.
+      - That one weighs each frame by its place in the window, so nothing moves along
+        time but a mean over four frames; here h is the moving average its text
+        promises.
+      - The decay is learned for each channel, where the library has 0.9 for all.
+      - The convolution is a real depthwise one, and the projections have no biases.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates, decay and state are float32.
-      out_scale: factor on the initial output projection.
       state_size: N, length of B and C.
       expansion: inner width E over model width.
       taps: length of the short convolution.
       rank: width of delta; 0 is ceil(D / 16).
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 16
     expansion: int = 2
     taps: int = 4
     rank: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: GatedSSMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, GatedSSMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T E (D + N)) work."""
         inner = self.expansion * self.width
-        project = nn.Dense(2 * inner, use_bias=False, dtype=self.dtype, name="project")
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        project = self.dense(2 * inner, "project")
+        out = self.dense_out()
         h_be, conv_bwe = (None, None) if state is None else state
         x_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
@@ -95,9 +80,7 @@ class GatedSSM(nn.Module):
     def _gates(self, x_bte: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """g, 1 - g and s, float32 [B, T, 1]."""
         inner, rank = x_bte.shape[-1], self.rank or -(-self.width // 16)
-        select = nn.Dense(
-            rank + 2 * self.state_size, use_bias=False, dtype=self.dtype, name="select"
-        )
+        select = self.dense(rank + 2 * self.state_size, "select")
         selected = select(x_bte).astype(jnp.float32)
         delta_btr, b_btn, c_btn = jnp.split(
             selected, [rank, rank + self.state_size], axis=-1

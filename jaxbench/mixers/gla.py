@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.ops.gated_linear import gated_linear_attention
 
@@ -20,59 +20,43 @@ SMALL = nn.initializers.variance_scaling(2.0**-5, "fan_avg", "uniform")
 
 
 class GLAState(NamedTuple):
-    """What gated linear attention carries.
-
-    Attributes:
-      s_bhkv: matrix state of each head, float32.
-    """
+    """Matrix state of each head, float32."""
 
     s_bhkv: jax.Array
 
 
-class GLA(nn.Module):
-    """S_t = Diag(alpha_t) S_{t-1} + k_t v_t^T;  o_t = S_t^T q_t / sqrt(K).
+class GLA(Mixer):
+    """Gated linear attention: a matrix state, a decay for each key channel.
 
-    alpha = sigmoid(W_2 W_1 x + b)^(1/16) for every key channel; output
-    W_out (RMSNorm_head(o) * SiLU(W_gate x)). Source: Yang et al. 2023,
-    arXiv:2312.06635, eq. 3 and section 4.4. No feature map and no normaliser. A sigmoid
-    below e^-80, the gate of a logit under -80, counts as e^-80.
+    Equations:
+      q, k, v = W x;  α = sigmoid(W_2 W_1 x + b)^(1/16) for every key channel
+      S_t = Diag(α_t) S_{t-1} + k_t v_t^T;  o_t = S_t^T q_t / sqrt(K)
+      output  W_out (RMSNorm_head(o) * SiLU(W_gate x))
+
+    No feature map and no normaliser. A sigmoid below e^-80, the gate of a logit under
+    -80, counts as e^-80.
+
+    Source: Yang et al. 2023, arXiv:2312.06635, eq. 3 and section 4.4.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; decays and state are float32.
-      out_scale: factor on the initial output projection.
       heads: H; divides the key width.
       key_expansion: key width over model width; values are as wide as the model.
       gate_rank: rank of the decay's projection.
       temperature: the decay's sigmoid is raised to 1 / temperature.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     key_expansion: float = 0.5
     gate_rank: int = 16
     temperature: float = 16.0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: GLAState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, GLAState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D K / H) work."""
         keys, heads = self._key_width(), self.heads
 
         def project(size: int, name: str) -> jax.Array:
-            dense = nn.Dense(
-                size,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=SMALL,
-                name=name,
-            )
+            dense = self.dense(size, name, init=SMALL)
             return dense(x_btd)
 
         q = split_heads(project(keys, "query"), heads)
@@ -88,13 +72,7 @@ class GLA(nn.Module):
             q, k, v, log_decay, s_bhkv, reset_bt, floor=floor
         )
         o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         return out(o_btd * nn.silu(project(self.width, "gate"))), GLAState(s_bhkv)
 
     @nn.nowrap

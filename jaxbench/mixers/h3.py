@@ -11,64 +11,27 @@ import numpy as np
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import lecun, log_uniform
+from jaxbench.layers.inits import log_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.ops.convolution import short_convolution
 from jaxbench.ops.lti import diagonal_ssm
 
 
 class H3State(NamedTuple):
-    """What H3 carries.
+    """What H3 carries.""""""
 
-    Attributes:
-      x_bdn: states of the diagonal state space, one conjugate half, complex64.
-      shift_bwd: the last keys, oldest first, float32.
-    """
-
-    x_bdn: jax.Array
-    shift_bwd: jax.Array
-
-
-class H3(nn.Module):
-    """q * SSM_diag(SSM_shift(k) * v), normalised, then a projection.
-
-    q, k, v = W x;  khat_t = sum_l c_l k_{t-l} + d_1 k_t,  l < taps
-    x' = A x + khat v, discretised by zero-order hold;  z = 2 Re(C x) + d_2 khat v
-    output W_o RMSNorm(q * z)
-
-    Source: Fu et al. 2022, arXiv:2212.14052, section 3.1 and algorithm 1, heads of
-    width 1. Differences: the norm before the output, which is a product of three
-    projections; d_1 is a part of c_0, with which it multiplies the same k_t; a shift of
-    8 frames, not 64; no biases.
-
-    Attributes:
-      width: model width D.
-      dtype: type of the projections; filter, state space and products are float32.
-      out_scale: factor on the initial output projection.
-      state_size: N of the diagonal state space, even; N/2 complex states a channel.
-      taps: states of the shift: frames of k that khat sees.
-      dt_min: smallest initial time step.
-      dt_max: largest initial time step.
-    """
-
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
+    # N of the diagonal state space, even; N/2 complex states a channel.
     state_size: int = 64
-    taps: int = 8
-    dt_min: float = 1e-3
-    dt_max: float = 1e-1
+    taps: int = 8  # states of the shift: frames of k that khat sees
+    dt_min: float = 1e-3  # smallest initial time step
+    dt_max: float = 1e-1  # largest initial time step
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: H3State | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, H3State]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.lti.diagonal_ssm` for the cost."""
         self._check()
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        qkv = self.dense(3 * self.width, "qkv")
         qkv_bte = qkv(x_btd).astype(jnp.float32)
         q_btd, k_btd, v_btd = jnp.split(qkv_bte, 3, axis=-1)
         x_bdn, shift_bwd = (None, None) if state is None else state
@@ -86,13 +49,7 @@ class H3(nn.Module):
             reset_bt,
         )
         o_btd = norm("rms", self.dtype, name="norm")(q_btd * z_btd)
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         return out(o_btd), H3State(x_bdn, shift_bwd)
 
     def _log_dt(self) -> jax.Array:

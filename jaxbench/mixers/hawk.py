@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.diagonal import diagonal
 
@@ -20,70 +20,52 @@ MAX_SLOPE = 1e3
 
 
 class HawkState(NamedTuple):
-    """What Hawk carries.
+    """What Hawk carries."""
 
-    Attributes:
-      h_be: state of the recurrence, float32.
-      conv_bwe: last inputs of the short convolution, float32.
-      started_b: whether a frame came before; bool.
-    """
-
-    h_be: jax.Array
-    conv_bwe: jax.Array
-    started_b: jax.Array
+    h_be: jax.Array  # state of the recurrence, float32
+    conv_bwe: jax.Array  # last inputs of the short convolution, float32
+    started_b: jax.Array  # whether a frame came before; bool
 
 
-class Hawk(nn.Module):
+class Hawk(Mixer):
     """The recurrent block of Hawk and Griffin, with the RG-LRU.
 
-    z, u = W x;  u = conv(u)
-    r = sigmoid(W_r u + b_r);  i = sigmoid(W_i u + b_i)
-    log a_t = -8 softplus(L) r_t;  h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t u_t)
-    output W_out (GELU(z) * h)
+    Equations:
+      z, u = W x;  u = conv(u)
+      r = sigmoid(W_r u + b_r);  i = sigmoid(W_i u + b_i);  log a_t = -8 softplus(L) r_t
+      h_t = a_t h_{t-1} + sqrt(1 - a_t²) (i_t u_t)
+      output  W_out (GELU(z) * h)
 
-    W_r and W_i are block-diagonal. The first frame of an episode enters as i_t u_t,
-    without the square root: there is nothing before it to make room for.
+    W_r and W_i are block-diagonal. softplus(L) = -log s with s² uniform on [0.9²,
+    0.999²] at the start.
 
-    Source: De et al. 2024, arXiv:2402.19427, equations 1 to 6 and section 2.3. As in
-    the authors' code and not in the text, softplus(L) = -log s with s^2 uniform on
-    [0.9^2, 0.999^2], so the first decays lie near s^4 where the text has s.
-    Differences: the recurrent width is by default that of the model (the released
-    models; the text has 4/3 of it), and there are fewer blocks than the text's 16.
+    Source: De et al. 2024, arXiv:2402.19427, eq. 1 to 6 and section 2.3.
+
+    Differences:
+      - The recurrent width is by default that of the model, as in the released models;
+        the text has 4/3 of it.
+      - W_r and W_i have 4 blocks by default, fewer than the text's 16.
+      - The initial decays are those of the authors' code: near s⁴ where the text has s.
+      - The first frame of an episode enters without the square root, since there is
+        nothing to make room for.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates, decay and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: recurrent width E over model width; E is rounded to the nearest
         multiple of `heads`.
       heads: blocks of W_r and W_i.
       taps: length of the short convolution.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: float = 1.0
     heads: int = 4
     taps: int = 4
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: HawkState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, HawkState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D E) work."""
         batch, inner = x_btd.shape[0], self._inner()
-        project = nn.Dense(2 * inner, use_bias=False, dtype=self.dtype, name="project")
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        project = self.dense(2 * inner, "project")
+        out = self.dense_out()
         unstarted = (None, None, jnp.zeros((batch,), bool))
         h_be, conv_bwe, started_b = unstarted if state is None else state
         z_bte, u_bte = jnp.split(project(x_btd), 2, axis=-1)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.heads import head_count, merge_heads, split_heads
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.ops.gated_linear import gated_linear_attention
 
@@ -18,54 +18,41 @@ BOUNDS = "hgrn2_lower_bounds"
 
 
 class HGRN2State(NamedTuple):
-    """What HGRN-2 carries.
-
-    Attributes:
-      s_bhkv: matrix state of each head, float32.
-    """
+    """Matrix state of each head, float32."""
 
     s_bhkv: jax.Array
 
 
-class HGRN2(nn.Module):
-    """S_t = Diag(f_t) S_{t-1} + (1 - f_t) v_t^T;  o_t = S_t^T SiLU(W_q x_t).
+class HGRN2(Mixer):
+    """A gated recurrence whose forget gates have a lower bound that rises with depth.
 
-    f = lb_l + (1 - lb_l) sigmoid(W_f x): layer l never forgets faster than its lower
-    bound lb_l = sum_{1 <= j <= l} softmax(Gamma)_j, so upper layers remember longer;
-    output W_out RMSNorm(o). Source: Qin et al. 2024, arXiv:2404.07904, eq. 4 to 6;
-    bounds: Qin et al. 2023, arXiv:2311.04823, section 3.2. Gamma, [layers, D], is one
-    parameter of the backbone: the lowest of its HGRN-2 layers holds it.
+    Equations:
+      f = lb_l + (1 - lb_l) sigmoid(W_f x),  lb_l = Σ_{1 <= j <= l} softmax(Γ)_j
+      S_t = Diag(f_t) S_{t-1} + (1 - f_t) v_t^T;  o_t = S_t^T SiLU(W_q x_t)
+      output  W_out RMSNorm(o)
+
+    Layer l never forgets faster than its bound lb_l, so upper layers remember longer.
+    Γ, [layers, D], is one parameter of the backbone: the lowest of its HGRN-2 layers
+    holds it.
+
+    Source: Qin et al. 2024, arXiv:2404.07904, eq. 4 to 6; bounds: Qin et al. 2023,
+    arXiv:2311.04823, section 3.2.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; decays and state are float32.
-      out_scale: factor on the initial output projection.
-      layer: place among the HGRN-2 layers of the stack.
-      layers: how many there are.
       heads: H; D / H is the expansion of the state. 0 is one head for 64 channels.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     layer: int = 0
     layers: int = 1
     heads: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: HGRN2State | None = None,
-        reset_bt: jax.Array | None = None,
-        *,
-        lower: dict[str, jax.Array],
-    ) -> tuple[jax.Array, HGRN2State, dict[str, jax.Array]]:
+    def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         heads = head_count(self.width, self.heads)
 
         def project(name: str) -> jax.Array:
-            dense = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name=name)
+            dense = self.dense(self.width, name)
             return dense(x_btd)
 
         logit = project("forget").astype(jnp.float32)
@@ -90,13 +77,7 @@ class HGRN2(nn.Module):
             reset_bt,
         )
         o_btd = norm("rms", self.dtype, "output_norm")(merge_heads(o))
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         return out(o_btd), HGRN2State(s_bhkv), lower
 
     def _bounds(self) -> jax.Array:

@@ -11,51 +11,46 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.sinusoid import sinusoid
 from jaxbench.ops.attention import attention, positions
 
 
-class Hopfield(nn.Module):
+class Hopfield(Mixer):
     """Retrieves from the frames of the episode so far.
 
-    p_t = LN(x_t) + sinusoids of t;  xi = W_q p_t;  K = W_k p_s,  V = W_v p_s, s <= t
-    `steps` times xi <- softmax(beta xi K^T) K, then o_t = softmax(beta xi K^T) V for
-    each head; output W_out concat(o). Each update lowers the energy
-    -log(sum exp(beta K xi)) / beta + |xi|^2 / 2.
+    Equations:
+      p_t = LN(x_t) + sinusoids of t;  ξ = W_q p_t;  K = W_k p_s, V = W_v p_s, s <= t
+      `steps` times  ξ <- softmax(β ξ K^T) K;  o_t = softmax(β ξ K^T) V for each head
+      output  W_out concat(o)
 
-    Source: Ramsauer et al. 2020, arXiv:2008.02217, eq. 3 and 10 (0 steps is attention).
-    The LN has no parameters. t counts from the first frame of the episode inside the
-    window, so the same frame is another pattern in the next window: a stream computes
-    each window anew. Differences: a fixed number of steps instead of a threshold on
-    the change of xi; values from the patterns instead of from the keys (as in the
-    authors' layer); positions; no dropout on the weights.
+    Each update lowers the energy -log(Σ exp(β K ξ)) / β + |ξ|² / 2; 0 steps is
+    attention. The LN has no parameters. t counts from the first frame of the episode
+    inside the window, so the same frame is another pattern in the next window: a stream
+    computes each window anew.
+
+    Source: Ramsauer et al. 2020, arXiv:2008.02217, eq. 3 and 10.
+
+    Differences:
+      - A fixed number of steps is made instead of stopping when ξ hardly changes.
+      - Values come from the patterns instead of from the keys, as in the authors'
+        layer.
+      - Positions are added to the patterns, and there is no dropout on the weights.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; states, patterns and softmax are float32.
-      out_scale: factor on the initial output projection.
       heads: H; it divides D.
       steps: updates of the state before the values are read.
       beta: inverse temperature: large retrieves one pattern, small an average of all;
         0 is 1 / sqrt(D / H).
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     steps: int = 1
     beta: float = 0.0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: tuple[()] | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps a window [B, T, D], causally; O(steps * T^2 * D) work."""
-        del state
         _check(self.width, self.heads, self.steps, self.beta)
         batch, length, _ = x_btd.shape
         zero_b = jnp.zeros((batch,), jnp.int32)
@@ -69,7 +64,7 @@ class Hopfield(nn.Module):
         pattern_btd = _standardize(x_btd, self.dtype)
         place_btd = sinusoid(position_bt, self.width)
         pattern_btd = pattern_btd + place_btd.astype(self.dtype)
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        qkv = self.dense(3 * self.width, "qkv")
         qkv_bthk = qkv(pattern_btd).reshape(batch, length, 3 * self.heads, -1)
         qkv_bthk = qkv_bthk.astype(jnp.float32)
         xi_bthk, k_bthk, v_bthk = jnp.split(qkv_bthk, 3, axis=2)
@@ -79,25 +74,25 @@ class Hopfield(nn.Module):
         out = _output(self.width, self.dtype, self.out_scale)
         return out(o_bthk.reshape(x_btd.shape)), ()
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
-
-class StaticHopfield(nn.Module):
+class StaticHopfield(Mixer):
     """Retrieves from learned patterns, each frame by itself: nothing moves along time.
 
-    xi = W_q LN(x_t);  K = W_k LN(P),  V = W_v LN(P) with the learned patterns P
-    `steps` times xi <- softmax(beta xi K^T) K, then o_t = softmax(beta xi K^T) V for
-    each head; output W_out concat(o). Source: Ramsauer et al. 2020, arXiv:2008.02217,
-    section 3, the layer "Hopfield lookup", with the differences of `Hopfield`.
+    Equations:
+      ξ = W_q LN(x_t);  K = W_k LN(P), V = W_v LN(P) with the learned patterns P
+      `steps` times  ξ <- softmax(β ξ K^T) K;  o_t = softmax(β ξ K^T) V for each head
+      output  W_out concat(o)
+
+    Source: Ramsauer et al. 2020, arXiv:2008.02217, section 3, the layer "Hopfield
+    lookup".
+
+    Differences:
+      - A fixed number of steps is made instead of stopping when ξ hardly changes.
+      - Values come from the patterns instead of from the keys, as in the authors'
+        layer.
+      - There is no dropout on the weights.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; states, patterns and softmax are float32.
-      out_scale: factor on the initial output projection.
       heads: H; it divides D.
       steps: updates of the state before the values are read.
       beta: inverse temperature: large retrieves one pattern, small an average of all;
@@ -105,27 +100,21 @@ class StaticHopfield(nn.Module):
       patterns: M, stored patterns. Many overfit.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     steps: int = 1
     beta: float = 0.0
     patterns: int = 64
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; O(steps * M * D) work for each."""
-        del state, reset_bt
         _check(self.width, self.heads, self.steps, self.beta)
         if self.patterns < 1:
             raise InputError(f"patterns={self.patterns} must be at least 1")
 
         def heads(x: jax.Array, name: str) -> jax.Array:
             """All frames, or all patterns, as one sequence of heads."""
-            dense = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name=name)
+            dense = self.dense(self.width, name)
             x = dense(x).reshape(1, -1, self.heads, self.width // self.heads)
             return x.astype(jnp.float32)
 
@@ -139,12 +128,6 @@ class StaticHopfield(nn.Module):
         o_1thk = attention(xi_1thk, k_1mhk, v_1mhk, scale=beta)
         out = _output(self.width, self.dtype, self.out_scale)
         return out(o_1thk.reshape(x_btd.shape)), ()
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
 
 def retrieve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.convolution import causal_convolution, short_convolution, toeplitz
 
@@ -21,37 +21,36 @@ SLOW, FAST = 1.5, 0.3
 
 
 class HyenaState(NamedTuple):
-    """What Hyena carries.
+    """What Hyena carries."""
 
-    Attributes:
-      long_bwd: last filter_length - 1 gated inputs of the long filter, oldest first,
-        float32.
-      short_bwe: last inputs of the short convolution, float32.
-    """
-
+    # Last filter_length - 1 gated inputs of the long filter, oldest first, float32.
     long_bwd: jax.Array
-    short_bwe: jax.Array
+    short_bwe: jax.Array  # last inputs of the short convolution, float32
 
 
-class Hyena(nn.Module):
+class Hyena(Mixer):
     """Order 2: a gate, a long convolution, a gate.
 
-    g, k, v = conv(W x);  u = k * v
-    z_t = sum_l h_l u_{t-l} + s u_t,  l < filter_length
-    h_l = exp(-a l) MLP(position features of l), sine activations
-    output W_o (g * z)
+    Equations:
+      g, k, v = conv(W x);  u = k * v
+      h_l = exp(-a l) MLP(position features of l), sine activations
+      z_t = Σ_l h_l u_{t-l} + s u_t,  l < filter_length
+      output  W_o (g * z)
 
     The filter ends after `filter_length` frames, so a ring of the last inputs streams
-    exactly what a window computes, at O(filter_length D) a frame. Source: Poli et al.
-    2023, arXiv:2302.10866, sections 3.1 to 3.3 and appendix A. Differences: as in the
-    authors' code the short convolution stands for the first of the two long ones of
-    definition 3.1, and s is added; the filter has a fixed length, not the sequence's;
-    no biases in the projections.
+    exactly what a window computes, at O(filter_length D) a frame.
+
+    Source: Poli et al. 2023, arXiv:2302.10866, sections 3.1 to 3.3 and appendix A.
+
+    Differences:
+      - As in the authors' code the short convolution stands for the first of the two
+        long ones of the definition, and s is added.
+      - The filter has a fixed length of 64 frames, not that of the sequence, so that a
+        stream computes what a window does.
+      - The sines start with the factor 1, not 14, which is for filters of 2048 frames.
+      - The projections have no biases.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; filters and sums over taps are float32.
-      out_scale: factor on the initial output projection.
       filter_length: frames the long filter spans.
       filter_width: hidden width of the network that writes it.
       filter_layers: its hidden layers.
@@ -62,9 +61,6 @@ class Hyena(nn.Module):
         reach 1e-3 of the output with three layers of 14.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     filter_length: int = 64
     filter_width: int = 64
     filter_layers: int = 3
@@ -73,31 +69,18 @@ class Hyena(nn.Module):
     sine_frequency: float = 1.0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: HyenaState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, HyenaState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T filter_length D) work or less."""
         self._check()
         long_bwd, short_bwe = (None, None) if state is None else state
-        project = nn.Dense(
-            3 * self.width, use_bias=False, dtype=self.dtype, name="project"
-        )
+        project = self.dense(3 * self.width, "project")
         conv = ShortConvolution(3 * self.width, self.dtype, self.taps, name="conv")
         gkv_bte, short_bwe = conv(project(x_btd), short_bwe, reset_bt)
         g_btd, k_btd, v_btd = jnp.split(gkv_bte.astype(jnp.float32), 3, axis=-1)
         z_btd, long_bwd = _long_convolution(
             k_btd * v_btd, self._filter(), long_bwd, reset_bt
         )
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         return out(g_btd * z_btd), HyenaState(long_bwd, short_bwe)
 
     def _filter(self) -> jax.Array:

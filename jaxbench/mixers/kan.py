@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import Initializer, lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.splines import DEGREE, cubic_spline_basis
 
 
@@ -49,35 +50,32 @@ class SplineDense(nn.Module):
         return product(x_btd.astype(jnp.float32), kernel)
 
 
-class KAN(nn.Module):
+class KAN(Mixer):
     """Layers of splines, each frame by itself: a backbone, or a block's second half.
 
-    Each stage: u = tanh(LN(x)); x = W [SiLU(u), B(u)] with the cubic B-spline basis B
-    on a grid of [-1, 1]. Source: Liu et al. 2024, arXiv:2404.19756, eq. 2.10 to 2.12.
-    Differences: inputs are brought to the grid (normalised, without scale and bias, and
-    squashed) instead of the grid to the inputs, so it is never refitted; SiLU sees the
-    same u; one coefficient for each basis and no factor on the sum of bases.
+    Equations:
+      each stage:  u = tanh(LN(x));  x = W [SiLU(u), B(u)]
+      B the cubic B-splines on a grid of [-1, 1];  output  x after the last stage
+
+    Source: Liu et al. 2024, arXiv:2404.19756, eq. 2.10 to 2.12.
+
+    Differences:
+      - Inputs are brought to the grid, normalised and squashed, instead of the grid to
+        the inputs, so the grid is never refitted.
+      - SiLU sees the same u as the splines.
+      - Each basis function has one coefficient, and there is no factor on their sum.
 
     Attributes:
-      width: model width D, of every stage.
-      dtype: type of the matmuls; norm, tanh and basis are float32.
-      out_scale: factor on the initial kernel of the last stage.
       stages: layers of splines, the paper's depth.
       grid: cells on [-1, 1]; G + 4 parameters for each edge.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     stages: int = 2
     grid: int = 5
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; O((G + 4) D^2) work for a frame and stage."""
-        del state, reset_bt
         self._check()
         for stage in range(self.stages):
             last = stage == self.stages - 1
@@ -98,12 +96,6 @@ class KAN(nn.Module):
             )
             x_btd = spline(jnp.tanh(normalize(x_btd)))
         return x_btd, ()
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
     @nn.nowrap
     def _check(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxbench.layers.inits import (
     softplus_inverse_log_uniform,
     symmetric_uniform,
 )
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.cell import cell_scan
 
 # Frames whose steps of the solver are kept for the backward pass.
@@ -22,44 +23,37 @@ _BLOCK = 64
 
 
 class LiquidState(NamedTuple):
-    """What a liquid network carries.
-
-    Attributes:
-      h_bd: the neurons, float32; they are the output of the previous frame.
-    """
+    """The neurons, float32; they are the output of the previous frame."""
 
     h_bd: jax.Array
 
 
-class CfC(nn.Module):
-    """Closed-form continuous-time network, no output projection.
+class CfC(Mixer):
+    """Closed-form continuous-time network.
 
-    z_t = tanh(W x_t + R h_{t-1} + b)
-    g, k = tanh(W' z_t + b');  s = sigmoid(W' z_t + b');  h_t = (1 - s) g + s k
+    Equations:
+      z_t = tanh(W x_t + R h_{t-1} + b)
+      g, k = tanh(W' z_t + b');  s = sigmoid(W' z_t + b')
+      h_t = (1 - s) g + s k
+      output  h
 
-    Source: Hasani et al. 2021, arXiv:2106.13898, the final form, with a shared backbone
-    of one layer. Frames are evenly spaced: the time in s is 1, part of its weights.
+    Source: Hasani et al. 2021, arXiv:2106.13898, the final form.
+
+    Differences:
+      - Frames are evenly spaced, so the time in the gate is 1 and part of its weights.
+      - The shared backbone has one layer, and there is no output projection.
 
     Attributes:
-      width: model width D, also of the state.
-      dtype: type of the matmuls; gates and state are float32.
       backbone_width: width of z.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     backbone_width: int = 128
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: LiquidState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, LiquidState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D K) work for a backbone of width K."""
         size = _positive("backbone_width", self.backbone_width)
-        input_btk = nn.Dense(size, dtype=self.dtype, name="project")(x_btd)
+        input_btk = self.dense(size, "project", bias=True)(x_btd)
         recurrent = self.param("recurrent", lecun(), (self.width, size))
         heads = self.param("heads", lecun(), (size, 3 * self.width))
         bias = self.param("heads_bias", nn.initializers.zeros, (3 * self.width,))
@@ -89,37 +83,35 @@ class CfC(nn.Module):
         return LiquidState(jnp.zeros((batch_size, self.width), jnp.float32))
 
 
-class LTC(nn.Module):
-    """Liquid time-constant network, no output projection.
+class LTC(Mixer):
+    """Liquid time-constant network, solved by fused implicit steps.
 
-    dh/dt = -(1/tau + f) h + f A with f = sigmoid(W x + R h + mu), solved over a frame
-    by K fused steps of length 1/K:  h = (h + f A / K) / (1 + (1/tau + f) / K)
+    Equations:
+      dh/dt = -(1/τ + f) h + f A,  f = sigmoid(W x + R h + μ)
+      K steps a frame:  h = (h + f A / K) / (1 + (1/τ + f) / K)
+      output  h
 
-    Source: Hasani et al. 2020, arXiv:2006.04439, equations 1 and 3. The steps are
-    stable for every tau > 0 and f >= 0, and |h| stays below the larger of |A| and its
-    start. Time is counted in frames; tau = softplus(p) starts between 1 and 30 of them.
-    Difference: f is a sigmoid, as in the authors' code, which keeps it positive.
+    The steps are stable for every τ > 0 and f >= 0, and |h| stays below the larger of
+    |A| and its start. τ = softplus(p).
+
+    Source: Hasani et al. 2020, arXiv:2006.04439, eq. 1 and 3.
+
+    Differences:
+      - f is a sigmoid, as in the authors' code, which keeps it positive.
+      - Time is counted in frames, and τ starts between 1 and 30 of them.
+      - There is no output projection.
 
     Attributes:
-      width: model width D, also of the state.
-      dtype: type of the matmuls; rates and state are float32.
       unfolds: K, steps of the solver in a frame.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     unfolds: int = 6
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: LiquidState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, LiquidState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T K D^2) work, T K steps one by one."""
         step = 1 / _positive("unfolds", self.unfolds)
-        input_btd = nn.Dense(self.width, dtype=self.dtype, name="project")(x_btd)
+        input_btd = self.dense(self.width, "project", bias=True)(x_btd)
         recurrent = self.param("recurrent", orthogonal_gates, (self.width, self.width))
         recurrent = recurrent.astype(self.dtype)
         tau_init = softplus_inverse_log_uniform(1.0, 30.0)

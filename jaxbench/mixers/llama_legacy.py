@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width, head_count
 from jaxbench.layers.ladder import xavier
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import (
@@ -25,41 +25,42 @@ from jaxbench.ops.attention import (
 MULTIPLE = 256
 
 
-class LlamaLegacy(nn.Module):
-    """h = u + attention(norm(u));  output h + SwiGLU(norm(h)): u comes out again.
+class LlamaLegacy(Mixer):
+    """A whole Llama block, residuals included, inside a residual block: a defect.
 
-    A whole Llama block, residuals included, where a mixer belongs that returns only
-    what is to be added. In the stack u is the normalised stream, so every layer adds a
-    copy of it of size one, r <- r + u + attention + SwiGLU, and the stream stays what
-    it was at first, the embedding of the current byte: with a tied output the untrained
+    Equations:
+      u = RMSNorm(r);  h = u + W_o attention(RMSNorm(u))
+      r <- r + h + W_2 (SiLU(W_g n) * W_1 n),  n = RMSNorm(h)
+
+    A mixer returns only what is to be added to the stream r; here u = norm(r) comes out
+    again, so every layer adds a copy of it of size one, and the stream stays what it
+    was at first, the embedding of the current byte: with a tied output the untrained
     model predicts that byte again, at about 10 nats a byte (9.7 in the source, at its
-    size) where guessing costs ln 256 = 5.55. Source: repository ekg/elman, 2026, its
-    Llama baseline; the block itself is Touvron et al. 2023, arXiv:2302.13971. Row
-    `llama` is the same without the defect.
+    size) where guessing costs ln 256 = 5.55. Row `llama` is the same without the
+    defect.
 
     Matrices start Xavier-uniform and do not shrink with the depth, as in the source:
-    there is no `out_scale`.
+    `out_scale` is not read.
+
+    Source: repository ekg/elman, 2026, its Llama baseline; the block itself is Touvron
+    et al. 2023, arXiv:2302.13971.
+
+    Differences:
+      - Attention reaches back `window` frames at most, so that a stream has a bounded
+        cache.
+      - Rotated pairs are the halves of a head instead of neighbours.
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; norms' statistics, scores and softmax are float32.
       heads: H; 0 is one for each 64 channels, at least one.
       window: frames a frame sees, itself included: the training windows, so that
         attention in them is full; a stream keeps that many.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     heads: int = 0
     window: int = 512
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: AttentionCache | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, AttentionCache]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
         self._check()
         y_btd = norm("rms", self.dtype, name="attention_norm")(x_btd)
@@ -109,9 +110,7 @@ class LlamaLegacy(nn.Module):
 
     @nn.nowrap
     def _dense(self, size: int, name: str) -> nn.Dense:
-        return nn.Dense(
-            size, use_bias=False, dtype=self.dtype, kernel_init=xavier(), name=name
-        )
+        return self.dense(size, name, init=xavier())
 
     @nn.nowrap
     def _check(self) -> tuple[int, int]:

@@ -3,66 +3,55 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import Initializer, lecun
+from jaxbench.layers.inits import Initializer
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.diagonal import diagonal
 
 
 class LRUState(NamedTuple):
-    """What an LRU carries.
-
-    Attributes:
-      h_bn: state of the recurrence, complex64.
-    """
+    """State of the recurrence, complex64."""
 
     h_bn: jax.Array
 
 
-class LRU(nn.Module):
+class LRU(Mixer):
     """A linear recurrence with eigenvalues in a ring, then a GLU.
 
-    lambda = exp(-exp(nu) + i exp(theta))
-    h_t = lambda h_{t-1} + exp(gamma) B x_t;  y_t = Re(C h_t) + D x_t
-    output W_a GELU(y) * sigmoid(W_b GELU(y))
+    Equations:
+      λ = exp(-exp(ν) + i exp(θ))
+      h_t = λ h_{t-1} + exp(γ) B x_t;  y_t = Re(C h_t) + D x_t
+      output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)
 
-    |lambda|^2 starts uniform between the squares of the radii, the phase uniform
-    below `phase_max`, and exp(gamma) as sqrt(1 - |lambda|^2), which keeps the state at
-    the size of the input.
+    |λ|² starts uniform between the squares of the radii, the phase uniform below
+    `phase_max`, and exp(γ) as sqrt(1 - |λ|²), which keeps the state at the size of the
+    input.
 
-    Source: Orvieto et al. 2023, arXiv:2303.06349, section 3 and appendix A. Difference:
-    the GELU before the GLU, as in S4.
+    Source: Orvieto et al. 2023, arXiv:2303.06349, section 3 and appendix A.
+
+    Differences:
+      - A GELU stands before the gated output, as in S4.
 
     Attributes:
-      width: model width D.
-      dtype: type of the output projection; the recurrence is float32 and complex64.
-      out_scale: factor on the initial output projection.
       state_size: N, complex states.
       radius_min: smallest initial |lambda|.
       radius_max: largest initial |lambda|.
       phase_max: largest initial phase, radians a frame.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 256
     radius_min: float = 0.9
     radius_max: float = 0.999
     phase_max: float = 2 * math.pi
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: LRUState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, LRUState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D N) work."""
         x_float = x_btd.astype(jnp.float32)
         lambda_n, scale_n = self._eigenvalues()
@@ -112,10 +101,8 @@ class LRU(nn.Module):
 
     def _glu(self, y_btd: jax.Array) -> jax.Array:
         y_btd = nn.gelu(y_btd.astype(self.dtype))
-        out = nn.Dense(
-            self.width, dtype=self.dtype, kernel_init=lecun(self.out_scale), name="out"
-        )
-        gate = nn.Dense(self.width, dtype=self.dtype, name="gate")
+        out = self.dense_out(bias=True)
+        gate = self.dense(self.width, "gate", bias=True)
         return out(y_btd) * nn.sigmoid(gate(y_btd))
 
     @nn.nowrap

@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.inits import (
-    lecun,
     log_range,
     softplus_inverse_log_uniform,
     symmetric_uniform,
 )
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.selective_scan import selective_scan
 
 
 class MambaState(NamedTuple):
-    """What Mamba carries.
+    """What Mamba carries."""
+
+    h_ben: jax.Array  # state of the recurrence, float32
+    conv_bwe: jax.Array  # last inputs of the short convolution, float32
+
+
+class Mamba(Mixer):
+    """A selective state space, a short convolution before it, a gate after it.
+
+    Equations:
+      u, z = W x;  u = SiLU(conv(u));  [δ, B, C] = W_x u
+      dt = softplus(W_dt δ + b_dt);  A = -exp(A_log)
+      h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = C_t · h_t + D u_t
+      output  W_out (y * SiLU(z))
+
+    Source: Gu & Dao 2023, arXiv:2312.00752, algorithm 2 and section 3.6.
+
+    Differences:
+      - B is discretised by Euler's rule, as in the authors' code, not by zero-order
+        hold.
 
     Attributes:
-      h_ben: state of the recurrence, float32.
-      conv_bwe: last inputs of the short convolution, float32.
-    """
-
-    h_ben: jax.Array
-    conv_bwe: jax.Array
-
-
-class Mamba(nn.Module):
-    """Selective state space with a short convolution in front and a gate behind.
-
-    u, z = W x;  u = SiLU(conv(u));  [delta, B, C] = W_x u
-    dt = softplus(W_dt delta + b_dt);  A = -exp(A_log)
-    h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = C_t . h_t + D u_t
-    output W_out (y * SiLU(z))
-
-    Source: Gu & Dao 2023, arXiv:2312.00752, algorithm 2 and section 3.6. Difference:
-    B is discretised by Euler's rule, as in the authors' code, not by zero-order hold.
-
-    Attributes:
-      width: model width D.
-      dtype: type of the projections; step, decay and state are float32.
-      out_scale: factor on the initial output projection.
       state_size: N, states for each channel.
       expansion: inner width E over model width.
       taps: length of the short convolution.
@@ -54,9 +50,6 @@ class Mamba(nn.Module):
         et al. 2024, arXiv:2403.19887, section 6.4).
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 16
     expansion: int = 2
     taps: int = 4
@@ -64,25 +57,12 @@ class Mamba(nn.Module):
     inner_norm: bool = False
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MambaState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MambaState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T E N) work."""
         inner, rank = self.expansion * self.width, self.rank or -(-self.width // 16)
-        project = nn.Dense(2 * inner, use_bias=False, dtype=self.dtype, name="project")
-        select = nn.Dense(
-            rank + 2 * self.state_size, use_bias=False, dtype=self.dtype, name="select"
-        )
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        project = self.dense(2 * inner, "project")
+        select = self.dense(rank + 2 * self.state_size, "select")
+        out = self.dense_out()
         h_ben, conv_bwe = (None, None) if state is None else state
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")

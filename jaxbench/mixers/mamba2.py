@@ -2,74 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.heads import head_count, merge_heads, split_heads
-from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.inits import log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.gated_linear import gated_linear_attention
 
 
 class Mamba2State(NamedTuple):
-    """What Mamba-2 carries.
+    """What Mamba-2 carries."""
 
-    Attributes:
-      s_bhnp: state of the recurrence, float32.
-      conv_bwe: last inputs of the short convolution, float32.
-    """
-
-    s_bhnp: jax.Array
-    conv_bwe: jax.Array
+    s_bhnp: jax.Array  # state of the recurrence, float32
+    conv_bwe: jax.Array  # last inputs of the short convolution, float32
 
 
-class Mamba2(nn.Module):
-    """State-space duality: scalar decay a head, input and read-out shared by the heads.
+class Mamba2(Mixer):
+    """State-space duality: a decay for each head, which share input and read-out.
 
-    z, (u, B, C), dt = W x;  u, B, C = SiLU(conv(u, B, C));  dt = softplus(dt + bias)
-    S_t = exp(-exp(A_log) dt_t) S_{t-1} + B_t (dt_t u_t)^T;  y_t = S_t^T C_t + D u_t
-    output W_out RMSNorm(y * SiLU(z))
+    Equations:
+      z, (u, B, C), dt = W x;  u, B, C = SiLU(conv(u, B, C));  dt = softplus(dt + bias)
+      S_t = exp(-exp(A_log) dt_t) S_{t-1} + B_t (dt_t u_t)^T
+      y_t = S_t^T C_t + D u_t
+      output  W_out RMSNorm(y * SiLU(z))
 
     Source: Dao & Gu 2024, arXiv:2405.21060, sections 6 and 7.1, one group.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; step, decay and state are float32.
-      out_scale: factor on the initial output projection.
       state_size: N.
       expansion: inner width E over model width.
       heads: H; 0 is one head for 64 inner channels.
       taps: length of the short convolution.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 64
     expansion: int = 2
     heads: int = 0
     taps: int = 4
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: Mamba2State | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, Mamba2State]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T E N) work."""
         inner, size = self.expansion * self.width, self.state_size
         heads = head_count(inner, self.heads)
-        project = nn.Dense(
-            2 * inner + 2 * size + heads,
-            use_bias=False,
-            dtype=self.dtype,
-            name="project",
-        )
+        project = self.dense(2 * inner + 2 * size + heads, "project")
         s_bhnp, conv_bwe = (None, None) if state is None else state
         z_bte, u_btx, dt_bth = jnp.split(
             project(x_btd), [inner, 2 * inner + 2 * size], axis=-1
@@ -97,13 +79,7 @@ class Mamba2(nn.Module):
         )
         y_bte = merge_heads(o_bthp + d_h[None, None, :, None] * u_bthp)
         y_bte = y_bte * nn.silu(z_bte.astype(jnp.float32))
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         y_btd = out(norm("rms", self.dtype, "output_norm")(y_bte))
         return y_btd, Mamba2State(s_bhnp, conv_bwe)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_count, merge_heads, split_heads
-from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.inits import log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import turn
 from jaxbench.ops.diagonal import diagonal
@@ -20,60 +21,50 @@ FULL_TURN = 6.283185307179586
 
 
 class Mamba3State(NamedTuple):
-    """What Mamba-3 carries; float32.
+    """What Mamba-3 carries; float32."""
+
+    s_bhnp: jax.Array  # what the frames before the last one wrote, decayed
+    k_bhn: jax.Array  # rotated input vector of the last frame
+    u_bhp: jax.Array  # input of the last frame times its share gamma
+    v_bhp: jax.Array  # input of the last frame
+    angle_bhn: jax.Array  # rotation since the episode started, in [0, 2 pi)
+
+
+class Mamba3(Mixer):
+    """A scalar-decay state with trapezoidal inputs and learned rotations.
+
+    Equations:
+      a = exp(-exp(A_log) dt), dt = softplus(W x + bias), l = sigmoid(W x)
+      k, q = RMSNorm(B) + b, RMSNorm(C) + b', rotated by the running sum of dt θ(x)
+      S_t = a_t (S_{t-1} + (1 - l_t) dt_t k_{t-1} v_{t-1}^T) + l_t dt_t k_t v_t^T
+      y_t = S_t^T q_t + D v_t;  output  W_out (y * SiLU(z))
+
+    The rotations make the state complex; each input is written twice, by the
+    trapezoidal rule. There is no convolution.
+
+    Source: Lahoti et al. 2026, arXiv:2603.15569.
+
+    Differences:
+      - The form with a single input is implemented.
+      - A does not depend on the input, as in Mamba-2.
 
     Attributes:
-      s_bhnp: what the frames before the last one wrote, decayed.
-      k_bhn: rotated input vector of the last frame.
-      u_bhp: input of the last frame times its share gamma.
-      v_bhp: input of the last frame.
-      angle_bhn: rotation since the episode started, in [0, 2 pi).
-    """
-
-    s_bhnp: jax.Array
-    k_bhn: jax.Array
-    u_bhp: jax.Array
-    v_bhp: jax.Array
-    angle_bhn: jax.Array
-
-
-class Mamba3(nn.Module):
-    """S_t = a_t (S_{t-1} + (1 - l_t) dt_t k_{t-1} v_{t-1}^T) + l_t dt_t k_t v_t^T.
-
-    a = exp(-exp(A_log) dt), dt = softplus(W x + bias), l = sigmoid(W x); k, q are
-    RMSNorm(B) + b, RMSNorm(C) + b rotated by the running sum of dt theta(x): a complex
-    state, written twice (the trapezoidal rule). y = S^T q + D v, output W_out (y *
-    SiLU(z)), no convolution. Source: Lahoti et al. 2026, arXiv:2603.15569, the
-    single-input form. Difference: A does not depend on the input, as in Mamba-2.
-
-    Attributes:
-      width: model width D.
-      dtype: type of the projections; step, decay, angles and state are float32.
-      out_scale: factor on the initial output projection.
       state_size: N, even.
       expansion: inner width E over model width.
       heads: H; 0 is one head for 64 inner channels.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 64
     expansion: int = 2
     heads: int = 0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: Mamba3State | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, Mamba3State]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T E N) work."""
         inner, size = self.expansion * self.width, self._state_size()
         heads = head_count(inner, self.heads)
         sizes = (inner, inner, size, size, heads, heads, size // 2)
-        dense = nn.Dense(sum(sizes), use_bias=False, dtype=self.dtype, name="project")
+        dense = self.dense(sum(sizes), "project")
         cuts = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
         z_bte, v, b, c, dt, mix, theta = jnp.split(dense(x_btd), cuts, axis=-1)
         if state is None:
@@ -102,13 +93,7 @@ class Mamba3(nn.Module):
         )
         d_h = self.param("ssm_d", nn.initializers.ones, (heads,))
         y_bthp = o + (own_bth + d_h[None, None])[..., None] * v_bthp
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         y_btd = out(merge_heads(y_bthp).astype(self.dtype) * nn.silu(z_bte))
         u_bhp = gamma_bth[:, -1, :, None] * v_bthp[:, -1]
         return y_btd, Mamba3State(s_bhnp, k[:, -1], u_bhp, v_bthp[:, -1], last_angle)

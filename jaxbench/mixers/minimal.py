@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,50 +10,41 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.diagonal import diagonal
 
 
 class MinimalState(NamedTuple):
-    """What a minimal recurrence carries.
-
-    Attributes:
-      h_be: state, float32.
-    """
+    """State, float32."""
 
     h_be: jax.Array
 
 
-class MinGRU(nn.Module):
-    """A GRU without a reset gate, linear in its state.
+class MinGRU(Mixer):
+    """A GRU without a reset gate, linear in its state, which stays positive.
 
-    z = sigmoid(W_z x + b_z);  h~ = g(W_h x + b_h)
-    h_t = (1 - z) h_{t-1} + z h~;  output W_out h
-
-    g(v) is v + 1/2 where v >= 0, else sigmoid(v), so states are positive.
+    Equations:
+      z = sigmoid(W_z x + b_z);  h~ = g(W_h x + b_h)
+      g(v) = v + 1/2 where v >= 0, else sigmoid(v)
+      h_t = (1 - z) h_{t-1} + z h~
+      output  W_out h
 
     Source: Feng et al. 2024, arXiv:2410.01201, section 3.1; g is that of the log-space
-    model of appendix B. Differences: the recurrence runs on h itself, which loses
-    nothing since 1 - z is formed as a sigmoid, and an episode starts from h = 0.
+    model of appendix B.
+
+    Differences:
+      - The recurrence runs on h itself, not on its logarithm: 1 - z is formed as a
+        sigmoid.
+      - An episode starts from h = 0.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: width E of the state over model width.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: int = 2
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MinimalState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MinimalState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D E) work."""
         z_bte, v_bte = _project(self, x_btd, ("ssm_z_bias", "bias_h"))
         return _average(
@@ -66,38 +57,31 @@ class MinGRU(nn.Module):
         return _zero_state(self, batch_size)
 
 
-class MinLSTM(nn.Module):
+class MinLSTM(Mixer):
     """An LSTM without an output gate, linear in its cell, gates that sum to 1.
 
-    f, i = sigmoid(W x + b);  h~ = g(W_h x + b_h)
-    h_t = f / (f + i) h_{t-1} + i / (f + i) h~;  output W_out h
-
-    g(v) is v + 1/2 where v >= 0, else sigmoid(v), so states are positive.
+    Equations:
+      f, i = sigmoid(W x + b);  h~ = g(W_h x + b_h)
+      g(v) = v + 1/2 where v >= 0, else sigmoid(v)
+      h_t = f / (f + i) h_{t-1} + i / (f + i) h~
+      output  W_out h
 
     Source: Feng et al. 2024, arXiv:2410.01201, section 3.2; g is that of the log-space
-    model of appendix B. Differences: the recurrence runs on h itself, which loses
-    nothing since both shares are formed as sigmoids of log f - log i, and an episode
-    starts from h = 0.
+    model of appendix B.
+
+    Differences:
+      - The recurrence runs on h itself, not on its logarithm: both shares are formed as
+        sigmoids of log f - log i.
+      - An episode starts from h = 0.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: width E of the state over model width.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: int = 2
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MinimalState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MinimalState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D E) work."""
         f_bte, i_bte, v_bte = _project(
             self, x_btd, ("ssm_f_bias", "ssm_i_bias", "bias_h")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError, nearest
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.routing import (
     Routing,
     expert_share,
@@ -47,7 +48,7 @@ class ExpertKernel(nn.Module):
         return jnp.asarray(self.param("kernel", init, self.shape), self.dtype)
 
 
-class MoE(nn.Module):
+class MoE(Mixer):
     """y = sum over the chosen experts of weight * expert(x), each frame by itself.
 
     With r = softmax(W_r x) in float32 and f_i expert i:
@@ -73,9 +74,6 @@ class MoE(nn.Module):
     copies of the kernels of one expert for every `ops.routing.MAX_ROWS` rows.
 
     Attributes:
-      width: model width D.
-      dtype: type of the experts' matmuls; router, weights and sums are float32.
-      out_scale: factor on the experts' initial output projections.
       experts: X.
       top_k: experts for each frame under "top_k"; the other routings do not read it.
       routing: "top_k", "switch", "soft" or "hash".
@@ -85,9 +83,6 @@ class MoE(nn.Module):
       load_balance: factor on the auxiliary loss.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     experts: int = 8
     top_k: int = 2
     routing: str = "top_k"
@@ -96,11 +91,8 @@ class MoE(nn.Module):
     load_balance: float = 0.01
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: tuple[()] | None = None, reset_bt: Any = None
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
-        del state, reset_bt
         self._check()
         x_nd = x_btd.reshape(-1, self.width)
         hidden, gates = self._hidden(), 1 + (self.expert == "glu")
@@ -166,12 +158,6 @@ class MoE(nn.Module):
         self.sow("metrics", "max_share", jnp.max(share_x))
         self.sow("metrics", "min_share", jnp.min(share_x))
         self.sow("metrics", "use_entropy", jnp.float32(evenness))
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
     @nn.nowrap
     def _hidden(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import lecun, orthogonal_gates
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import l2_normalize
 from jaxbench.ops.cell import cell_scan, lstm_step
 
@@ -21,52 +22,42 @@ _BLOCK = 64
 
 
 class NTMState(NamedTuple):
-    """What a Neural Turing Machine carries.
+    """What a Neural Turing Machine carries."""
 
-    Attributes:
-      memory_bnm: N slots of width M, float32.
-      h_bd: output of the controller, float32.
-      c_bd: cell of the controller, float32.
-      r_bm: what was read last, float32.
-      read_bn: weights of the read head, they sum to 1, float32.
-      write_bn: weights of the write head, they sum to 1, float32.
-    """
-
-    memory_bnm: jax.Array
-    h_bd: jax.Array
-    c_bd: jax.Array
-    r_bm: jax.Array
-    read_bn: jax.Array
-    write_bn: jax.Array
+    memory_bnm: jax.Array  # N slots of width M, float32
+    h_bd: jax.Array  # output of the controller, float32
+    c_bd: jax.Array  # cell of the controller, float32
+    r_bm: jax.Array  # what was read last, float32
+    read_bn: jax.Array  # weights of the read head, they sum to 1, float32
+    write_bn: jax.Array  # weights of the write head, they sum to 1, float32
 
 
-class NTM(nn.Module):
+class NTM(Mixer):
     """LSTM controller, one write head, one read head, a memory of N slots.
 
-    h_t = LSTM([x_t, r_{t-1}]); from h_t each head makes k = tanh, beta = softplus,
-    g = sigmoid, s = softmax over the shifts -1, 0, 1, gamma = 1 + softplus
-    w = softmax(beta cos(k, M_i));  w = g w + (1 - g) w_{t-1};  w_i = sum_j s_j w_{i-j}
-    w = w^gamma / sum w^gamma
-    M_t = M_{t-1} (1 - w_write e^T) + w_write a^T;  r_t = w_read M_t
-    output W [h_t, r_t] + b
+    Equations:
+      h_t = LSTM([x_t, r_{t-1}]);  from h_t each head makes k, β, g, s, γ, in turn w is
+        softmax(β cos(k, M_i));  g w + (1 - g) w_{t-1};  Σ_j s_j w_{i-j};  w^γ / Σ w^γ
+      M_t = M_{t-1} (1 - w_write e^T) + w_write a^T;  r_t = w_read M_t
+      output  W [h_t, r_t] + b
 
-    Source: Graves et al. 2014, arXiv:1410.5401, equations 2 to 9; the memory starts
-    constant as in Collier & Beel 2018, arXiv:1807.08518. The weights before the first
-    frame are learned: equal rows under equal weights would stay equal for ever.
-    Differences: e and a come from sigmoid and tanh, and the read head sees the memory
-    after the write, neither of which the paper fixes.
+    Each head makes k = tanh, β = softplus, g = sigmoid, s = softmax over the shifts -1,
+    0, 1, and γ = 1 + softplus.
+
+    Source: Graves et al. 2014, arXiv:1410.5401, eq. 2 to 9.
+
+    Differences:
+      - The memory starts constant (Collier & Beel 2018, arXiv:1807.08518), and the
+        weights before the first frame are learned, since equal rows under equal weights
+        would stay equal for ever.
+      - e and a come from sigmoid and tanh, and the read head sees the memory after the
+        write, neither of which the paper fixes.
 
     Attributes:
-      width: model width D, also of the controller.
-      dtype: type of the matmuls with weights; gates, addressing and memory are float32.
-      out_scale: factor on the initial output projection.
       slots: N, rows of the memory, at least 2.
       slot_width: M, width of a row.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     slots: int = 32
     slot_width: int = 32
 
@@ -90,12 +81,7 @@ class NTM(nn.Module):
         self.read_start = self.param("read_start", normal, (self.slots,))
         self.write_start = self.param("write_start", normal, (self.slots,))
 
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: NTMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, NTMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T (D^2 + N M)) work, T steps one by one."""
         gates_bt4d = self.project(x_btd).astype(jnp.float32)
         (h_btd, r_btm), state = cell_scan(

@@ -10,19 +10,20 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.sinusoid import sinusoid
 from jaxbench.ops.attention import attention
 
 
-class Perceiver(nn.Module):
-    """Latents attend to the frames, then to each other; every frame asks the latents.
+class Perceiver(Mixer):
+    """A few latent vectors read the window, think, and are asked by each frame.
 
-    f_t = W [x_t, sinusoids of t's distance to the window's last frame]
-    z = attend(latents, f);  `blocks` times z = attend(z, z);  y_t = attend(f_t, z)
-    with attend(q, m): q += W_o attention(LN(q), LN(m)), then q += MLP(LN(q)).
-    Output W_out LN(y).
+    Equations:
+      f_t = W [x_t, sinusoids of t's distance to the window's last frame]
+      attend(q, m):  q += W_o attention(LN(q), LN(m)), then q += MLP(LN(q))
+      z = attend(latents, f);  `blocks` times z = attend(z, z);  y_t = attend(f_t, z)
+      output  W_out LN(y)
 
     All frames are read at once, so y_t depends on later frames too. Only the last
     episode of the window is read, the one its last frame belongs to; the output for
@@ -30,36 +31,28 @@ class Perceiver(nn.Module):
     the one of interest, nothing is lost by that.
 
     Source: Jaegle et al. 2021, arXiv:2103.03206, section 3, and the decoder of Jaegle
-    et al. 2021, arXiv:2107.14795 (Perceiver IO), section 3.2. Differences: one reading
-    of the frames; sinusoids of the distance to the last frame instead of Fourier
-    features of a place in a fixed window, so that the current frame always looks the
-    same; no biases on queries, keys and values.
+    et al. 2021, arXiv:2107.14795 (Perceiver IO), section 3.2.
+
+    Differences:
+      - The latents read the frames once.
+      - Positions are sinusoids of the distance to the last frame instead of Fourier
+        features of a place in a fixed window, so that the current frame always looks
+        the same.
+      - Queries, keys and values have no biases.
 
     Attributes:
-      width: model width D, also that of the latents.
-      dtype: type of the matmuls; scores, softmax and norm statistics are float32.
-      out_scale: factor on the initial output projection.
       latents: N, latent vectors.
       heads: H of every attention; it divides D.
       blocks: self-attention blocks of the latents.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     latents: int = 16
     heads: int = 4
     blocks: int = 2
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: tuple[()] | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, tuple[()]]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps a window [B, T, D]; O((T + blocks * N) * N * D) work for attention."""
-        del state
         self._check()
         batch, length, _ = x_btd.shape
         read_bt = jnp.ones((batch, length), bool)
@@ -68,7 +61,7 @@ class Perceiver(nn.Module):
             read_bt = episode_bt == episode_bt[:, -1:]
         age_1t = jnp.arange(length - 1, -1, -1)[None]
         place_btd = jnp.broadcast_to(sinusoid(age_1t, self.width), x_btd.shape)
-        embed = nn.Dense(self.width, dtype=self.dtype, name="embed")
+        embed = self.dense(self.width, "embed", bias=True)
         frame_btd = embed(jnp.concatenate([x_btd, place_btd.astype(x_btd.dtype)], -1))
         init = nn.initializers.truncated_normal(0.02)
         latent_nd = self.param("latents", init, (self.latents, self.width))
@@ -79,20 +72,9 @@ class Perceiver(nn.Module):
         for index in range(self.blocks):
             z_bnd = self._attend(f"blocks_{index}")(z_bnd)
         y_btd = self._attend("decode")(frame_btd, z_bnd)
-        out = nn.Dense(
-            self.width,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out(bias=True)
         y_btd = out(norm("layer", self.dtype, name="norm")(y_btd))
         return jnp.where(read_bt[..., None], y_btd, 0), ()
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> tuple[()]:
-        """Returns the empty state."""
-        del batch_size
-        return ()
 
     def _attend(self, name: str) -> _Attend:
         return _Attend(self.width, self.dtype, self.heads, name=name)

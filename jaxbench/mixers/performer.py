@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import positions
 from jaxbench.ops.normalized_linear_attention import (
@@ -24,56 +24,45 @@ EPSILON = 1e-6
 
 
 class PerformerState(NamedTuple):
-    """What Performer carries.
+    """What Performer carries."""
 
-    Attributes:
-      s_bhkv: sum of the features of the keys times the values, over e^m, float32.
-      n_bhk: sum of the features of the keys, over e^m, float32.
-      m_bh: largest logarithm of a key's features so far, -inf at first, float32.
-      position_b: frames since the episode started, int32.
-    """
-
+    # Sum of the features of the keys times the values, over e^m, float32.
     s_bhkv: jax.Array
-    n_bhk: jax.Array
+    n_bhk: jax.Array  # sum of the features of the keys, over e^m, float32
+    # Largest logarithm of a key's features so far, -inf at first, float32.
     m_bh: jax.Array
-    position_b: jax.Array
+    position_b: jax.Array  # frames since the episode started, int32
 
 
-class Performer(nn.Module):
-    """Causal attention with the kernel exp(q . k / sqrt(K)) estimated by FAVOR+.
+class Performer(Mixer):
+    """Causal attention with exp(q · k / sqrt(K)) estimated by random features.
 
-    o_t = sum_s phi(q_t) . phi(k_s) v_s / sum_s phi(q_t) . phi(k_s) over the frames
-    s <= t of the episode;  phi(x) = exp(Omega x' - |x'|^2 / 2) / sqrt(M)
-    x' = x / K^(1/4);  output W_o concat(o)
+    Equations:
+      x' = x / K^(1/4) for rotated q and k;  φ(x) = exp(Ω x' - |x'|² / 2) / sqrt(M)
+      o_t = Σ_s φ(q_t) · φ(k_s) v_s / Σ_s φ(q_t) · φ(k_s),  s <= t in the episode
+      output  W_o concat(o)
 
-    Source: Choromanski et al. 2020, arXiv:2009.14794, lemma 1 and section 2.4; the rows
-    of Omega are orthogonal in blocks, shared by the heads and never trained.
-    Differences: rotary positions instead of absolute ones, no biases; Omega is not
-    drawn anew during training; keys are scaled by their own largest feature, which the
-    recurrence takes as an input gate, not by the largest of the whole sequence.
+    The rows of Ω are orthogonal in blocks, shared by the heads and never trained.
+
+    Source: Choromanski et al. 2020, arXiv:2009.14794 (FAVOR+), lemma 1 and section 2.4.
+
+    Differences:
+      - Positions are rotary instead of absolute, and there are no biases.
+      - Ω, the random directions, is not drawn anew during training.
+      - Keys are scaled by their own largest feature, which the recurrence takes as an
+        input gate, not by the largest of the whole sequence.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; features, sums and their quotient are float32.
-      out_scale: factor on the initial output projection.
       heads: H; D / H must be an even integer.
       features: M, random features of a query or key. The error of a weight falls as
         1 / sqrt(M) and grows as exp(|q'| |k'|).
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     features: int = 64
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: PerformerState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, PerformerState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T (D^2 + M D)) work."""
         batch, length, _ = x_btd.shape
         head = self._head_width()
@@ -82,7 +71,7 @@ class Performer(nn.Module):
             "omega",
             lambda: orthogonal_features(self.make_rng("params"), self.features, head),
         ).value
-        qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="qkv")
+        qkv = self.dense(3 * self.width, "qkv")
         shape = (batch, length, 3, self.heads, head)
         q_bthk, k_bthk, v_bthk = jnp.moveaxis(qkv(x_btd).reshape(shape), 2, 0)
         start_b = jnp.zeros((batch,), jnp.int32) if state is None else state.position_b
@@ -100,13 +89,7 @@ class Performer(nn.Module):
             reset_bt,
             normalizer="sum",
         )
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         y_btd = out(o_bthk.reshape(x_btd.shape))
         return y_btd, PerformerState(*memory, position_b)
 

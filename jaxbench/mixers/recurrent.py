@@ -2,55 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.inits import orthogonal_gates
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.cell import gru_scan, lstm_scan
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM carries.
+    """What an LSTM carries."""
 
-    Attributes:
-      h_bd: output of the previous frame, float32.
-      c_bd: cell, float32.
-    """
-
-    h_bd: jax.Array
-    c_bd: jax.Array
+    h_bd: jax.Array  # output of the previous frame, float32
+    c_bd: jax.Array  # cell, float32
 
 
-class LSTM(nn.Module):
-    """Long short-term memory with a forget gate, no peepholes, no output projection.
+class LSTM(Mixer):
+    """Long short-term memory with a forget gate, as wide as the model.
 
-    i, f, o = sigmoid(W x + R h + b);  g = tanh(W x + R h + b)
-    c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
+    Equations:
+      i, f, o = sigmoid(W x + R h + b);  g = tanh(W x + R h + b)
+      c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)
+      output  h
 
     Source: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000, its bias 1 at
-    the start: Jozefowicz et al. 2015. Recurrent matrices start orthogonal, one a gate.
+    the start: Jozefowicz et al. 2015.
+
+    Differences:
+      - There is a forget gate, which came after the paper (Gers and others 2000), whose
+        bias starts at 1.
+      - There are no peepholes and no output projection; recurrent matrices start
+        orthogonal, one for each gate.
 
     Attributes:
-      width: model width D, also of the cell.
-      dtype: type of the matmuls; gates, cell and output of the recurrence are float32.
       double_bias: a second bias, added to R h, as cuDNN and PyTorch have it: the same
         functions with 4 D more parameters, so b moves twice as fast.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     double_bias: bool = False
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: LSTMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, LSTMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2) work, T steps one after the other."""
         gates_bt4d = nn.Dense(
             4 * self.width,
@@ -77,44 +72,37 @@ class LSTM(nn.Module):
 
 
 class GRUState(NamedTuple):
-    """What a GRU carries.
-
-    Attributes:
-      h_bd: output of the previous frame, float32.
-    """
+    """Output of the previous frame, float32."""
 
     h_bd: jax.Array
 
 
-class GRU(nn.Module):
-    """Gated recurrent unit, no output projection.
+class GRU(Mixer):
+    """Gated recurrent unit, as wide as the model.
 
-    r, z = sigmoid(W x + R h + b);  n = tanh(W x + b + r (R h + b'))
-    h_t = (1 - z) n + z h_{t-1}
+    Equations:
+      r, z = sigmoid(W x + R h + b);  n = tanh(W x + b + r (R h + b'))
+      h_t = (1 - z) n + z h_{t-1}
+      output  h
 
-    Source: Cho et al. 2014, arXiv:1406.1078. Difference: the reset gate acts after the
-    recurrent product, as in cuDNN. Recurrent matrices start orthogonal, one a gate.
+    Source: Cho et al. 2014, arXiv:1406.1078.
+
+    Differences:
+      - The reset gate acts after the recurrent product, as in cuDNN.
+      - There is no output projection; recurrent matrices start orthogonal, one for each
+        gate.
 
     Attributes:
-      width: model width D, also of the state.
-      dtype: type of the matmuls; gates and state are float32.
       double_bias: a second bias for r and z, added to R h, as cuDNN and PyTorch have
         it (n has two in any case): the same functions with 2 D more parameters.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     double_bias: bool = False
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: GRUState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, GRUState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2) work, T steps one after the other."""
-        gates_bt3d = nn.Dense(3 * self.width, dtype=self.dtype, name="project")(x_btd)
+        gates_bt3d = self.dense(3 * self.width, "project", bias=True)(x_btd)
         if self.double_bias:
             zeros = nn.initializers.zeros
             bias_2d = self.param("recurrent_bias", zeros, (2 * self.width,))

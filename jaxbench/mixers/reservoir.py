@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import lecun, symmetric_uniform
+from jaxbench.layers.inits import symmetric_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.cell import cell_scan
 
 # Below about this many connections a unit, W may have no cycle, hence no radius.
@@ -17,20 +18,17 @@ _FEWEST = 8
 
 
 class ReservoirState(NamedTuple):
-    """What a reservoir carries.
-
-    Attributes:
-      h_bn: units of the reservoir, float32, inside (-1, 1).
-    """
+    """Units of the reservoir, float32, inside (-1, 1)."""
 
     h_bn: jax.Array
 
 
-class Reservoir(nn.Module):
+class Reservoir(Mixer):
     """A frozen sparse recurrence that echoes its input, read by one dense layer.
 
-    h_t = (1 - leak) h_{t-1} + leak tanh(W_in x_t + W h_{t-1} + b)
-    output W_out [h_t, x_t] + b_out, the only parameters
+    Equations:
+      h_t = (1 - leak) h_{t-1} + leak tanh(W_in x_t + W h_{t-1} + b);  W_in, W, b frozen
+      output  W_out [h_t, x_t] + b_out
 
     W: entries N(0, 1) with probability `density`, else 0, scaled so that its largest
     |eigenvalue| is `radius`. W_in and b are uniform, W_in x_t has standard deviation
@@ -38,34 +36,27 @@ class Reservoir(nn.Module):
     drawn from the run's seed, for each layer anew.
 
     Source: Jaeger 2001, GMD report 148; leaky units: Jaeger et al. 2007, Neural
-    Networks 20(3). Difference: the read-out is trained with the rest of the model by
-    gradient descent, not solved for.
+    Networks 20(3).
+
+    Differences:
+      - The read-out is trained with the rest of the model by gradient descent, not
+        solved for.
+      - The units are leaky (Jaeger and others 2007).
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; the state is float32.
-      out_scale: factor on the initial output projection.
       size: N, units of the reservoir.
       radius: spectral radius of W, positive; below 1 in nearly all uses.
       density: share of connections in W, in (0, 1].
       leak: share of h that is new each frame, in (0, 1].
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     size: int = 512
     radius: float = 0.9
     density: float = 0.1
     leak: float = 0.8
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: ReservoirState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, ReservoirState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T N (N + D)) work, T steps one by one."""
         self._check()
         recurrent_nn = self._frozen("recurrent", self._recurrent)
@@ -96,12 +87,7 @@ class Reservoir(nn.Module):
             self.initial_state(x_btd.shape[0]),
             reset_bt,
         )
-        out = nn.Dense(
-            self.width,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out(bias=True)
         joined = [h_btn.astype(self.dtype), x_btd.astype(self.dtype)]
         return out(jnp.concatenate(joined, axis=-1)), state
 

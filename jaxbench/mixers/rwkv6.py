@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from jaxbench.layers.heads import GroupNorm, head_count, merge_heads, split_heads
-from jaxbench.layers.inits import lecun, symmetric_uniform
+from jaxbench.layers.inits import symmetric_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.token_shift import (
     ChannelMixState,
     TimeMixState,
@@ -23,28 +22,25 @@ from jaxbench.ops.gated_linear import gated_linear_attention
 SHIFTS = ("decay", "key", "value", "receptance", "gate")
 
 
-class TimeMix(nn.Module):
-    """o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T r_t;  S_t = Diag(w_t) S_{t-1} + k_t v_t^T.
+class TimeMix(Mixer):
+    """RWKV-6's recurrence over mixtures of each frame with the one before.
 
-    w = exp(-exp(w_0 + tanh(x_w W_1) W_2)) for every key channel. Inputs of the five
-    projections are mixtures of a frame and the one before, x + (x_{t-1} - x) * (mu +
-    lora(x)); output W_out (GroupNorm(o) * SiLU(g)). Source: Peng et al. 2024,
-    arXiv:2404.05892, eq. 14 to 19; initial values as the authors' code.
+    Equations:
+      w = exp(-exp(w_0 + tanh(x_w W_1) W_2)) for every key channel
+      o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T r_t;  S_t = Diag(w_t) S_{t-1} + k_t v_t^T
+      output  W_out (GroupNorm(o) * SiLU(g))
+
+    Inputs of the five projections are x + (x_{t-1} - x) * (μ + lora(x)).
+
+    Source: Peng et al. 2024, arXiv:2404.05892, eq. 14 to 19; initial values as the
+    authors' code.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; decays and state are float32.
-      out_scale: factor on the initial output projection.
-      layer: place among the RWKV-6 layers of the stack.
-      layers: how many there are.
       heads: H; 0 is one head for 64 channels.
       shift_rank: rank of the data-dependent token shift.
       decay_rank: rank of the data-dependent decay.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     layer: int = 0
     layers: int = 1
     heads: int = 0
@@ -52,12 +48,7 @@ class TimeMix(nn.Module):
     decay_rank: int = 64
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: TimeMixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, TimeMixState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         heads = head_count(self.width, self.heads)
         s_bhkv, x_bd = (None, None) if state is None else state
@@ -65,7 +56,7 @@ class TimeMix(nn.Module):
         mixed = self._mixed(x_btd, shifted - x_btd)
 
         def project(name: str) -> jax.Array:
-            dense = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name=name)
+            dense = self.dense(self.width, name)
             return dense(mixed[name])
 
         r, k, v = (
@@ -84,13 +75,7 @@ class TimeMix(nn.Module):
         # The authors scale epsilon with the square of the head size over 8.
         epsilon = 1e-5 * (self.width // heads)
         o_btd = GroupNorm(heads, self.dtype, epsilon, name="head_norm")(merge_heads(o))
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         return out(o_btd * nn.silu(project("gate"))), TimeMixState(s_bhkv, x_bd)
 
     def _mixed(self, x_btd: jax.Array, step_btd: jax.Array) -> dict[str, jax.Array]:
@@ -151,30 +136,22 @@ class TimeMix(nn.Module):
         return initial_time_mix_state(batch_size, self.width, heads)
 
 
-class ChannelMix(nn.Module):
-    """sigmoid(W_r x_r) * W_out ReLU(W_k x_k)^2, of mixtures with the frame before.
+class ChannelMix(Mixer):
+    """RWKV-6's channel mixer, of mixtures with the frame before.
+
+    Equations:
+      output  sigmoid(W_r x_r) * W_out ReLU(W_k x_k)²
 
     Source: Peng et al. 2024, arXiv:2404.05892, eq. 20 to 23.
 
     Attributes:
-      width: model width D.
-      dtype: compute type.
-      out_scale: factor on the initial output projection.
       expansion: hidden width over model width.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: float = 3.5
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: ChannelMixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, ChannelMixState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D] and the one before it."""
         x_bd = None if state is None else state.x_bd
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
@@ -186,17 +163,11 @@ class ChannelMix(nn.Module):
             return x_btd + step_btd * mu.astype(x_btd.dtype)[None, None]
 
         def dense(size: int, name: str) -> nn.Dense:
-            return nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
+            return self.dense(size, name)
 
         hidden = round(self.expansion * self.width)
         key = jnp.square(nn.relu(dense(hidden, "key")(mixed("key"))))
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         gate = nn.sigmoid(dense(self.width, "receptance")(mixed("receptance")))
         return gate * out(key), ChannelMixState(x_bd)
 

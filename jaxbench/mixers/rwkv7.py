@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxbench.layers.heads import GroupNorm, head_count, merge_heads, split_heads
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import l2_normalize
 from jaxbench.layers.token_shift import (
     ChannelMixState,
@@ -38,27 +39,29 @@ SHIFTS = {
 }
 
 
-class TimeMix(nn.Module):
-    """S_t = (Diag(w_t) - kappa_t (kappa_t * eta_t)^T)^T S_{t-1} + k_t v_t^T.
+class TimeMix(Mixer):
+    """RWKV-7's recurrence: a delta rule whose removed and written keys differ.
 
-    w = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2)), > 0.545; eta = sigmoid(a_0
-    + x_a A_1 A_2); kappa = xi * k / |xi * k| for each head; k~ = k (1 + (eta - 1) psi).
-    Values of upper layers move towards the lowest layer's by a learned share. Output
-    W_out ((GroupNorm(S_t^T r_t) + (r . (k~ * rho)) v_t) * g). Source: Peng et al. 2025,
-    arXiv:2503.14456, eq. 3 to 21. Difference: no extra norm on the embedding.
+    Equations:
+      w = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2));  κ = ξ * k / |ξ * k| a head
+      η = sigmoid(a_0 + x_a A_1 A_2);  k~ = k (1 + (η - 1) ψ)
+      S_t = (Diag(w_t) - κ_t (κ_t * η_t)^T)^T S_{t-1} + k~_t v_t^T
+      output  W_out ((GroupNorm(S_t^T r_t) + (r · (k~ * ρ)) v_t) * g)
+
+    w > 0.545. Values of upper layers move towards the lowest layer's by a learned
+    share. W_out starts at zero: `out_scale` is not read.
+
+    Source: Peng et al. 2025, arXiv:2503.14456, eq. 3 to 21.
+
+    Differences:
+      - There is no extra norm on the embedding.
 
     Attributes:
-      width: model width D.
-      dtype: type of the large projections; gates, decays and state are float32.
-      layer: place among the RWKV-7 layers of the stack.
-      layers: how many there are.
       heads: H; 0 is one head for 64 channels.
       rank: of the projections of decay, rate and value share.
       gate_rank: of the projection of the gate.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     layer: int = 0
     layers: int = 1
     heads: int = 0
@@ -66,14 +69,7 @@ class TimeMix(nn.Module):
     gate_rank: int = 64
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: TimeMixState | None = None,
-        reset_bt: jax.Array | None = None,
-        *,
-        lower: dict[str, jax.Array],
-    ) -> tuple[jax.Array, TimeMixState, dict[str, jax.Array]]:
+    def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         heads = head_count(self.width, self.heads)
         s_bhkv, x_bd = (None, None) if state is None else state
@@ -110,25 +106,13 @@ class TimeMix(nn.Module):
         epsilon = 1e-5 * (self.width // heads)
         o_btd = GroupNorm(heads, epsilon=epsilon, name="head_norm")(merge_heads(o))
         o_btd = (o_btd + merge_heads(own_bth[..., None] * v)) * gate
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,
-            name="out",
-        )
+        out = self.dense(self.width, "out", init=nn.initializers.zeros)
         return out(o_btd.astype(self.dtype)), TimeMixState(s_bhkv, x_bd), lower
 
     def _project(
         self, name: str, mixed: dict[str, jax.Array], scale: float
     ) -> jax.Array:
-        dense = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.orthogonal(scale),
-            name=name,
-        )
+        dense = self.dense(self.width, name, init=nn.initializers.orthogonal(scale))
         return dense(mixed[name]).astype(jnp.float32)
 
     def _mixed(self, x_btd: jax.Array, step_btd: jax.Array) -> dict[str, jax.Array]:
@@ -184,32 +168,26 @@ class TimeMix(nn.Module):
         return initial_time_mix_state(batch_size, self.width, heads)
 
 
-class ChannelMix(nn.Module):
-    """W_out ReLU(W_k (x + (x_{t-1} - x) * mu))^2, without a gate.
+class ChannelMix(Mixer):
+    """RWKV-7's channel mixer, of a mixture with the frame before, without a gate.
 
-    Source: Peng et al. 2025, arXiv:2503.14456, eq. 22 and 23. W_out starts at zero.
+    Equations:
+      output  W_out ReLU(W_k (x + (x_{t-1} - x) * μ))²
+
+    W_out starts at zero: `out_scale` is not read.
+
+    Source: Peng et al. 2025, arXiv:2503.14456, eq. 22 and 23.
 
     Attributes:
-      width: model width D.
-      dtype: compute type.
-      layer: place among the layers of this row.
-      layers: how many there are.
       expansion: hidden width over model width.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     layer: int = 0
     layers: int = 1
     expansion: float = 4.0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: ChannelMixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, ChannelMixState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D] and the one before it."""
         x_bd = None if state is None else state.x_bd
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
@@ -217,20 +195,10 @@ class ChannelMix(nn.Module):
         start = 1 - (np.arange(self.width) / self.width) ** power
         mu_d = self.param("shift_key", lambda *_: jnp.float32(start))
         mixed = x_btd + (shifted - x_btd) * mu_d.astype(x_btd.dtype)[None, None]
-        key = nn.Dense(
-            round(self.expansion * self.width),
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.orthogonal(),
-            name="key",
+        key = self.dense(
+            round(self.expansion * self.width), "key", init=nn.initializers.orthogonal()
         )
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=nn.initializers.zeros,
-            name="out",
-        )
+        out = self.dense(self.width, "out", init=nn.initializers.zeros)
         return out(jnp.square(nn.relu(key(mixed)))), ChannelMixState(x_bd)
 
     @nn.nowrap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.layers.inits import lecun, log_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.hippo import hippo_legs_nplr
 from jaxbench.ops.lti import diagonal_ssm, dplr_ssm
 
@@ -19,48 +20,39 @@ SPECTRA = ("lin", "inv", "legs")
 
 
 class SSMState(NamedTuple):
-    """What a state-space layer carries.
-
-    Attributes:
-      x_bdn: states of one conjugate half, complex64; N/2 for each channel.
-    """
+    """States of one conjugate half, complex64; N/2 for each channel."""
 
     x_bdn: jax.Array
 
 
-class S4(nn.Module):
+class S4(Mixer):
     """A state-space model with HiPPO memory for each channel, then a GLU.
 
-    x' = (Lambda - P P*) x + B u;  y = 2 Re(C x) + D u, discretised by the bilinear rule
-    output W_a GELU(y) * sigmoid(W_b GELU(y))
+    Equations:
+      x' = (Λ - P P*) x + B u,  y = 2 Re(C x) + D u   (bilinear rule; dt of a channel)
+      output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)
 
     Source: Gu et al. 2021, arXiv:2111.00396, section 3.3; the GLU is that of the
-    authors' code. Differences: parameters of the state are not shared by channels, and
-    the kernel is an impulse response, not a generating function.
+    authors' code.
+
+    Differences:
+      - The matrices of the state are not shared by the channels.
+      - The convolution kernel is computed as an impulse response, not through a
+        generating function.
+      - The gated output is that of the authors' code.
 
     Attributes:
-      width: model width D.
-      dtype: type of the output projection; the state space is float32 and complex64.
-      out_scale: factor on the initial output projection.
       state_size: N, even; N/2 complex states for each channel.
       dt_min: smallest initial time step.
       dt_max: largest initial time step.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 64
     dt_min: float = 1e-3
     dt_max: float = 1e-1
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: SSMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, SSMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.lti.dplr_ssm` for the cost."""
         lambda_n, p_n, b_n, _ = hippo_legs_nplr(2 * _half(self.state_size))
         y_btd, x_bdn = dplr_ssm(
@@ -82,19 +74,21 @@ class S4(nn.Module):
         return _zero_state(self, batch_size)
 
 
-class S4D(nn.Module):
+class S4D(Mixer):
     """S4 with a diagonal state matrix, then a GLU.
 
-    x' = A x + u;  y = 2 Re(C x) + D u, discretised by zero-order hold
-    output W_a GELU(y) * sigmoid(W_b GELU(y))
+    Equations:
+      x' = A x + u,  y = 2 Re(C x) + D u   (diagonal A, zero-order hold, dt a channel)
+      output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)
 
-    Source: Gu et al. 2022, arXiv:2206.11893, section 4; the GLU is that of the
-    authors' code. Difference: A is not shared by channels.
+    Source: Gu et al. 2022, arXiv:2206.11893, section 4; the GLU is that of the authors'
+    code.
+
+    Differences:
+      - A is not shared by the channels.
+      - The gated output is that of the authors' code.
 
     Attributes:
-      width: model width D.
-      dtype: type of the output projection; the state space is float32 and complex64.
-      out_scale: factor on the initial output projection.
       state_size: N, even; N/2 complex states for each channel.
       dt_min: smallest initial time step.
       dt_max: largest initial time step.
@@ -102,21 +96,13 @@ class S4D(nn.Module):
         "legs" those of S4's normal part. Real parts start at -1/2.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     state_size: int = 64
     dt_min: float = 1e-3
     dt_max: float = 1e-1
     spectrum: str = "lin"
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: SSMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, SSMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.lti.diagonal_ssm` for the cost."""
         shape = (self.width, _half(self.state_size))
         y_btd, x_bdn = diagonal_ssm(

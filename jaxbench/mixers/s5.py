@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,58 +12,49 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import Initializer, log_uniform
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.diagonal import diagonal
 from jaxbench.ops.hippo import hippo_legs_nplr
 
 
 class S5State(NamedTuple):
-    """What S5 carries.
-
-    Attributes:
-      x_bn: states of one conjugate half, complex64; N = P / 2.
-    """
+    """States of one conjugate half, complex64; N = P / 2."""
 
     x_bn: jax.Array
 
 
-class S5(nn.Module):
+class S5(Mixer):
     """A state-space model from all channels to all channels, then a gate.
 
-    x' = Lambda x + B u, discretised by zero-order hold with a time step for each state
-    y = 2 Re(C x) + D u;  output y * sigmoid(W GELU(y))
+    Equations:
+      x' = Λ x + B u,  y = 2 Re(C x) + D u   (diagonal Λ, zero-order hold, dt a state)
+      output  y * sigmoid(W GELU(y) + b)
 
-    Lambda starts as `blocks` copies of the normal part of HiPPO-LegS. B and C start as
-    a Gaussian matrix in the eigenbasis V of that part: the real and imaginary parts of
-    V are sqrt(1/2) times an orthonormal basis, so the parts are drawn directly, each
-    with half the variance.
+    Λ starts as `blocks` copies of the normal part of HiPPO-LegS. B and C start as a
+    Gaussian matrix in the eigenbasis V of that part: the real and imaginary parts of V
+    are sqrt(1/2) times an orthonormal basis, so the parts are drawn directly, each with
+    half the variance. No projection follows the gate: `out_scale` is not read.
 
-    Source: Smith et al. 2022, arXiv:2208.04933, sections 3.1 to 3.3. Differences: real
-    parts of Lambda are -exp(p), so they stay negative without clipping, and time steps
-    are kept within [1e-4, 1]. There is no projection after the gate, so no `out_scale`.
+    Source: Smith et al. 2022, arXiv:2208.04933, sections 3.1 to 3.3.
+
+    Differences:
+      - Real parts of Λ are -exp(p), so they stay negative without clipping.
+      - Time steps are kept within [1e-4, 1].
 
     Attributes:
-      width: model width D.
-      dtype: type of the gate; the state space is float32 and complex64.
       state_size: P; P / 2 complex states in all. A multiple of 2 * `blocks`.
       blocks: J, copies of the HiPPO spectrum, each of P / J states.
       dt_min: smallest initial time step.
       dt_max: largest initial time step.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     state_size: int = 256
     blocks: int = 8
     dt_min: float = 1e-3
     dt_max: float = 1e-1
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: S5State | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, S5State]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D P) work."""
         u_btd, half = x_btd.astype(jnp.float32), self._half()
         a_n, b_scale_n = self._discretized()
@@ -84,7 +75,7 @@ class S5(nn.Module):
         x_btn2 = jnp.concatenate([x_btn.real, -x_btn.imag], axis=-1)
         y_btd = 2 * (x_btn2 @ c_n2d) + d_d[None, None] * u_btd
         y_btd = y_btd.astype(self.dtype)
-        gate = nn.Dense(self.width, dtype=self.dtype, name="gate")
+        gate = self.dense(self.width, "gate", bias=True)
         return y_btd * nn.sigmoid(gate(nn.gelu(y_btd))), S5State(x_bn)
 
     def _discretized(self) -> tuple[jax.Array, jax.Array]:

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.cell import cell_scan
 
 RESETS = ("soft", "hard")
@@ -21,15 +22,10 @@ _GAIN = 0.5
 
 
 class SNNState(NamedTuple):
-    """What a spiking layer carries; the last spikes are those of `u_bd` above 1.
+    """What a spiking layer carries; the last spikes are those of `u_bd` above 1."""
 
-    Attributes:
-      u_bd: membrane of the spiking neurons, float32.
-      m_bd: membrane of the read-out, which never spikes, float32.
-    """
-
-    u_bd: jax.Array
-    m_bd: jax.Array
+    u_bd: jax.Array  # membrane of the spiking neurons, float32
+    m_bd: jax.Array  # membrane of the read-out, which never spikes, float32
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -48,46 +44,40 @@ def _spike_jvp(slope: float, primals: tuple, tangents: tuple) -> tuple:
     return spike(v, slope), v_dot / jnp.square(1 + slope * jnp.abs(v))
 
 
-class SNN(nn.Module):
+class SNN(Mixer):
     """Recurrent leaky integrate-and-fire neurons and a leaky read-out.
 
-    u_t = beta u_{t-1} - s_{t-1} + W x_t + b + V s_{t-1};  s_t = 1 where u_t > 1, else 0
-    m_t = lambda m_{t-1} + s_t;  output W_out m_t + b_out
+    Equations:
+      u_t = β u_{t-1} - s_{t-1} + W x_t + b + V s_{t-1};  s_t = 1 where u_t > 1, else 0
+      m_t = λ m_{t-1} + s_t;  output  W_out m_t + b_out
+      backward, ds/du is taken to be 1 / (1 + slope |u - 1|)²
 
-    A hard reset replaces beta u - s by beta u (1 - s). beta and lambda are learned
-    sigmoids and start as exp(-1/tau), tau from 2 to 20 frames over the neurons.
-
-    Source: Neftci et al. 2019, arXiv:1901.09948, in discrete time. Differences:
-    no synaptic current (x is a frame, not a train of spikes), decays are learned, and
-    the gradient does not pass through the reset term (Zenke & Vogels 2021).
+    A hard reset replaces β u - s by β u (1 - s). β and λ are sigmoids and start as
+    exp(-1/τ), τ from 2 to 20 frames over the neurons.
 
     A spike turns a rounding error into a whole 1. So all products are made inside the
     scan, frame by frame, with the same shapes however many frames a call has.
 
+    Source: Neftci et al. 2019, arXiv:1901.09948, in discrete time.
+
+    Differences:
+      - There is no synaptic current: x is a frame, not a train of spikes.
+      - The decays β and λ are learned.
+      - The gradient does not pass through the reset term (Zenke & Vogels 2021).
+
     Attributes:
-      width: model width D, also the number of neurons.
-      dtype: type of the matmuls; membranes, decays and sums are float32.
-      out_scale: factor on the initial output projection.
       reset_rule: "soft" or "hard".
       micro_steps: steps of the neurons in a frame, all with the current of that frame.
       slope: of the surrogate derivative. Steeper ones (10 and more are common) leave
         most neurons without a gradient and learned slower here.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     reset_rule: str = "soft"
     micro_steps: int = 1
     slope: float = 3.0
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: SNNState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, SNNState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T K D^2) work for K steps in a frame.
 
         Sows the share of neurons that fire, `firing_rate`, into "metrics".

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.fast_weights import (
@@ -24,33 +22,31 @@ from jaxbench.ops.fast_weights import (
 INNER_DEVIATION = 0.02
 
 
-class TTT(nn.Module):
-    """TTT-Linear: gradient descent on |k + LN(k W + c) - v|^2 / 2 along the sequence.
+class TTT(Mixer):
+    """Test-time training: the state is a linear model, trained on the frames.
 
-    q, k, v = W x, q and k rotated;  eta = sigmoid(w . x + b) / K for each head
-    tau_i = max(1 / i + theta_i, 0), i = 1 .. b the place in the mini-batch
-    W_t = W - tau_i sum_j eta_j grad_j, over the mini-batch so far; c likewise
-    y_t = q_t + LN(q_t W_t + c_t);  output W_o LayerNorm(y), or W_o (GELU(W_g x)
-    LayerNorm(y)) with a gate
+    Equations:
+      q, k, v = W x, q, k turned;  η = sigmoid(w · x + b) / K;  τ_i = max(1 / i + θ_i, 0)
+      grad_j of |k_j + LN(k_j W + c) - v_j|² / 2 at W, c as the mini-batch started
+      W_t = W - τ_i Σ_j η_j grad_j, j up to t in its mini-batch, i its place; c likewise
+      y_t = q_t + LN(q_t W_t + c_t);  output  W_o LayerNorm(y)
 
     An episode starts with the learned W and c, and with a new mini-batch. Positions of
-    the rotation are places in the mini-batch. Source: Sun et al. 2024,
-    arXiv:2407.04620, section 2 and appendix A, with the Transformer backbone: no
-    convolutions. Difference: mini-batches of 10 frames, not 16, for windows of 30.
+    the rotation are places in the mini-batch. With `gate` the output is W_o (GELU(W_g
+    x) LayerNorm(y)).
+
+    Source: Sun et al. 2024, arXiv:2407.04620 (TTT-Linear), section 2 and appendix A.
+
+    Differences:
+      - Mini-batches have 10 frames, not 16, for windows of 30.
+      - There are no convolutions: it is the layer of the paper's Transformer backbone.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; rates, inner model and norms' statistics are
-        float32.
-      out_scale: factor on the initial output projection.
       heads: H, one inner model each; D / H must be an even integer.
       mini_batch: b, frames whose gradients are taken at the same W.
       gate: multiply by GELU(W_g x) before the output projection.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     mini_batch: int = 10
     gate: bool = False
@@ -77,12 +73,7 @@ class TTT(nn.Module):
             kernel_init=lecun(self.out_scale),
         )
 
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: FastWeights | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, FastWeights]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.fast_weights.ttt_linear` for the cost.
 
         The learned W and c get a gradient from episodes that start inside the call:

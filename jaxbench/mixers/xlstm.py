@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.cell import cell_scan
 from jaxbench.ops.normalized_linear_attention import (
@@ -26,71 +26,54 @@ _BLOCKS = nn.initializers.variance_scaling(
 
 
 class MLSTMState(NamedTuple):
-    """What mLSTM carries.
+    """What mLSTM carries."""
 
-    Attributes:
-      s_bhkv: matrix memory divided by e^m, float32.
-      n_bhk: sum of the gated keys divided by e^m, float32.
-      m_bh: logarithm of the unit of both, -inf at first, float32.
-      conv_bwe: last inputs of the short convolution, float32.
-    """
-
-    s_bhkv: jax.Array
-    n_bhk: jax.Array
-    m_bh: jax.Array
-    conv_bwe: jax.Array
+    s_bhkv: jax.Array  # matrix memory divided by e^m, float32
+    n_bhk: jax.Array  # sum of the gated keys divided by e^m, float32
+    m_bh: jax.Array  # logarithm of the unit of both, -inf at first, float32
+    conv_bwe: jax.Array  # last inputs of the short convolution, float32
 
 
-class MLSTM(nn.Module):
+class MLSTM(Mixer):
     """The mLSTM block: a matrix memory between an up- and a down-projection.
 
-    u, z = W x;  c = SiLU(conv(u));  q = W_q c;  k = W_k c;  v = W_v u, block-diagonal
-    log i = w_i [q, k, v] + b_i;  f = sigmoid(w_f [q, k, v] + b_f), one for each head
-    S_t = f S_{t-1} + i k v^T / sqrt(K);  n_t = f n_{t-1} + i k / sqrt(K)
-    h = q^T S / max(|q . n|, 1);  output W_out ((LayerNorm_heads(h) + a c) * SiLU(z))
+    Equations:
+      u, z = W x;  c = SiLU(conv(u));  q = W_q c, k = W_k c, v = W_v u (block-diagonal)
+      log i = w_i [q, k, v] + b_i;  f = sigmoid(w_f [q, k, v] + b_f), one for each head
+      S_t = f S_{t-1} + i k v^T / sqrt(K);  n_t = f n_{t-1} + i k / sqrt(K)
+      h = q^T S / max(|q · n|, 1);  output  W_out ((LayerNorm_heads(h) + a c) * SiLU(z))
+
+    The gate kernels start at 0, b_f from 3 to 6 over the heads, as in the authors'
+    code.
 
     Source: Beck et al. 2024, arXiv:2405.04517, section 2.3 and the pre-up-projection
-    block of its appendix. The gate kernels start at 0, b_f from 3 to 6 over the heads,
-    as in the authors' code. Differences from that code: no 1e-6 in the denominator; the
-    block-diagonal kernels start with variance 1 / block_size, not 2 / (5 D).
+    block of its appendix.
+
+    Differences:
+      - There is no 1e-6 in the denominator, which the authors' code has.
+      - The block-diagonal kernels start with variance 1 / block_size, not 2 / (5 D) as
+        in that code.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates, memory and head norm are float32.
-      out_scale: factor on the initial output projection.
       heads: H; divides the inner width.
       expansion: inner width E over model width.
       taps: length of the short convolution.
       block_size: channels of one block of W_q, W_k and W_v; divides the inner width.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     expansion: int = 2
     taps: int = 4
     block_size: int = 4
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MLSTMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MLSTMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T (D E + E^2 / H)) work."""
         batch, length, _ = x_btd.shape
         inner, head = self._sizes()
-        project = nn.Dense(2 * inner, use_bias=False, dtype=self.dtype, name="project")
+        project = self.dense(2 * inner, "project")
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
-        out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense_out()
         memory = None if state is None else NormalizedState(*state[:3])
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         c_bte, conv_bwe = conv(u_bte, None if state is None else state[3], reset_bt)
@@ -164,61 +147,48 @@ class MLSTM(nn.Module):
 
 
 class SLSTMState(NamedTuple):
-    """What sLSTM carries, one cell a channel.
+    """What sLSTM carries, one cell a channel."""
 
-    Attributes:
-      h_bhk: output of the previous frame, float32.
-      c_bhk: cell divided by e^m, float32.
-      n_bhk: sum of the gates divided by e^m, float32.
-      m_bhk: logarithm of the unit of both, -inf at first, float32.
-      conv_bwd: last inputs of the short convolution, float32.
-    """
-
-    h_bhk: jax.Array
-    c_bhk: jax.Array
-    n_bhk: jax.Array
-    m_bhk: jax.Array
-    conv_bwd: jax.Array
+    h_bhk: jax.Array  # output of the previous frame, float32
+    c_bhk: jax.Array  # cell divided by e^m, float32
+    n_bhk: jax.Array  # sum of the gates divided by e^m, float32
+    m_bhk: jax.Array  # logarithm of the unit of both, -inf at first, float32
+    conv_bwd: jax.Array  # last inputs of the short convolution, float32
 
 
-class SLSTM(nn.Module):
+class SLSTM(Mixer):
     """sLSTM: a scalar memory with recurrent gates, mixed within each head.
 
-    u = SiLU(conv(x));  log i = W_i u + R_i h_{t-1} + b_i
-    f = sigmoid(W_f u + R_f h_{t-1} + b_f);  o = sigmoid(W_o x + R_o h_{t-1} + b_o)
-    z = tanh(W_z x + R_z h_{t-1} + b_z);  all W and R block-diagonal, one block a head
-    c_t = f c_{t-1} + i z;  n_t = f n_{t-1} + i;  h_t = o c_t / n_t
-    output LayerNorm_heads(h), no output projection
+    Equations:
+      u = SiLU(conv(x));  log i = W_i u + R_i h_{t-1} + b_i;  W, R one block a head
+      f = sigmoid(W_f u + R_f h_{t-1} + b_f);  o = sigmoid(W_o x + R_o h_{t-1} + b_o)
+      z = tanh(W_z x + R_z h_{t-1} + b_z);  c_t = f c_{t-1} + i z;  n_t = f n_{t-1} + i
+      h_t = o c_t / n_t;  output  LayerNorm_heads(h)
+
+    R starts at 0 and b_f falls from 5 to -7 within each head, faster in lower layers,
+    as in the authors' code. There is no output projection: `out_scale` is not read.
 
     Source: Beck et al. 2024, arXiv:2405.04517, section 2.2 with the sigmoid as forget
     gate, and the post-up-projection block of its appendix, whose gated MLP is the
-    block's channel mixer. R starts at 0 and b_f falls from 5 to -7 within each head,
-    faster in lower layers, as in the authors' code. Differences from that code: m
-    starts at -inf, not at 0; W starts with variance 1 / K, not 2 / (5 D).
+    block's channel mixer.
+
+    Differences:
+      - m, the logarithm of the cell's unit, starts at -inf, not at 0 as in the authors'
+        code.
+      - W starts with variance 1 / K, not 2 / (5 D) as in that code.
 
     Attributes:
-      width: model width D, also of the memory.
-      dtype: type of the matmuls; gates, memory and head norm are float32.
-      layer: place among the stack's layers of this row, from 0.
-      layers: their number.
       heads: H; divides the width.
       taps: length of the short convolution.
     """
 
-    width: int
-    dtype: Any = jnp.float32
     layer: int = 0
     layers: int = 1
     heads: int = 4
     taps: int = 4
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: SLSTMState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, SLSTMState]:
+    def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work, T steps one by one."""
         head = head_width(self.width, self.heads)
         memory = None if state is None else state[:4]

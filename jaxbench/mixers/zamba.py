@@ -2,57 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
+from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.ops.attention import AttentionCache, banded_attention, initial_cache
 
 
-class SharedAttention(nn.Module):
-    """MLP(norm(attention(norm([x, x_0])))) at twice the model width, no residuals.
+class SharedAttention(Mixer):
+    """Attention and an MLP at twice the model width, shared by all call sites.
+
+    Equations:
+      o = attention(RMSNorm([x, x_0])) at width 2 D, causal, the last `window` frames
+      y = W_out GELU(W_in RMSNorm(W_a o));  the layer above adds W_side y to its input
 
     x_0 is the embedding of the frame. The result, [B, T, 2 D], is projected by the
     layer above (`join="next"`), so the call sites share this block but not that
-    projection. Source: Glorioso et al. 2024, arXiv:2405.16712, section 2. Differences:
-    causal attention to a window, so that a stream has a bounded cache; the shared
-    kernels start `out_scale` smaller. No positions, as in the paper.
+    projection. There are no residuals, and no positions, as in the paper.
+
+    Source: Glorioso et al. 2024, arXiv:2405.16712, section 2.
+
+    Differences:
+      - Attention is to a window, so that a stream has a bounded cache.
+      - The shared kernels start `out_scale` smaller.
 
     Attributes:
-      width: model width D.
-      dtype: type of the matmuls; scores and softmax are float32.
-      out_scale: factor on the initial output projection.
       heads: H; divides 2 D.
       window: frames a frame sees, itself included.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     heads: int = 4
     window: int = 30
 
     @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: AttentionCache | None = None,
-        reset_bt: jax.Array | None = None,
-        *,
-        lower: dict[str, jax.Array],
-    ) -> tuple[jax.Array, AttentionCache, dict[str, jax.Array]]:
+    def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time into [B, T, 2 D]; O(T window D) work."""
         inner = 2 * self.width
         heads = self.heads
         head_width(inner, heads)
 
         def dense(size: int, name: str) -> nn.Dense:
-            return nn.Dense(size, use_bias=False, dtype=self.dtype, name=name)
+            return self.dense(size, name)
 
         both = jnp.concatenate([x_btd, lower["embedding"]], axis=-1)
         qkv = dense(3 * inner, "qkv")(norm("rms", self.dtype, "norm")(both))
@@ -63,13 +56,7 @@ class SharedAttention(nn.Module):
         h = dense(inner, "attention_out")(merge_heads(o))
         h = norm("rms", self.dtype, "mlp_norm")(h)
         h = nn.gelu(dense(2 * inner, "in")(h))
-        out = nn.Dense(
-            inner,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-            name="out",
-        )
+        out = self.dense(inner, "out", init=lecun(self.out_scale))
         return out(h), state, lower
 
     @nn.nowrap
