@@ -16,7 +16,8 @@ from jaxbench.layers.inits import lecun
 class Mixer(nn.Module):
     """What `jaxbench.mixers` builds on; the package's docstring is the contract.
 
-    A mixer adds its options as fields, declares `state_shapes`, and defines
+    A mixer adds its options as fields, checks them in `check`, declares `state_shapes`,
+    and defines
 
         @nn.compact
         def __call__(self, x_btd, state=None, reset_bt=None):
@@ -33,14 +34,23 @@ class Mixer(nn.Module):
     dtype: Any = jnp.float32
     out_scale: float = 1.0
 
+    def setup(self) -> None:
+        self.check()
+
+    @nn.nowrap
+    def check(self) -> None:
+        """Refuses options, before every call and before an initial state is made.
+
+        Raises:
+          InputError: an option is out of range, or does not fit the others.
+        """
+
+    @nn.nowrap
     def state_shapes(self) -> Any:
         """The state with a shape, without the batch axis, in place of each array.
 
         A tuple is float32, other types are told by a `jax.ShapeDtypeStruct`; () is the
         state of a mixer that carries nothing.
-
-        Raises:
-          InputError: an option is out of range, or does not fit the width.
         """
         return ()
 
@@ -57,6 +67,7 @@ class Mixer(nn.Module):
             # A NamedTuple is a tuple too, but a part of the tree.
             return type(part) is tuple
 
+        self.check()
         shapes = self.state_shapes()
         return jax.tree.map(zeros, shapes, is_leaf=is_shape) if shapes else ()
 

@@ -9,39 +9,22 @@ import jax.numpy as jnp
 
 
 class TimeMixState(NamedTuple):
-    """What RWKV's time mixing carries.
+    """What RWKV's time mixing carries."""
 
-    Attributes:
-      s_bhkv: matrix state of each head, float32.
-      x_bd: the frame before, float32.
-    """
-
-    s_bhkv: jax.Array
-    x_bd: jax.Array
+    s_bhkv: jax.Array  # matrix state of each head, float32
+    x_bd: jax.Array  # the frame before, float32
 
 
 class ChannelMixState(NamedTuple):
-    """What RWKV's channel mixing carries.
-
-    Attributes:
-      x_bd: the frame before, float32.
-    """
+    """The frame before, float32."""
 
     x_bd: jax.Array
 
 
-def initial_time_mix_state(batch_size: int, width: int, heads: int) -> TimeMixState:
-    """Returns zeros."""
+def time_mix_shapes(width: int, heads: int) -> TimeMixState:
+    """Shapes of a `TimeMixState`, see `Mixer.state_shapes`."""
     head = width // heads
-    return TimeMixState(
-        jnp.zeros((batch_size, heads, head, head), jnp.float32),
-        jnp.zeros((batch_size, width), jnp.float32),
-    )
-
-
-def initial_channel_mix_state(batch_size: int, width: int) -> ChannelMixState:
-    """Returns zeros."""
-    return ChannelMixState(jnp.zeros((batch_size, width), jnp.float32))
+    return TimeMixState((heads, head, head), (width,))
 
 
 def token_shift(

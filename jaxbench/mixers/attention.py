@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -77,20 +75,13 @@ class SlidingWindowAttention(Mixer):
         o_bthk, state = banded_attention(
             q_bthk, k_bthk, v_bthk, window=self.window, cache=state, reset_bt=reset_bt
         )
-        out = _output(self.width, self.dtype, self.out_scale, self.bias)
-        return out(o_bthk.reshape(x_btd.shape)), state
+        return self.dense_out(bias=self.bias)(o_bthk.reshape(x_btd.shape)), state
 
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> AttentionCache:
-        """Returns an empty cache of `window - 1` frames."""
+    def initial_state(self, batch_size):
+        """An empty cache of `window - 1` frames."""
         _, shared, head = self._heads()
-        return initial_cache(
-            batch_size,
-            window=self.window,
-            heads=shared,
-            key_size=head,
-            value_size=head,
-        )
+        return _cache(self, batch_size, shared, head)
 
     @nn.nowrap
     def _heads(self) -> tuple[int, int, int]:
@@ -151,20 +142,12 @@ class GatedAttention(Mixer):
         open_btc = jax.nn.sigmoid(gate(x_btd).astype(jnp.float32))
         open_bthk = open_btc.reshape(*o_bthk.shape[:3], -1)
         o_bthk = (o_bthk * open_bthk).astype(self.dtype)
-        out = _output(self.width, self.dtype, self.out_scale)
-        return out(o_bthk.reshape(x_btd.shape)), state
+        return self.dense_out()(o_bthk.reshape(x_btd.shape)), state
 
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> AttentionCache:
-        """Returns an empty cache of `window - 1` frames."""
-        head = self._head_width()
-        return initial_cache(
-            batch_size,
-            window=self.window,
-            heads=self.heads,
-            key_size=head,
-            value_size=head,
-        )
+    def initial_state(self, batch_size):
+        """An empty cache of `window - 1` frames."""
+        return _cache(self, batch_size, self.heads, self._head_width())
 
     @nn.nowrap
     def _head_width(self) -> int:
@@ -223,21 +206,13 @@ class ForgettingAttention(Mixer):
             reset_bt=reset_bt,
             log_decay_bth=jax.nn.log_sigmoid(logit_bth),
         )
-        out = _output(self.width, self.dtype, self.out_scale)
-        return out(o_bthk.reshape(x_btd.shape)), state
+        return self.dense_out()(o_bthk.reshape(x_btd.shape)), state
 
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> AttentionCache:
-        """Returns an empty cache of `window - 1` frames."""
+    def initial_state(self, batch_size):
+        """An empty cache of `window - 1` frames."""
         head = _head_width(self.width, self.heads, self.window, self.rotary)
-        return initial_cache(
-            batch_size,
-            window=self.window,
-            heads=self.heads,
-            key_size=head,
-            value_size=head,
-            decays=self.heads,
-        )
+        return _cache(self, batch_size, self.heads, head, decays=self.heads)
 
 
 def _split(
@@ -271,9 +246,15 @@ def _rotate(
     return rotate(q_bthk), rotate(k_bthk)
 
 
-def _output(width: int, dtype: Any, scale: float, bias: bool = False) -> nn.Dense:
-    init = lecun(scale)
-    return nn.Dense(width, use_bias=bias, dtype=dtype, kernel_init=init, name="out")
+def _cache(mixer: Mixer, batch: int, heads: int, head: int, **kind) -> AttentionCache:
+    return initial_cache(
+        batch,
+        window=mixer.window,
+        heads=heads,
+        key_size=head,
+        value_size=head,
+        **kind,
+    )
 
 
 def _head_width(width: int, heads: int, window: int, part: float) -> int:

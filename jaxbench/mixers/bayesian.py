@@ -123,15 +123,9 @@ class BayesianMLP(Mixer):
 
         Sampling makes twice the matmuls of the mean.
         """
-        self._check()
         hidden = BayesianDense(self.width, self.prior_sigma, self.dtype, name="in")
-        out = BayesianDense(
-            self.width,
-            self.prior_sigma,
-            self.dtype,
-            lecun(self.out_scale),
-            name="out",
-        )
+        init = lecun(self.out_scale)
+        out = BayesianDense(self.width, self.prior_sigma, self.dtype, init, name="out")
         h_btd, hidden_divergence = hidden(x_btd)
         y_btd, out_divergence = out(nn.relu(h_btd))
         if not self.is_initializing():
@@ -150,8 +144,7 @@ class BayesianMLP(Mixer):
             reduce_fn=lambda _, new: new,
         )
 
-    @nn.nowrap
-    def _check(self) -> None:
+    def check(self):
         if not self.prior_sigma > 0:
             raise InputError(
                 f"prior_sigma={self.prior_sigma} of bayesian must be above 0; 0.1 to 1 "

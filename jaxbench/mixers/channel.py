@@ -73,23 +73,24 @@ class GLU(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
-        if self.activation not in ACTIVATIONS:
-            raise InputError(
-                f"activation={self.activation!r} is unknown; nearest: "
-                f"{nearest(self.activation, ACTIVATIONS)}"
-            )
         hidden = self._hidden()
         gate_value = self.dense(2 * hidden, "in")
         out = self.dense_out()
         gate, value = jnp.split(gate_value(x_btd), 2, axis=-1)
         return out(ACTIVATIONS[self.activation](gate) * value), ()
 
-    @nn.nowrap
-    def _hidden(self) -> int:
-        """Hidden width."""
-        wanted = self.expansion * self.width
+    def check(self):
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation={self.activation!r} is unknown; nearest: "
+                f"{nearest(self.activation, ACTIVATIONS)}"
+            )
         if self.multiple < 0:
             raise InputError(f"multiple={self.multiple} must not be negative")
+
+    @nn.nowrap
+    def _hidden(self) -> int:
+        wanted = self.expansion * self.width
         if self.multiple:
             return self.multiple * max(1, math.ceil(wanted / self.multiple))
         return max(64, 64 * round(wanted / 64))

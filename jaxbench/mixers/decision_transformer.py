@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.mixer import Mixer
@@ -67,7 +66,6 @@ class DecisionTransformer(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(9 T * (T + window) * D) work a block."""
-        self._check()
         batch, length, _ = x_btd.shape
         tokens = self._tokens()
         z_bsd = self._embed(x_btd)
@@ -90,30 +88,34 @@ class DecisionTransformer(Mixer):
                 tokens * self.window,
                 name=f"blocks_{index}",
             )
-            cache = None if state is None else state.caches[index]
+            cache = state and state.caches[index]
             z_bsd, cache = block(z_bsd, position_bs, cache, reset_bs)
             caches.append(cache)
         z_btd = z_bsd.reshape(batch, length, tokens, self.width)[:, :, -1]
         y_btd = norm("layer", self.dtype, name="norm")(z_btd)
         return y_btd, DecisionTransformerState(tuple(caches))
 
+    def check(self):
+        even_head_width(self.width, self.heads)
+        self.at_least(1, "blocks", "window")
+
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> DecisionTransformerState:
-        """Returns empty caches."""
-        self._check()
-        head = self.width // self.heads
+    def initial_state(self, batch_size):
+        """Empty caches."""
+        self.check()
+        window, head = self._tokens() * self.window, self.width // self.heads
         # Not one cache repeated: a caller may donate the state's buffers.
-        caches = tuple(
+        caches = [
             initial_cache(
                 batch_size,
-                window=self._tokens() * self.window,
+                window=window,
                 heads=self.heads,
                 key_size=head,
                 value_size=head,
             )
             for _ in range(self.blocks)
-        )
-        return DecisionTransformerState(caches)
+        ]
+        return DecisionTransformerState(tuple(caches))
 
     def _embed(self, x_btd: jax.Array) -> jax.Array:
         """The tokens of all frames in a row, [B, T * tokens, D]."""
@@ -132,13 +134,6 @@ class DecisionTransformer(Mixer):
     @nn.nowrap
     def _tokens(self) -> int:
         return 3 if self.returns else 2
-
-    @nn.nowrap
-    def _check(self) -> None:
-        even_head_width(self.width, self.heads)
-        for name in ("blocks", "window"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 class _Block(nn.Module):

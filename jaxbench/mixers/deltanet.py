@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width, merge_heads, split_heads
-from jaxbench.layers.inits import lecun, log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.inits import log_of_uniform, softplus_inverse_log_uniform
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import l2_normalize, norm
 from jaxbench.layers.short_convolution import ShortConvolution
@@ -18,15 +17,56 @@ from jaxbench.ops.delta_rule import delta_rule
 
 
 class DeltaState(NamedTuple):
-    """What the delta-rule mixers carry."""
+    """What the delta-rule mixers carry, float32."""
 
-    s_bhkv: jax.Array  # matrix state of each head, float32
-    conv_q_bwe: jax.Array  # last inputs of the convolutions, float32
-    conv_k_bwe: jax.Array  # last inputs of the convolutions, float32
-    conv_v_bwe: jax.Array  # last inputs of the convolutions, float32
+    s_bhkv: jax.Array  # matrix state of each head
+    conv_q_bwe: jax.Array  # last inputs of the convolutions
+    conv_k_bwe: jax.Array
+    conv_v_bwe: jax.Array
 
 
-class DeltaNet(Mixer):
+class _Delta(Mixer):
+    """What the delta rules have in common."""
+
+    heads: int = 4
+    taps: int = 4
+
+    def check(self):
+        head_width(self.width, self.heads)
+
+    def state_shapes(self):
+        return self._shapes(self.width)
+
+    @nn.nowrap
+    def _shapes(self, values: int, updates: int = 1) -> DeltaState:
+        keys, heads = self.width, self.heads
+        sizes = (keys, updates * keys, updates * values)
+        convs = [(self.taps - 1, size) for size in sizes]
+        return DeltaState((heads, keys // heads, values // heads), *convs)
+
+    @nn.nowrap
+    def _inputs(self, values: int, bias: bool = True, updates: int = 1) -> _Inputs:
+        return _Inputs(
+            self.width, values, self.heads, self.dtype, self.taps, bias, updates
+        )
+
+    def _rate(self, x_btd: jax.Array, heads: int) -> jax.Array:
+        """β, float32 [B, T, H, 1]: how much of what a key holds is replaced."""
+        logit = self.dense(heads, "beta")(x_btd)
+        return nn.sigmoid(logit.astype(jnp.float32))[..., None]
+
+    def _time_step(self, x_btd: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
+        """softplus(x + dt_bias), float32, and A_log of each head."""
+        bias_init = softplus_inverse_log_uniform(1e-3, 1e-1)
+        bias_h = self.param("ssm_dt_bias", bias_init, (heads,))
+        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (self.heads,))
+        return nn.softplus(x_btd.astype(jnp.float32) + bias_h[None, None]), a_log_h
+
+    def _normed(self, o_bthv: jax.Array) -> jax.Array:
+        return merge_heads(norm("rms", self.dtype, "head_norm")(o_bthv))
+
+
+class DeltaNet(_Delta):
     """A matrix state in which each write replaces what its key held.
 
     Equations:
@@ -47,8 +87,6 @@ class DeltaNet(Mixer):
       conv_bias: whether the short convolutions have biases; the authors' code has none.
     """
 
-    heads: int = 4
-    taps: int = 4
     negative: bool = False
     value_expansion: int = 1
     conv_bias: bool = True
@@ -56,27 +94,20 @@ class DeltaNet(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
-        head_width(self.width, self.heads)
-        values = self.value_expansion * self.width
-        inputs = _Inputs(
-            self.width, values, self.heads, self.dtype, self.taps, self.conv_bias
-        )
+        inputs = self._inputs(self.value_expansion * self.width, self.conv_bias)
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
-        beta_bth1 = _rate(x_btd, self.heads, self.dtype, self.negative)
-        written = beta_bth1 * k
+        beta = self._rate(x_btd, self.heads)
+        beta = 2 * beta if self.negative else beta
+        # S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}^T k_t)^T
+        written = beta * k
         o, s_bhkv = delta_rule(q, written, v, None, -k, written, s_bhkv, reset_bt)
-        o_bte = merge_heads(norm("rms", self.dtype, "head_norm")(o))
-        out = _out(self.width, self.dtype, self.out_scale)
-        return out(o_bte), DeltaState(s_bhkv, *conv)
+        return self.dense_out()(self._normed(o)), DeltaState(s_bhkv, *conv)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> DeltaState:
-        """Returns zeros."""
-        values = self.value_expansion * self.width
-        return _initial_state(batch_size, self.width, values, self.heads, self.taps)
+    def state_shapes(self):
+        return self._shapes(self.value_expansion * self.width)
 
 
-class DeltaProduct(Mixer):
+class DeltaProduct(_Delta):
     """DeltaNet with n delta-rule updates a frame; the query reads after the last.
 
     Equations:
@@ -97,53 +128,39 @@ class DeltaProduct(Mixer):
       negative: beta in (0, 2), eigenvalues down to -1, instead of (0, 1).
     """
 
-    heads: int = 4
-    taps: int = 4
     householders: int = 2
     negative: bool = True
 
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(n T D^2 / H) work."""
-        head_width(self.width, self.heads)
-        many = self._updates()
-        inputs = _Inputs(
-            self.width, self.width, self.heads, self.dtype, self.taps, updates=many
-        )
+        many, (batch, length, _) = self.householders, x_btd.shape
+        inputs = self._inputs(self.width, updates=many)
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
-        beta_bth1 = _rate(x_btd, many * self.heads, self.dtype, self.negative)
-        batch, length = x_btd.shape[:2]
+        beta = self._rate(x_btd, many * self.heads)
+        beta = 2 * beta if self.negative else beta
 
         def in_turn(x_btge: jax.Array) -> jax.Array:
             return x_btge.reshape(batch, many * length, self.heads, -1)
 
-        k, v, beta = in_turn(k), in_turn(v), in_turn(beta_bth1)
+        k, v, beta = in_turn(k), in_turn(v), in_turn(beta)
         if reset_bt is not None:
             first = (jnp.arange(many) == 0)[None, None]
             reset_bt = (reset_bt[:, :, None] & first).reshape(batch, many * length)
         q, written = jnp.repeat(q, many, axis=1), beta * k
         o, s_bhkv = delta_rule(q, written, v, None, -k, written, s_bhkv, reset_bt)
-        o_bte = merge_heads(
-            norm("rms", self.dtype, "head_norm")(o[:, many - 1 :: many])
-        )
-        out = _out(self.width, self.dtype, self.out_scale)
-        return out(o_bte), DeltaState(s_bhkv, *conv)
+        o_btd = self._normed(o[:, many - 1 :: many])
+        return self.dense_out()(o_btd), DeltaState(s_bhkv, *conv)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> DeltaState:
-        """Returns zeros."""
-        return _initial_state(
-            batch_size, self.width, self.width, self.heads, self.taps, self._updates()
-        )
+    def check(self):
+        super().check()
+        self.at_least(1, "householders")
 
-    @nn.nowrap
-    def _updates(self) -> int:
-        if self.householders < 1:
-            raise InputError(f"householders={self.householders} must be at least 1")
-        return self.householders
+    def state_shapes(self):
+        return self._shapes(self.width, self.householders)
 
 
-class GatedDeltaNet(Mixer):
+class GatedDeltaNet(_Delta):
     """The delta rule with a decay for each head and an output gate.
 
     Equations:
@@ -160,45 +177,31 @@ class GatedDeltaNet(Mixer):
       conv_bias: whether the short convolutions have biases; the authors' code has none.
     """
 
-    heads: int = 4
-    taps: int = 4
     value_expansion: int = 2
     conv_bias: bool = True
 
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
-        head_width(self.width, self.heads)
         values = self.value_expansion * self.width
-        inputs = _Inputs(
-            self.width, values, self.heads, self.dtype, self.taps, self.conv_bias
-        )
+        inputs = self._inputs(values, self.conv_bias)
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
-        beta_bth1 = _rate(x_btd, self.heads, self.dtype)
-        dt = self.dense(self.heads, "decay")(x_btd)
-        bias_h = self.param(
-            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (self.heads,)
-        )
-        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (self.heads,))
-        dt = jax.nn.softplus(dt.astype(jnp.float32) + bias_h[None, None])
+        beta = self._rate(x_btd, self.heads)
+        logit = self.dense(self.heads, "decay")(x_btd)
+        dt, a_log_h = self._time_step(logit, self.heads)
         g = -jnp.exp(a_log_h)[None, None] * dt
+        # S_t = e^g S_{t-1} + β_t k_t (v_t - e^g S_{t-1}^T k_t)^T
         read = -jnp.exp(g)[..., None] * k
-        o, s_bhkv = delta_rule(
-            q, beta_bth1 * k, v, g, read, beta_bth1 * k, s_bhkv, reset_bt
-        )
+        o, s_bhkv = delta_rule(q, beta * k, v, g, read, beta * k, s_bhkv, reset_bt)
         gate = self.dense(values, "gate")(x_btd)
-        o_bte = merge_heads(norm("rms", self.dtype, "head_norm")(o))
-        out = _out(self.width, self.dtype, self.out_scale)
-        return out(o_bte * nn.silu(gate)), DeltaState(s_bhkv, *conv)
+        y_btd = self.dense_out()(self._normed(o) * nn.silu(gate))
+        return y_btd, DeltaState(s_bhkv, *conv)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> DeltaState:
-        """Returns zeros."""
-        values = self.value_expansion * self.width
-        return _initial_state(batch_size, self.width, values, self.heads, self.taps)
+    def state_shapes(self):
+        return self._shapes(self.value_expansion * self.width)
 
 
-class KimiDeltaAttention(Mixer):
+class KimiDeltaAttention(_Delta):
     """The gated delta rule with a decay for every key channel.
 
     Equations:
@@ -215,43 +218,23 @@ class KimiDeltaAttention(Mixer):
       taps: length of the short convolutions.
     """
 
-    heads: int = 4
-    taps: int = 4
-
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
-        head = head_width(self.width, self.heads)
-        inputs = _Inputs(self.width, self.width, self.heads, self.dtype, self.taps)
-        q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
-        beta_bth1 = _rate(x_btd, self.heads, self.dtype)
+        q, k, v, s_bhkv, conv = self._inputs(self.width)(x_btd, state, reset_bt)
+        beta = self._rate(x_btd, self.heads)
 
-        def low_rank(name: str, use_bias: bool) -> jax.Array:
-            down = self.dense(head, f"{name}_down")
-            up = nn.Dense(
-                self.width, use_bias=use_bias, dtype=self.dtype, name=f"{name}_up"
-            )
-            return up(down(x_btd))
+        def low_rank(name: str, bias: bool) -> jax.Array:
+            down = self.dense(self.width // self.heads, f"{name}_down")
+            return self.dense(self.width, f"{name}_up", bias=bias)(down(x_btd))
 
-        bias_d = self.param(
-            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (self.width,)
-        )
-        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (self.heads,))
-        dt = low_rank("decay", False).astype(jnp.float32) + bias_d[None, None]
-        dt = split_heads(jax.nn.softplus(dt), self.heads)
-        g = -jnp.exp(a_log_h)[None, None, :, None] * dt
-        o, s_bhkv = delta_rule(
-            q, beta_bth1 * k, v, g, -jnp.exp(g) * k, beta_bth1 * k, s_bhkv, reset_bt
-        )
-        o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
-        out = _out(self.width, self.dtype, self.out_scale)
-        y_btd = out(o_btd * nn.sigmoid(low_rank("gate", True)))
-        return y_btd, DeltaState(s_bhkv, *conv)
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> DeltaState:
-        """Returns zeros."""
-        return _initial_state(batch_size, self.width, self.width, self.heads, self.taps)
+        dt, a_log_h = self._time_step(low_rank("decay", False), self.width)
+        g = -jnp.exp(a_log_h)[None, None, :, None] * split_heads(dt, self.heads)
+        # S_t = S' + β_t k_t (v_t - S'^T k_t)^T with S' = Diag(e^g) S_{t-1}
+        read = -jnp.exp(g) * k
+        o, s_bhkv = delta_rule(q, beta * k, v, g, read, beta * k, s_bhkv, reset_bt)
+        y_btd = self._normed(o) * nn.sigmoid(low_rank("gate", True))
+        return self.dense_out()(y_btd), DeltaState(s_bhkv, *conv)
 
 
 class _Inputs(nn.Module):
@@ -269,15 +252,11 @@ class _Inputs(nn.Module):
     updates: int = 1
 
     @nn.compact
-    def __call__(
-        self, x_btd: jax.Array, state: DeltaState | None, reset_bt: jax.Array | None
-    ) -> tuple:
-        s_bhkv, *before = (None,) * 4 if state is None else state
-        sizes = {"query": (self.keys, 1)}
-        sizes |= {
-            "key": (self.keys, self.updates),
-            "value": (self.values, self.updates),
-        }
+    def __call__(self, x_btd, state, reset_bt):
+        s_bhkv, *before = state or (None,) * 4
+        many = self.updates
+        sizes = {"query": (self.keys, 1), "key": (self.keys, many)}
+        sizes["value"] = (self.values, many)
         made, after = [], []
         for (name, (size, many)), conv_bwe in zip(sizes.items(), before, strict=True):
             size *= many
@@ -287,41 +266,8 @@ class _Inputs(nn.Module):
             )
             x_bte, conv_bwe = conv(dense(x_btd), conv_bwe, reset_bt)
             x_bthk = split_heads(nn.silu(x_bte), many * self.heads)
-            x_bthk = x_bthk.astype(jnp.float32)
-            made.append(x_bthk)
+            made.append(x_bthk.astype(jnp.float32))
             after.append(conv_bwe)
         q, k, v = made
         q = l2_normalize(q) * q.shape[-1] ** -0.5
         return q, l2_normalize(k), v, s_bhkv, tuple(after)
-
-
-def _rate(
-    x_btd: jax.Array, heads: int, dtype: Any, negative: bool = False
-) -> jax.Array:
-    """beta, float32 [B, T, H, 1]: how much of what a key holds is replaced."""
-    logit = nn.Dense(heads, use_bias=False, dtype=dtype, name="beta")(x_btd)
-    beta_bth = nn.sigmoid(logit.astype(jnp.float32))
-    return (2 * beta_bth if negative else beta_bth)[..., None]
-
-
-def _out(width: int, dtype: Any, scale: float) -> nn.Dense:
-    return nn.Dense(
-        width, use_bias=False, dtype=dtype, kernel_init=lecun(scale), name="out"
-    )
-
-
-def _initial_state(
-    batch_size: int, keys: int, values: int, heads: int, taps: int, updates: int = 1
-) -> DeltaState:
-    head_width(keys, heads)
-
-    def conv(size: int) -> jax.Array:
-        return jnp.zeros((batch_size, taps - 1, size), jnp.float32)
-
-    shape = (batch_size, heads, keys // heads, values // heads)
-    return DeltaState(
-        jnp.zeros(shape, jnp.float32),
-        conv(keys),
-        conv(updates * keys),
-        conv(updates * values),
-    )

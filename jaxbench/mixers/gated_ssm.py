@@ -59,7 +59,7 @@ class GatedSSM(Mixer):
         inner = self.expansion * self.width
         project = self.dense(2 * inner, "project")
         out = self.dense_out()
-        h_be, conv_bwe = (None, None) if state is None else state
+        h_be, conv_bwe = state or (None, None)
         x_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
         x_bte, conv_bwe = conv(x_bte, conv_bwe, reset_bt)
@@ -92,14 +92,9 @@ class GatedSSM(Mixer):
         shared_bt1 = nn.sigmoid(jnp.sum(b_btn * c_btn, axis=-1, keepdims=True))
         return nn.sigmoid(logit_bt1), nn.sigmoid(-logit_bt1), shared_bt1
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> GatedSSMState:
-        """Returns zeros."""
+    def state_shapes(self):
         inner = self.expansion * self.width
-        return GatedSSMState(
-            jnp.zeros((batch_size, inner), jnp.float32),
-            jnp.zeros((batch_size, self.taps - 1, inner), jnp.float32),
-        )
+        return GatedSSMState((inner,), (self.taps - 1, inner))
 
 
 def _decay_logit(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:

@@ -53,6 +53,7 @@ class GLA(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D K / H) work."""
+        (s_bhkv,) = state or (None,)
         keys, heads = self._key_width(), self.heads
 
         def project(size: int, name: str) -> jax.Array:
@@ -65,7 +66,6 @@ class GLA(Mixer):
         rank = project(self.gate_rank, "decay_down").astype(jnp.float32)
         logit = nn.Dense(keys, kernel_init=SMALL, name="decay_up")(rank)
         log_decay = split_heads(jax.nn.log_sigmoid(logit) / self.temperature, heads)
-        s_bhkv = None if state is None else state.s_bhkv
         q = q.astype(jnp.float32) * q.shape[-1] ** -0.5
         floor = LOWEST_LOGIT / self.temperature
         o, s_bhkv = gated_linear_attention(
@@ -75,11 +75,9 @@ class GLA(Mixer):
         out = self.dense_out()
         return out(o_btd * nn.silu(project(self.width, "gate"))), GLAState(s_bhkv)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> GLAState:
-        """Returns zeros."""
-        shape = (self._key_width() // self.heads, self.width // self.heads)
-        return GLAState(jnp.zeros((batch_size, self.heads, *shape), jnp.float32))
+    def state_shapes(self):
+        keys, values = self._key_width() // self.heads, self.width // self.heads
+        return GLAState((self.heads, keys, values))
 
     @nn.nowrap
     def _key_width(self) -> int:

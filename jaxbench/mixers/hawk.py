@@ -67,7 +67,7 @@ class Hawk(Mixer):
         project = self.dense(2 * inner, "project")
         out = self.dense_out()
         unstarted = (None, None, jnp.zeros((batch,), bool))
-        h_be, conv_bwe, started_b = unstarted if state is None else state
+        h_be, conv_bwe, started_b = state or unstarted
         z_bte, u_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
         u_bte, conv_bwe = conv(u_bte, conv_bwe, reset_bt)
@@ -105,20 +105,14 @@ class Hawk(Mixer):
         y_bthj = jnp.einsum("bthk,hkj->bthj", u_bthk, kernel_hkj)
         return y_bthj.reshape(u_bte.shape) + bias_e[None, None]
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> HawkState:
-        """Returns zeros, not started."""
+    def state_shapes(self):
         inner = self._inner()
-        return HawkState(
-            jnp.zeros((batch_size, inner), jnp.float32),
-            jnp.zeros((batch_size, self.taps - 1, inner), jnp.float32),
-            jnp.zeros((batch_size,), bool),
-        )
+        started = jax.ShapeDtypeStruct((), bool)
+        return HawkState((inner,), (self.taps - 1, inner), started)
 
     @nn.nowrap
     def _inner(self) -> int:
-        if self.heads < 1:
-            raise InputError(f"heads={self.heads} must be at least 1")
+        self.at_least(1, "heads")
         inner = self.heads * round(self.expansion * self.width / self.heads)
         if inner < 1:
             raise InputError(

@@ -49,6 +49,7 @@ class HGRN2(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
+        (s_bhkv,) = state or (None,)
         heads = head_count(self.width, self.heads)
 
         def project(name: str) -> jax.Array:
@@ -67,7 +68,6 @@ class HGRN2(Mixer):
                 jnp.log(bound), jnp.log1p(-bound) + jax.nn.log_sigmoid(logit)
             )
             key = (1 - bound) * jax.nn.sigmoid(-logit)
-        s_bhkv = None if state is None else state.s_bhkv
         o, s_bhkv = gated_linear_attention(
             split_heads(nn.silu(project("query")), heads),
             split_heads(key, heads),
@@ -86,9 +86,7 @@ class HGRN2(Mixer):
         share_ld = jax.nn.softmax(gamma_ld, axis=0)
         return jnp.cumsum(share_ld, axis=0) - share_ld[:1]
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> HGRN2State:
-        """Returns zeros."""
+    def state_shapes(self):
         heads = head_count(self.width, self.heads)
         head = self.width // heads
-        return HGRN2State(jnp.zeros((batch_size, heads, head, head), jnp.float32))
+        return HGRN2State((heads, head, head))

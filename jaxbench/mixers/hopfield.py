@@ -10,7 +10,6 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width
-from jaxbench.layers.inits import lecun
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.sinusoid import sinusoid
 from jaxbench.ops.attention import attention, positions
@@ -51,7 +50,6 @@ class Hopfield(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps a window [B, T, D], causally; O(steps * T^2 * D) work."""
-        _check(self.width, self.heads, self.steps, self.beta)
         batch, length, _ = x_btd.shape
         zero_b = jnp.zeros((batch,), jnp.int32)
         position_bt, _ = positions(zero_b, reset_bt, length)
@@ -71,8 +69,10 @@ class Hopfield(Mixer):
         beta = self.beta or xi_bthk.shape[-1] ** -0.5
         xi_bthk = retrieve(xi_bthk, k_bthk, mask_bts, steps=self.steps, beta=beta)
         o_bthk = attention(xi_bthk, k_bthk, v_bthk, mask_bts, scale=beta)
-        out = _output(self.width, self.dtype, self.out_scale)
-        return out(o_bthk.reshape(x_btd.shape)), ()
+        return self.dense_out()(o_bthk.reshape(x_btd.shape)), ()
+
+    def check(self):
+        _check(self)
 
 
 class StaticHopfield(Mixer):
@@ -108,9 +108,6 @@ class StaticHopfield(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; O(steps * M * D) work for each."""
-        _check(self.width, self.heads, self.steps, self.beta)
-        if self.patterns < 1:
-            raise InputError(f"patterns={self.patterns} must be at least 1")
 
         def heads(x: jax.Array, name: str) -> jax.Array:
             """All frames, or all patterns, as one sequence of heads."""
@@ -126,8 +123,11 @@ class StaticHopfield(Mixer):
         beta = self.beta or xi_1thk.shape[-1] ** -0.5
         xi_1thk = retrieve(xi_1thk, k_1mhk, steps=self.steps, beta=beta)
         o_1thk = attention(xi_1thk, k_1mhk, v_1mhk, scale=beta)
-        out = _output(self.width, self.dtype, self.out_scale)
-        return out(o_1thk.reshape(x_btd.shape)), ()
+        return self.dense_out()(o_1thk.reshape(x_btd.shape)), ()
+
+    def check(self):
+        _check(self)
+        self.at_least(1, "patterns")
 
 
 def retrieve(
@@ -159,14 +159,11 @@ def _standardize(x: jax.Array, dtype: Any) -> jax.Array:
     return layer(x)
 
 
-def _output(width: int, dtype: Any, scale: float) -> nn.Dense:
-    init = lecun(scale)
-    return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name="out")
-
-
-def _check(width: int, heads: int, steps: int, beta: float) -> None:
-    head_width(width, heads)
-    if steps < 0:
-        raise InputError(f"steps={steps} must not be negative")
-    if beta < 0:
-        raise InputError(f"beta={beta} must be above 0, or 0 for 1 / sqrt(head width)")
+def _check(mixer: Mixer) -> None:
+    head_width(mixer.width, mixer.heads)
+    if mixer.steps < 0:
+        raise InputError(f"steps={mixer.steps} must not be negative")
+    if mixer.beta < 0:
+        raise InputError(
+            f"beta={mixer.beta} must be above 0, or 0 for 1 / sqrt(head width)"
+        )

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.convolution import causal_convolution, short_convolution, toeplitz
@@ -71,8 +70,7 @@ class Hyena(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T filter_length D) work or less."""
-        self._check()
-        long_bwd, short_bwe = (None, None) if state is None else state
+        long_bwd, short_bwe = state or (None, None)
         project = self.dense(3 * self.width, "project")
         conv = ShortConvolution(3 * self.width, self.dtype, self.taps, name="conv")
         gkv_bte, short_bwe = conv(project(x_btd), short_bwe, reset_bt)
@@ -102,22 +100,14 @@ class Hyena(Mixer):
         skip_d = self.param("skip", nn.initializers.normal(1.0), (self.width,))
         return k_ld.at[0].add(skip_d)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> HyenaState:
-        """Returns zeros."""
-        self._check()
-        long, short = self.filter_length - 1, self.taps - 1
-        return HyenaState(
-            jnp.zeros((batch_size, long, self.width), jnp.float32),
-            jnp.zeros((batch_size, short, 3 * self.width), jnp.float32),
-        )
+    def check(self):
+        sizes = ("filter_length", "filter_width", "filter_layers", "bands", "taps")
+        self.at_least(1, *sizes)
 
-    @nn.nowrap
-    def _check(self) -> None:
-        for name in ("filter_length", "filter_width", "filter_layers", "bands", "taps"):
-            value = getattr(self, name)
-            if value < 1:
-                raise InputError(f"{name}={value} must be at least 1")
+    def state_shapes(self):
+        return HyenaState(
+            (self.filter_length - 1, self.width), (self.taps - 1, 3 * self.width)
+        )
 
 
 def _position_features(length: int, bands: int) -> np.ndarray:

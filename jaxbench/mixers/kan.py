@@ -76,7 +76,6 @@ class KAN(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; O((G + 4) D^2) work for a frame and stage."""
-        self._check()
         for stage in range(self.stages):
             last = stage == self.stages - 1
             spline = SplineDense(
@@ -97,8 +96,7 @@ class KAN(Mixer):
             x_btd = spline(jnp.tanh(normalize(x_btd)))
         return x_btd, ()
 
-    @nn.nowrap
-    def _check(self) -> None:
+    def check(self):
         for name in ("stages", "grid"):
             value = getattr(self, name)
             if value < 1:

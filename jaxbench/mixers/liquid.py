@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.inits import (
     lecun,
     orthogonal_gates,
@@ -52,16 +51,14 @@ class CfC(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D K) work for a backbone of width K."""
-        size = _positive("backbone_width", self.backbone_width)
+        size = self.backbone_width
         input_btk = self.dense(size, "project", bias=True)(x_btd)
         recurrent = self.param("recurrent", lecun(), (self.width, size))
         heads = self.param("heads", lecun(), (size, 3 * self.width))
         bias = self.param("heads_bias", nn.initializers.zeros, (3 * self.width,))
         recurrent, heads = recurrent.astype(self.dtype), heads.astype(self.dtype)
 
-        def cell(
-            state: LiquidState, input_bk: jax.Array
-        ) -> tuple[LiquidState, jax.Array]:
+        def cell(state, input_bk):
             z_bk = jnp.tanh(input_bk + _product(state.h_bd, recurrent))
             g, k, s = jnp.split(_product(z_bk, heads) + bias[None], 3, axis=-1)
             s = jax.nn.sigmoid(s)
@@ -77,10 +74,11 @@ class CfC(Mixer):
         )
         return y_btd.astype(self.dtype), state
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> LiquidState:
-        """Returns zeros."""
-        return LiquidState(jnp.zeros((batch_size, self.width), jnp.float32))
+    def check(self):
+        self.at_least(1, "backbone_width")
+
+    def state_shapes(self):
+        return LiquidState((self.width,))
 
 
 class LTC(Mixer):
@@ -110,7 +108,7 @@ class LTC(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T K D^2) work, T K steps one by one."""
-        step = 1 / _positive("unfolds", self.unfolds)
+        step = 1 / self.unfolds
         input_btd = self.dense(self.width, "project", bias=True)(x_btd)
         recurrent = self.param("recurrent", orthogonal_gates, (self.width, self.width))
         recurrent = recurrent.astype(self.dtype)
@@ -118,10 +116,8 @@ class LTC(Mixer):
         tau_d = jax.nn.softplus(self.param("ssm_tau", tau_init, (self.width,)))
         target_d = self.param("target", symmetric_uniform(1.0), (self.width,))
 
-        def cell(
-            state: LiquidState, input_bd: jax.Array
-        ) -> tuple[LiquidState, jax.Array]:
-            def unfold(h_bd: jax.Array, _: None) -> tuple[jax.Array, None]:
+        def cell(state, input_bd):
+            def unfold(h_bd, _):
                 f_bd = jax.nn.sigmoid(input_bd + _product(h_bd, recurrent))
                 rate_bd = 1 / tau_d[None] + f_bd
                 h_bd = h_bd + step * f_bd * target_d[None]
@@ -140,16 +136,11 @@ class LTC(Mixer):
         )
         return y_btd.astype(self.dtype), state
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> LiquidState:
-        """Returns zeros."""
-        return LiquidState(jnp.zeros((batch_size, self.width), jnp.float32))
+    def check(self):
+        self.at_least(1, "unfolds")
 
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise InputError(f"{name}={value} must be at least 1")
-    return value
+    def state_shapes(self):
+        return LiquidState((self.width,))
 
 
 def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width, head_count
 from jaxbench.layers.ladder import xavier
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.attention import (
-    AttentionCache,
     banded_attention,
     initial_cache,
     positions,
@@ -62,7 +59,6 @@ class LlamaLegacy(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
-        self._check()
         y_btd = norm("rms", self.dtype, name="attention_norm")(x_btd)
         y_btd, state = self._attend(y_btd, state, reset_bt)
         h_btd = x_btd + y_btd
@@ -73,24 +69,16 @@ class LlamaLegacy(Mixer):
         return h_btd + self._dense(self.width, "out")(nn.silu(gate) * value), state
 
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> AttentionCache:
-        """Returns an empty cache of `window - 1` frames."""
-        heads, head = self._check()
+    def initial_state(self, batch_size):
+        """An empty cache of `window - 1` frames."""
+        self.check()
+        heads, head = self._heads()
         return initial_cache(
-            batch_size,
-            window=self.window,
-            heads=heads,
-            key_size=head,
-            value_size=head,
+            batch_size, window=self.window, heads=heads, key_size=head, value_size=head
         )
 
-    def _attend(
-        self,
-        x_btd: jax.Array,
-        state: AttentionCache | None,
-        reset_bt: jax.Array | None,
-    ) -> tuple[jax.Array, AttentionCache]:
-        heads, head = self._check()
+    def _attend(self, x_btd, state, reset_bt):
+        heads, head = self._heads()
         batch, length, width = x_btd.shape
         q, k, v = (
             self._dense(width, name)(x_btd).reshape(batch, length, heads, head)
@@ -112,10 +100,12 @@ class LlamaLegacy(Mixer):
     def _dense(self, size: int, name: str) -> nn.Dense:
         return self.dense(size, name, init=xavier())
 
+    def check(self):
+        self.at_least(1, "window")
+        self._heads()
+
     @nn.nowrap
-    def _check(self) -> tuple[int, int]:
+    def _heads(self) -> tuple[int, int]:
         """Heads and channels of one."""
-        if self.window < 1:
-            raise InputError(f"window={self.window} must be at least 1")
         heads = head_count(self.width, self.heads)
         return heads, even_head_width(self.width, heads)

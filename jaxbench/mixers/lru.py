@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxbench.errors import InputError
 from jaxbench.layers.inits import Initializer
 from jaxbench.layers.mixer import Mixer
+from jaxbench.layers.state_space import complex_parts, gated_output
 from jaxbench.ops.diagonal import diagonal
 
 
@@ -53,25 +54,27 @@ class LRU(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D N) work."""
+        (h_bn,) = state or (None,)
         x_float = x_btd.astype(jnp.float32)
         lambda_n, scale_n = self._eigenvalues()
         part_init = nn.initializers.normal((2 * self.width) ** -0.5)
-        b_dn2 = self._parts("ssm_b", part_init, (self.width, self.state_size), axis=1)
+        shape = (self.width, self.state_size)
+        b_dn2 = complex_parts(self, "ssm_b", part_init, shape, axis=1)
         re_btn, im_btn = jnp.split(x_float @ b_dn2, 2, axis=-1)
         b_btn = scale_n[None, None] * jax.lax.complex(re_btn, im_btn)
         h_btn, h_bn = diagonal(
             jnp.broadcast_to(lambda_n[None, None], b_btn.shape),
             b_btn,
-            None if state is None else state.h_bn,
+            h_bn,
             reset_bt,
         )
         part_init = nn.initializers.normal(self.state_size**-0.5)
-        c_n2d = self._parts("c", part_init, (self.state_size, self.width), axis=0)
+        c_n2d = complex_parts(self, "c", part_init, shape[::-1], axis=0)
         d_d = self.param("ssm_d", nn.initializers.normal(1.0), (self.width,))
         # Re(C h) = Re(C) Re(h) - Im(C) Im(h)
         h_btn2 = jnp.concatenate([h_btn.real, -h_btn.imag], axis=-1)
         y_btd = h_btn2 @ c_n2d + d_d[None, None] * x_float
-        return self._glu(y_btd), LRUState(h_bn)
+        return gated_output(self, y_btd), LRUState(h_bn)
 
     def _eigenvalues(self) -> tuple[jax.Array, jax.Array]:
         """Lambda, complex, and the scale of the input, real."""
@@ -92,23 +95,8 @@ class LRU(Mixer):
         )
         return jnp.exp(jax.lax.complex(-decay_n, phase_n)), jnp.exp(gamma_n)
 
-    def _parts(
-        self, name: str, init: Initializer, shape: tuple[int, int], axis: int
-    ) -> jax.Array:
-        """Real and imaginary part of a complex matrix side by side along `axis`."""
-        parts = [self.param(f"{name}_{part}", init, shape) for part in ("re", "im")]
-        return jnp.concatenate(parts, axis=axis)
-
-    def _glu(self, y_btd: jax.Array) -> jax.Array:
-        y_btd = nn.gelu(y_btd.astype(self.dtype))
-        out = self.dense_out(bias=True)
-        gate = self.dense(self.width, "gate", bias=True)
-        return out(y_btd) * nn.sigmoid(gate(y_btd))
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> LRUState:
-        """Returns zeros."""
-        return LRUState(jnp.zeros((batch_size, self.state_size), jnp.complex64))
+    def state_shapes(self):
+        return LRUState(jax.ShapeDtypeStruct((self.state_size,), jnp.complex64))
 
 
 def _log_decay(low: float, high: float) -> Initializer:

@@ -63,7 +63,7 @@ class Mamba(Mixer):
         project = self.dense(2 * inner, "project")
         select = self.dense(rank + 2 * self.state_size, "select")
         out = self.dense_out()
-        h_ben, conv_bwe = (None, None) if state is None else state
+        h_ben, conv_bwe = state or (None, None)
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
         u_bte, conv_bwe = conv(u_bte, conv_bwe, reset_bt)
@@ -100,11 +100,6 @@ class Mamba(Mixer):
         logit_bte = delta_btr.astype(jnp.float32) @ kernel_re
         return jax.nn.softplus(logit_bte + bias_e[None, None])
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> MambaState:
-        """Returns zeros."""
+    def state_shapes(self):
         inner = self.expansion * self.width
-        return MambaState(
-            jnp.zeros((batch_size, inner, self.state_size), jnp.float32),
-            jnp.zeros((batch_size, self.taps - 1, inner), jnp.float32),
-        )
+        return MambaState((inner, self.state_size), (self.taps - 1, inner))

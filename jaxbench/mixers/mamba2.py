@@ -52,7 +52,7 @@ class Mamba2(Mixer):
         inner, size = self.expansion * self.width, self.state_size
         heads = head_count(inner, self.heads)
         project = self.dense(2 * inner + 2 * size + heads, "project")
-        s_bhnp, conv_bwe = (None, None) if state is None else state
+        s_bhnp, conv_bwe = state or (None, None)
         z_bte, u_btx, dt_bth = jnp.split(
             project(x_btd), [inner, 2 * inner + 2 * size], axis=-1
         )
@@ -83,12 +83,9 @@ class Mamba2(Mixer):
         y_btd = out(norm("rms", self.dtype, "output_norm")(y_bte))
         return y_btd, Mamba2State(s_bhnp, conv_bwe)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> Mamba2State:
-        """Returns zeros."""
+    def state_shapes(self):
         inner, size = self.expansion * self.width, self.state_size
         heads = head_count(inner, self.heads)
         return Mamba2State(
-            jnp.zeros((batch_size, heads, size, inner // heads), jnp.float32),
-            jnp.zeros((batch_size, self.taps - 1, inner + 2 * size), jnp.float32),
+            (heads, size, inner // heads), (self.taps - 1, inner + 2 * size)
         )

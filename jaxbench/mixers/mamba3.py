@@ -115,23 +115,16 @@ class Mamba3(Mixer):
         bias_hn = self.param(f"{name}_bias", nn.initializers.ones, shape)
         return x_btn[:, :, None] + bias_hn[None, None]
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> Mamba3State:
-        """Returns zeros."""
+    def state_shapes(self):
         inner, size = self.expansion * self.width, self._state_size()
         heads = head_count(inner, self.heads)
-        shapes = {
-            "s_bhnp": (size, inner // heads),
-            "k_bhn": (size,),
-            "u_bhp": (inner // heads,),
-            "v_bhp": (inner // heads,),
-            "angle_bhn": (size // 2,),
-        }
+        values = (heads, inner // heads)
         return Mamba3State(
-            **{
-                name: jnp.zeros((batch_size, heads, *shape), jnp.float32)
-                for name, shape in shapes.items()
-            }
+            (heads, size, inner // heads),
+            (heads, size),
+            values,
+            values,
+            (heads, size // 2),
         )
 
     @nn.nowrap

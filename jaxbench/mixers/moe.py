@@ -93,7 +93,6 @@ class MoE(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D]; there is no state and nothing to reset."""
-        self._check()
         x_nd = x_btd.reshape(-1, self.width)
         hidden, gates = self._hidden(), 1 + (self.expert == "glu")
         shape_in = (self.experts, self.width, gates * hidden)
@@ -165,8 +164,7 @@ class MoE(Mixer):
             return max(64, 64 * round(2 / 3 * self.expansion * self.width / 64))
         return max(1, round(self.expansion * self.width))
 
-    @nn.nowrap
-    def _check(self) -> None:
+    def check(self):
         for name, value, valid in (
             ("routing", self.routing, ROUTINGS),
             ("expert", self.expert, EXPERTS),

@@ -62,11 +62,7 @@ class NTM(Mixer):
     slot_width: int = 32
 
     def setup(self) -> None:
-        if self.slots < 2 or self.slot_width < 1:
-            raise InputError(
-                f"slots={self.slots} must be at least 2 and "
-                f"slot_width={self.slot_width} at least 1"
-            )
+        self.check()
         gates = 4 * self.width
         heads = 4 * self.slot_width + 12
         self.project = nn.Dense(gates, dtype=self.dtype, bias_init=_forget_one)
@@ -95,8 +91,15 @@ class NTM(Mixer):
         joined = jnp.concatenate([h_btd, r_btm], axis=-1)
         return self.out(joined.astype(self.dtype)), state
 
-    def initial_state(self, batch_size: int) -> NTMState:
-        """Returns an empty memory, zeros, and the learned weights of both heads."""
+    def check(self):
+        if self.slots < 2 or self.slot_width < 1:
+            raise InputError(
+                f"slots={self.slots} must be at least 2 and "
+                f"slot_width={self.slot_width} at least 1"
+            )
+
+    def initial_state(self, batch_size):
+        """An empty memory, zeros, and the learned weights of both heads."""
         shape = (batch_size, self.slots)
         zero_bd = jnp.zeros((batch_size, self.width), jnp.float32)
         return NTMState(
@@ -116,12 +119,12 @@ class NTM(Mixer):
         )
         bias, width = self.heads_bias, self.slot_width
 
-        def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        def product(x, kernel):
             return jnp.matmul(
                 x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
             )
 
-        def cell(state: NTMState, gates_b4d: jax.Array) -> tuple[NTMState, tuple]:
+        def cell(state, gates_b4d):
             gates_b4d = gates_b4d + product(state.r_bm, recall)
             _, (h_bd, c_bd) = lstm_step(gates_b4d, recurrent, state.h_bd, state.c_bd)
             read_bk, write_bk, erase_bm, add_bm = jnp.split(
@@ -132,6 +135,7 @@ class NTM(Mixer):
             memory_bnm = state.memory_bnm
             write_bn = _address(write_bk, memory_bnm, state.write_bn)
             erase_b1m = jax.nn.sigmoid(erase_bm)[:, None]
+            # Eq. 3 and 4: erase, then add; eq. 2: read.
             memory_bnm = memory_bnm * (1 - write_bn[..., None] * erase_b1m)
             memory_bnm += write_bn[..., None] * jnp.tanh(add_bm)[:, None]
             read_bn = _address(read_bk, memory_bnm, state.read_bn)
@@ -150,6 +154,7 @@ def _address(head_bk: jax.Array, memory_bnm: jax.Array, w_bn: jax.Array) -> jax.
         head_bk[:, width:], [1, 2, 5], axis=-1
     )
     cosine_bn = jnp.einsum("bnm,bm->bn", l2_normalize(memory_bnm), l2_normalize(key_bm))
+    # Eq. 5 to 9, one line each but for the cosine.
     content_bn = jax.nn.softmax(jax.nn.softplus(beta_b1) * cosine_bn)
     gate_b1 = jax.nn.sigmoid(gate_b1)
     w_bn = gate_b1 * content_bn + (1 - gate_b1) * w_bn

@@ -53,7 +53,6 @@ class Perceiver(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps a window [B, T, D]; O((T + blocks * N) * N * D) work for attention."""
-        self._check()
         batch, length, _ = x_btd.shape
         read_bt = jnp.ones((batch, length), bool)
         if reset_bt is not None:
@@ -79,11 +78,9 @@ class Perceiver(Mixer):
     def _attend(self, name: str) -> _Attend:
         return _Attend(self.width, self.dtype, self.heads, name=name)
 
-    @nn.nowrap
-    def _check(self) -> None:
+    def check(self):
         head_width(self.width, self.heads)
-        if self.latents < 1:
-            raise InputError(f"latents={self.latents} must be at least 1")
+        self.at_least(1, "latents")
         if self.blocks < 0:
             raise InputError(f"blocks={self.blocks} must not be negative")
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.rotary import rotary
@@ -94,8 +93,8 @@ class Performer(Mixer):
         return y_btd, PerformerState(*memory, position_b)
 
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> PerformerState:
-        """Returns the sums over no frame, at position 0."""
+    def initial_state(self, batch_size):
+        """The sums over no frame, at position 0."""
         memory = initial_state(
             batch_size,
             heads=self.heads,
@@ -106,8 +105,7 @@ class Performer(Mixer):
 
     @nn.nowrap
     def _head_width(self) -> int:
-        if self.features < 1:
-            raise InputError(f"features={self.features} must be at least 1")
+        self.at_least(1, "features")
         return even_head_width(self.width, self.heads)
 
 

@@ -58,17 +58,14 @@ class LSTM(Mixer):
             bias_4d = self.param("recurrent_bias", zeros, (4 * self.width,))
             gates_bt4d = gates_bt4d + bias_4d.astype(self.dtype)[None, None]
         r_d4d = self.param("recurrent", orthogonal_gates, (self.width, 4 * self.width))
-        h_bd, c_bd = (None, None) if state is None else state
+        h_bd, c_bd = state or (None, None)
         y_btd, (h_bd, c_bd) = lstm_scan(
             gates_bt4d, r_d4d.astype(self.dtype), h_bd, c_bd, reset_bt
         )
         return y_btd.astype(self.dtype), LSTMState(h_bd, c_bd)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> LSTMState:
-        """Returns zeros."""
-        zero_bd = jnp.zeros((batch_size, self.width), jnp.float32)
-        return LSTMState(zero_bd, zero_bd)
+    def state_shapes(self):
+        return LSTMState((self.width,), (self.width,))
 
 
 class GRUState(NamedTuple):
@@ -110,16 +107,14 @@ class GRU(Mixer):
             gates_bt3d = gates_bt3d + bias_3d[None, None]
         r_d3d = self.param("recurrent", orthogonal_gates, (self.width, 3 * self.width))
         bias_n_d = self.param("bias_n", nn.initializers.zeros, (self.width,))
-        h_bd = None if state is None else state.h_bd
+        (h_bd,) = state or (None,)
         y_btd, h_bd = gru_scan(
             gates_bt3d, r_d3d.astype(self.dtype), bias_n_d, h_bd, reset_bt
         )
         return y_btd.astype(self.dtype), GRUState(h_bd)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> GRUState:
-        """Returns zeros."""
-        return GRUState(jnp.zeros((batch_size, self.width), jnp.float32))
+    def state_shapes(self):
+        return GRUState((self.width,))
 
 
 def _forget_one(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:

@@ -58,7 +58,6 @@ class Reservoir(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T N (N + D)) work, T steps one by one."""
-        self._check()
         recurrent_nn = self._frozen("recurrent", self._recurrent)
         limit = 0.5 * (3 / self.width) ** 0.5
         uniform = symmetric_uniform(limit)
@@ -73,9 +72,7 @@ class Reservoir(Mixer):
                 x.astype(self.dtype), kernel, preferred_element_type=jnp.float32
             )
 
-        def cell(
-            state: ReservoirState, input_bn: jax.Array
-        ) -> tuple[ReservoirState, jax.Array]:
+        def cell(state, input_bn):
             new_bn = jnp.tanh(input_bn + product(state.h_bn, recurrent_nn))
             h_bn = (1 - self.leak) * state.h_bn + self.leak * new_bn
             return ReservoirState(h_bn), h_bn
@@ -91,13 +88,10 @@ class Reservoir(Mixer):
         joined = [h_btn.astype(self.dtype), x_btd.astype(self.dtype)]
         return out(jnp.concatenate(joined, axis=-1)), state
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> ReservoirState:
-        """Returns zeros."""
-        return ReservoirState(jnp.zeros((batch_size, self.size), jnp.float32))
+    def state_shapes(self):
+        return ReservoirState((self.size,))
 
-    @nn.nowrap
-    def _check(self) -> None:
+    def check(self):
         if not 0 < self.density <= 1 or not 0 < self.leak <= 1 or self.radius <= 0:
             raise InputError(
                 f"density={self.density} and leak={self.leak} must be in (0, 1], and "

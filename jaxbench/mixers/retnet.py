@@ -60,10 +60,7 @@ class Retention(Mixer):
         def project(size: int, name: str) -> jax.Array:
             return self.dense(size, name)(x_btd)
 
-        if state is None:
-            s_bhkv, position_b = None, jnp.zeros((batch,), jnp.int32)
-        else:
-            s_bhkv, position_b = state
+        s_bhkv, position_b = state or (None, jnp.zeros((batch,), jnp.int32))
         position_bt, position_b = positions(position_b, reset_bt, length)
         q = rotary(split_heads(project(self.width, "query"), heads), position_bt)
         k = rotary(split_heads(project(self.width, "key"), heads), position_bt)
@@ -85,11 +82,9 @@ class Retention(Mixer):
         y_btd = out(merge_heads(norm(o)) * nn.silu(project(values, "gate")))
         return y_btd, RetentionState(s_bhkv, position_b)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> RetentionState:
-        """Returns zeros."""
+    def state_shapes(self):
         head = even_head_width(self.width, self.heads)
-        shape = (batch_size, self.heads, head, self.value_expansion * head)
         return RetentionState(
-            jnp.zeros(shape, jnp.float32), jnp.zeros((batch_size,), jnp.int32)
+            (self.heads, head, self.value_expansion * head),
+            jax.ShapeDtypeStruct((), jnp.int32),
         )

@@ -13,8 +13,7 @@ from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.token_shift import (
     ChannelMixState,
     TimeMixState,
-    initial_channel_mix_state,
-    initial_time_mix_state,
+    time_mix_shapes,
     token_shift,
 )
 from jaxbench.ops.gated_linear import gated_linear_attention
@@ -51,7 +50,7 @@ class TimeMix(Mixer):
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         heads = head_count(self.width, self.heads)
-        s_bhkv, x_bd = (None, None) if state is None else state
+        s_bhkv, x_bd = state or (None, None)
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
         mixed = self._mixed(x_btd, shifted - x_btd)
 
@@ -129,11 +128,8 @@ class TimeMix(Mixer):
         """0 for the lowest layer, 1 for the highest."""
         return self.layer / max(self.layers - 1, 1)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> TimeMixState:
-        """Returns zeros."""
-        heads = head_count(self.width, self.heads)
-        return initial_time_mix_state(batch_size, self.width, heads)
+    def state_shapes(self):
+        return time_mix_shapes(self.width, head_count(self.width, self.heads))
 
 
 class ChannelMix(Mixer):
@@ -153,7 +149,7 @@ class ChannelMix(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D] and the one before it."""
-        x_bd = None if state is None else state.x_bd
+        (x_bd,) = state or (None,)
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
         step_btd = shifted - x_btd
         ratio = jnp.float32(1 - np.arange(self.width) / self.width)
@@ -171,7 +167,5 @@ class ChannelMix(Mixer):
         gate = nn.sigmoid(dense(self.width, "receptance")(mixed("receptance")))
         return gate * out(key), ChannelMixState(x_bd)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> ChannelMixState:
-        """Returns zeros."""
-        return initial_channel_mix_state(batch_size, self.width)
+    def state_shapes(self):
+        return ChannelMixState((self.width,))

@@ -16,8 +16,7 @@ from jaxbench.layers.norms import l2_normalize
 from jaxbench.layers.token_shift import (
     ChannelMixState,
     TimeMixState,
-    initial_channel_mix_state,
-    initial_time_mix_state,
+    time_mix_shapes,
     token_shift,
 )
 from jaxbench.ops.delta_rule import delta_rule
@@ -72,7 +71,7 @@ class TimeMix(Mixer):
     def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         heads = head_count(self.width, self.heads)
-        s_bhkv, x_bd = (None, None) if state is None else state
+        s_bhkv, x_bd = state or (None, None)
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
         mixed = self._mixed(x_btd, shifted - x_btd)
         w0, a0, v0, xi = self._starts(heads)
@@ -161,11 +160,8 @@ class TimeMix(Mixer):
         rate = -0.19 + 0.3 * zigzag + 0.4 * line
         return decay, rate, 0.73 - 0.4 * line, 0.71 - 0.1 * line
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> TimeMixState:
-        """Returns zeros."""
-        heads = head_count(self.width, self.heads)
-        return initial_time_mix_state(batch_size, self.width, heads)
+    def state_shapes(self):
+        return time_mix_shapes(self.width, head_count(self.width, self.heads))
 
 
 class ChannelMix(Mixer):
@@ -189,7 +185,7 @@ class ChannelMix(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Maps each frame of [B, T, D] and the one before it."""
-        x_bd = None if state is None else state.x_bd
+        (x_bd,) = state or (None,)
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
         power = (1 - self.layer / self.layers) ** 4
         start = 1 - (np.arange(self.width) / self.width) ** power
@@ -201,7 +197,5 @@ class ChannelMix(Mixer):
         out = self.dense(self.width, "out", init=nn.initializers.zeros)
         return out(jnp.square(nn.relu(key(mixed)))), ChannelMixState(x_bd)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> ChannelMixState:
-        """Returns zeros."""
-        return initial_channel_mix_state(batch_size, self.width)
+    def state_shapes(self):
+        return ChannelMixState((self.width,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -11,8 +10,15 @@ import numpy as np
 from flax import linen as nn
 
 from jaxbench.errors import InputError, nearest
-from jaxbench.layers.inits import lecun, log_uniform
 from jaxbench.layers.mixer import Mixer
+from jaxbench.layers.state_space import (
+    complex_row,
+    eigenvalues,
+    gated_output,
+    half_size,
+    log_time_step,
+    read_out,
+)
 from jaxbench.ops.hippo import hippo_legs_nplr
 from jaxbench.ops.lti import diagonal_ssm, dplr_ssm
 
@@ -54,24 +60,24 @@ class S4(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.lti.dplr_ssm` for the cost."""
-        lambda_n, p_n, b_n, _ = hippo_legs_nplr(2 * _half(self.state_size))
+        (x_bdn,) = state or (None,)
+        # Theorem 1: HiPPO-LegS is normal plus low rank, Lambda - P P* in its basis.
+        lambda_n, p_n, b_n, _ = hippo_legs_nplr(2 * half_size(self))
         y_btd, x_bdn = dplr_ssm(
             x_btd.astype(jnp.float32),
-            _log_dt(self, self.dt_min, self.dt_max),
-            _eigenvalues(self, lambda_n),
-            _complex_row(self, "ssm_p", p_n),
-            _complex_row(self, "ssm_b", b_n),
-            _read_out(self),
+            log_time_step(self, (self.width,)),
+            eigenvalues(self, lambda_n),
+            complex_row(self, "ssm_p", p_n),
+            complex_row(self, "ssm_b", b_n),
+            read_out(self),
             self.param("ssm_d", nn.initializers.normal(1.0), (self.width,)),
-            None if state is None else state.x_bdn,
+            x_bdn,
             reset_bt,
         )
-        return _gated_output(self, y_btd), SSMState(x_bdn)
+        return gated_output(self, y_btd), SSMState(x_bdn)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> SSMState:
-        """Returns zeros."""
-        return _zero_state(self, batch_size)
+    def state_shapes(self):
+        return _state_shapes(self)
 
 
 class S4D(Mixer):
@@ -104,33 +110,32 @@ class S4D(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.lti.diagonal_ssm` for the cost."""
-        shape = (self.width, _half(self.state_size))
+        (x_bdn,) = state or (None,)
         y_btd, x_bdn = diagonal_ssm(
             x_btd.astype(jnp.float32),
-            _log_dt(self, self.dt_min, self.dt_max),
-            _eigenvalues(self, _spectrum(self.spectrum, self.state_size)),
-            jnp.ones(shape, jnp.complex64),
-            _read_out(self),
+            log_time_step(self, (self.width,)),
+            eigenvalues(self, _spectrum(self.spectrum, half_size(self))),
+            # B is 1: with a diagonal A it would only scale C.
+            jnp.ones((self.width, half_size(self)), jnp.complex64),
+            read_out(self),
             self.param("ssm_d", nn.initializers.normal(1.0), (self.width,)),
-            None if state is None else state.x_bdn,
+            x_bdn,
             reset_bt,
         )
-        return _gated_output(self, y_btd), SSMState(x_bdn)
+        return gated_output(self, y_btd), SSMState(x_bdn)
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> SSMState:
-        """Returns zeros."""
-        return _zero_state(self, batch_size)
+    def state_shapes(self):
+        return _state_shapes(self)
 
 
-def _half(state_size: int) -> int:
-    if state_size < 2 or state_size % 2:
-        raise InputError(f"state_size={state_size} must be even and at least 2")
-    return state_size // 2
+def _state_shapes(mixer: Mixer) -> SSMState:
+    shape = (mixer.width, half_size(mixer))
+    return SSMState(jax.ShapeDtypeStruct(shape, jnp.complex64))
 
 
-def _spectrum(name: str, size: int) -> np.ndarray:
-    n = np.arange(_half(size))
+def _spectrum(name: str, half: int) -> np.ndarray:
+    """Initial eigenvalues: S4D-Lin, S4D-Inv or S4D-LegS."""
+    n, size = np.arange(half), 2 * half
     if name == "lin":
         return -0.5 + 1j * np.pi * n
     if name == "inv":
@@ -138,58 +143,3 @@ def _spectrum(name: str, size: int) -> np.ndarray:
     if name == "legs":
         return hippo_legs_nplr(size)[0]
     raise InputError(f"spectrum={name!r} is unknown; nearest: {nearest(name, SPECTRA)}")
-
-
-def _row_param(module: nn.Module, name: str, value_n: np.ndarray) -> jax.Array:
-    """A real [D, N/2] parameter that starts as the same row for every channel."""
-    shape = (module.width, module.state_size // 2)
-    return module.param(
-        name, lambda _: jnp.broadcast_to(jnp.float32(value_n)[None], shape)
-    )
-
-
-def _complex_row(module: nn.Module, name: str, value_n: np.ndarray) -> jax.Array:
-    """A complex [D, N/2] parameter as two real leaves."""
-    return jax.lax.complex(
-        _row_param(module, f"{name}_re", value_n.real),
-        _row_param(module, f"{name}_im", value_n.imag),
-    )
-
-
-def _eigenvalues(module: nn.Module, lambda_n: np.ndarray) -> jax.Array:
-    """Trained eigenvalues: real parts are -exp(p), so they stay negative."""
-    log_decay = _row_param(module, "ssm_log_decay", np.log(-lambda_n.real))
-    frequency = _row_param(module, "ssm_frequency", lambda_n.imag)
-    return jax.lax.complex(-jnp.exp(log_decay), frequency)
-
-
-def _read_out(module: nn.Module) -> jax.Array:
-    """C, with parts of variance 1/2: |C| is 1 on average."""
-    shape = (module.width, module.state_size // 2)
-    init = nn.initializers.normal(math.sqrt(0.5))
-    return jax.lax.complex(
-        module.param("c_re", init, shape), module.param("c_im", init, shape)
-    )
-
-
-def _log_dt(module: nn.Module, low: float, high: float) -> jax.Array:
-    """Logarithms of the time steps, kept where the bilinear map is of use."""
-    log_dt_d = module.param("ssm_log_dt", log_uniform(low, high), (module.width,))
-    return jnp.clip(log_dt_d, math.log(1e-4), 0.0)
-
-
-def _gated_output(module: nn.Module, y_btd: jax.Array) -> jax.Array:
-    y_btd = nn.gelu(y_btd.astype(module.dtype))
-    out = nn.Dense(
-        module.width,
-        dtype=module.dtype,
-        kernel_init=lecun(module.out_scale),
-        name="out",
-    )
-    gate = nn.Dense(module.width, dtype=module.dtype, name="gate")
-    return out(y_btd) * nn.sigmoid(gate(y_btd))
-
-
-def _zero_state(module: nn.Module, batch_size: int) -> SSMState:
-    shape = (batch_size, module.width, _half(module.state_size))
-    return SSMState(jnp.zeros(shape, jnp.complex64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -11,8 +10,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import Initializer, log_uniform
 from jaxbench.layers.mixer import Mixer
+from jaxbench.layers.state_space import complex_parts, log_time_step
 from jaxbench.ops.diagonal import diagonal
 from jaxbench.ops.hippo import hippo_legs_nplr
 
@@ -56,20 +55,21 @@ class S5(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D P) work."""
+        (x_bn,) = state or (None,)
         u_btd, half = x_btd.astype(jnp.float32), self._half()
         a_n, b_scale_n = self._discretized()
         part_init = nn.initializers.normal((2 * self.width) ** -0.5)
-        b_dn2 = self._parts("ssm_b", part_init, (self.width, half), axis=1)
+        b_dn2 = complex_parts(self, "ssm_b", part_init, (self.width, half), axis=1)
         re_btn, im_btn = jnp.split(u_btd @ b_dn2, 2, axis=-1)
         b_btn = b_scale_n[None, None] * jax.lax.complex(re_btn, im_btn)
         x_btn, x_bn = diagonal(
             jnp.broadcast_to(a_n[None, None], b_btn.shape),
             b_btn,
-            None if state is None else state.x_bn,
+            x_bn,
             reset_bt,
         )
         part_init = nn.initializers.normal((2 * self.state_size) ** -0.5)
-        c_n2d = self._parts("c", part_init, (half, self.width), axis=0)
+        c_n2d = complex_parts(self, "c", part_init, (half, self.width), axis=0)
         d_d = self.param("ssm_d", nn.initializers.normal(1.0), (self.width,))
         # Re(C x) = Re(C) Re(x) - Im(C) Im(x)
         x_btn2 = jnp.concatenate([x_btn.real, -x_btn.imag], axis=-1)
@@ -87,33 +87,18 @@ class S5(Mixer):
         )
         frequency_n = self.param("ssm_frequency", lambda _: jnp.float32(poles_n.imag))
         lambda_n = jax.lax.complex(-jnp.exp(log_decay_n), frequency_n)
-        log_dt_n = self.param(
-            "ssm_log_dt", log_uniform(self.dt_min, self.dt_max), poles_n.shape
-        )
-        z_n = jnp.exp(jnp.clip(log_dt_n, math.log(1e-4), 0.0)) * lambda_n
+        z_n = jnp.exp(log_time_step(self, poles_n.shape)) * lambda_n
         return jnp.exp(z_n), jnp.expm1(z_n) / lambda_n
 
-    def _parts(
-        self, name: str, init: Initializer, shape: tuple[int, int], axis: int
-    ) -> jax.Array:
-        """Real and imaginary part of a complex matrix side by side along `axis`."""
-        parts = [self.param(f"{name}_{part}", init, shape) for part in ("re", "im")]
-        return jnp.concatenate(parts, axis=axis)
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> S5State:
-        """Returns zeros."""
-        return S5State(jnp.zeros((batch_size, self._half()), jnp.complex64))
+    def state_shapes(self):
+        return S5State(jax.ShapeDtypeStruct((self._half(),), jnp.complex64))
 
     @nn.nowrap
     def _half(self) -> int:
-        if (
-            self.blocks < 1
-            or self.state_size < 2
-            or self.state_size % (2 * self.blocks)
-        ):
+        size, blocks = self.state_size, self.blocks
+        if blocks < 1 or size < 2 or size % (2 * blocks):
             raise InputError(
-                f"state_size={self.state_size} must be a positive multiple of twice "
-                f"blocks={self.blocks}: each block has an even number of states"
+                f"state_size={size} must be a positive multiple of twice "
+                f"blocks={blocks}: each block has an even number of states"
             )
-        return self.state_size // 2
+        return size // 2

@@ -82,7 +82,6 @@ class SNN(Mixer):
 
         Sows the share of neurons that fire, `firing_rate`, into "metrics".
         """
-        self._check()
         (y_btd, rate_bt), state = cell_scan(
             self._cell(),
             x_btd.astype(self.dtype),
@@ -94,14 +93,10 @@ class SNN(Mixer):
             self.sow("metrics", "firing_rate", jnp.mean(rate_bt))
         return y_btd.astype(self.dtype), state
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> SNNState:
-        """Returns zeros."""
-        zero_bd = jnp.zeros((batch_size, self.width), jnp.float32)
-        return SNNState(zero_bd, zero_bd)
+    def state_shapes(self):
+        return SNNState((self.width,), (self.width,))
 
-    @nn.nowrap
-    def _check(self) -> None:
+    def check(self):
         if self.reset_rule not in RESETS:
             raise InputError(
                 f"reset_rule={self.reset_rule!r} is unknown; nearest: "
@@ -121,9 +116,7 @@ class SNN(Mixer):
         beta_d = jax.nn.sigmoid(self.param("ssm_decay", _spread, (self.width,)))
         read_d = jax.nn.sigmoid(self.param("ssm_read_decay", _spread, (self.width,)))
 
-        def cell(
-            state: SNNState, x_bd: jax.Array
-        ) -> tuple[SNNState, tuple[jax.Array, jax.Array]]:
+        def cell(state, x_bd):
             u_bd, m_bd = state
             current_bd = self._product(x_bd, w_dd) + b_d[None]
             s_bd, count_bd = spike(u_bd - 1, self.slope), 0.0

@@ -5,14 +5,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.errors import InputError
 from jaxbench.layers.heads import even_head_width
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.rotary import rotary
 from jaxbench.ops.fast_weights import (
-    FastWeights,
     InnerModel,
     initial_fast_weights,
     mini_batch_places,
@@ -26,7 +24,7 @@ class TTT(Mixer):
     """Test-time training: the state is a linear model, trained on the frames.
 
     Equations:
-      q, k, v = W x, q, k turned;  η = sigmoid(w · x + b) / K;  τ_i = max(1 / i + θ_i, 0)
+      q, k turned, v = W x;  η = sigmoid(w · x + b) / K;  τ_i = max(1 / i + θ_i, 0)
       grad_j of |k_j + LN(k_j W + c) - v_j|² / 2 at W, c as the mini-batch started
       W_t = W - τ_i Σ_j η_j grad_j, j up to t in its mini-batch, i its place; c likewise
       y_t = q_t + LN(q_t W_t + c_t);  output  W_o LayerNorm(y)
@@ -99,8 +97,8 @@ class TTT(Mixer):
             y_btd = nn.gelu(self.gate_project(x_btd)) * y_btd
         return self.out(y_btd), state
 
-    def initial_state(self, batch_size: int) -> FastWeights:
-        """Returns the learned W and c of an episode's start, with nothing learned."""
+    def initial_state(self, batch_size):
+        """The learned W and c of an episode's start, with nothing learned."""
         return initial_fast_weights(self._inner_model(), batch_size)
 
     def _inner_model(self) -> InnerModel:
@@ -116,6 +114,5 @@ class TTT(Mixer):
 
     @nn.nowrap
     def _head_width(self) -> int:
-        if self.mini_batch < 1:
-            raise InputError(f"mini_batch={self.mini_batch} must be at least 1")
+        self.at_least(1, "mini_batch")
         return even_head_width(self.width, self.heads)

@@ -74,9 +74,10 @@ class MLSTM(Mixer):
         project = self.dense(2 * inner, "project")
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
         out = self.dense_out()
-        memory = None if state is None else NormalizedState(*state[:3])
+        *memory, conv_bwe = state or (None,)
+        memory = NormalizedState(*memory) if memory else None
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
-        c_bte, conv_bwe = conv(u_bte, None if state is None else state[3], reset_bt)
+        c_bte, conv_bwe = conv(u_bte, conv_bwe, reset_bt)
         c_bte = nn.silu(c_bte)
         q_bte, k_bte = self._in_blocks("query", c_bte), self._in_blocks("key", c_bte)
         v_bte = self._in_blocks("value", u_bte)
@@ -122,9 +123,12 @@ class MLSTM(Mixer):
         log_f_bth = jax.nn.log_sigmoid(f_bth + forget_bias_h[None, None])
         return i_bth + input_bias_h[None, None], log_f_bth
 
+    def check(self):
+        self._sizes()
+
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> MLSTMState:
-        """Returns an empty memory: zeros, and m = -inf."""
+    def initial_state(self, batch_size):
+        """An empty memory: zeros, and m = -inf."""
         inner, head = self._sizes()
         memory = initial_state(
             batch_size, heads=self.heads, key_size=head, value_size=head
@@ -191,15 +195,15 @@ class SLSTM(Mixer):
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T D^2 / H) work, T steps one by one."""
         head = head_width(self.width, self.heads)
-        memory = None if state is None else state[:4]
+        *memory, conv_bwd = state or (None,)
         conv = ShortConvolution(self.width, self.dtype, self.taps, name="conv")
-        u_btd, conv_bwd = conv(x_btd, None if state is None else state[4], reset_bt)
+        u_btd, conv_bwd = conv(x_btd, conv_bwd, reset_bt)
         gates_bthx = self._input_gates(x_btd, nn.silu(u_btd))
         r_hkx = self.param(
             "recurrent", nn.initializers.zeros, (self.heads, head, 4 * head)
         ).astype(self.dtype)
 
-        def cell(memory: tuple, gates_bhx: jax.Array) -> tuple[tuple, jax.Array]:
+        def cell(memory, gates_bhx):
             mixed_bhx = jnp.einsum(
                 "bhk,hkx->bhx",
                 memory[0].astype(self.dtype),
@@ -210,6 +214,7 @@ class SLSTM(Mixer):
             return memory, memory[0]
 
         first = tuple(self.initial_state(x_btd.shape[0])[:4])
+        memory = tuple(memory) or None
         h_bthk, memory = cell_scan(cell, gates_bthx, memory, first, reset_bt)
         y_btd = _head_norm()(h_bthk).reshape(x_btd.shape)
         return y_btd.astype(self.dtype), SLSTMState(*memory, conv_bwd)
@@ -236,19 +241,15 @@ class SLSTM(Mixer):
         )
         return gates_bthx.astype(jnp.float32) + jnp.concatenate(biases, -1)[None, None]
 
+    def state_shapes(self):
+        cells = (self.heads, head_width(self.width, self.heads))
+        return SLSTMState(*[cells] * 4, (self.taps - 1, self.width))
+
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> SLSTMState:
-        """Returns an empty memory: zeros, and m = -inf."""
-        zero = jnp.zeros(
-            (batch_size, self.heads, head_width(self.width, self.heads)), jnp.float32
-        )
-        return SLSTMState(
-            zero,
-            zero,
-            zero,
-            jnp.full_like(zero, -jnp.inf),
-            jnp.zeros((batch_size, self.taps - 1, self.width), jnp.float32),
-        )
+    def initial_state(self, batch_size):
+        """An empty memory: zeros, and m = -inf."""
+        state = super().initial_state(batch_size)
+        return state._replace(m_bhk=jnp.full_like(state.m_bhk, -jnp.inf))
 
 
 def _slstm_cell(memory: tuple, gates_bhx: jax.Array) -> tuple:

@@ -9,7 +9,7 @@ from jaxbench.layers.heads import head_width, merge_heads, split_heads
 from jaxbench.layers.inits import lecun
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
-from jaxbench.ops.attention import AttentionCache, banded_attention, initial_cache
+from jaxbench.ops.attention import banded_attention, initial_cache
 
 
 class SharedAttention(Mixer):
@@ -40,33 +40,27 @@ class SharedAttention(Mixer):
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time into [B, T, 2 D]; O(T window D) work."""
-        inner = 2 * self.width
-        heads = self.heads
-        head_width(inner, heads)
-
-        def dense(size: int, name: str) -> nn.Dense:
-            return self.dense(size, name)
-
+        inner, heads = 2 * self.width, self.heads
         both = jnp.concatenate([x_btd, lower["embedding"]], axis=-1)
-        qkv = dense(3 * inner, "qkv")(norm("rms", self.dtype, "norm")(both))
+        qkv = self.dense(3 * inner, "qkv")(norm("rms", self.dtype, "norm")(both))
         q, k, v = (split_heads(x, heads) for x in jnp.split(qkv, 3, axis=-1))
         o, state = banded_attention(
             q, k, v, window=self.window, cache=state, reset_bt=reset_bt
         )
-        h = dense(inner, "attention_out")(merge_heads(o))
+        h = self.dense(inner, "attention_out")(merge_heads(o))
         h = norm("rms", self.dtype, "mlp_norm")(h)
-        h = nn.gelu(dense(2 * inner, "in")(h))
+        h = nn.gelu(self.dense(2 * inner, "in")(h))
         out = self.dense(inner, "out", init=lecun(self.out_scale))
         return out(h), state, lower
 
+    def check(self):
+        head_width(2 * self.width, self.heads)
+
     @nn.nowrap
-    def initial_state(self, batch_size: int) -> AttentionCache:
-        """Returns an empty cache of `window - 1` frames."""
-        head = head_width(2 * self.width, self.heads)
+    def initial_state(self, batch_size):
+        """An empty cache of `window - 1` frames."""
+        self.check()
+        heads, head = self.heads, 2 * self.width // self.heads
         return initial_cache(
-            batch_size,
-            window=self.window,
-            heads=self.heads,
-            key_size=head,
-            value_size=head,
+            batch_size, window=self.window, heads=heads, key_size=head, value_size=head
         )
