@@ -15,7 +15,12 @@ from jaxbench.bench.pages import forms, page, read_board
 from jaxbench.bench.pages.__main__ import main as documents_command
 from jaxbench.bench.pages.board import Board, costs, place, rank
 from jaxbench.bench.pages.documents import backbone_texts, board_texts, stale
-from jaxbench.bench.pages.options import meanings, option_table
+from jaxbench.bench.pages.options import (
+    differences,
+    meanings,
+    option_table,
+    section,
+)
 from jaxbench.bench.pages.page import primitives, size_of
 from jaxbench.errors import InputError
 from jaxbench.models.backbone import resolve
@@ -85,11 +90,13 @@ def test_rows_explain_themselves():
     """Three sentences, the first of which is in the index, and an equation."""
     for name, row in ROWS.items():
         assert len(re.findall(r"[.!?](?:\s|$)", row.about)) == 3, name
-        lines = row.equation.splitlines()
         if row.pattern:
-            assert not lines and not row.primitives, name
+            assert not row.equation and not row.primitives, name
         else:
+            mixer = mixer_class(row.mixer)
+            lines = (row.equation or section(mixer, "Equations")).splitlines()
             assert 1 <= len(lines) <= 4 and max(map(len, lines)) <= 88, name
+            assert not set(row.differences) & set(differences(mixer)), name
 
 
 def test_primitives_are_those_the_mixers_call():
@@ -187,6 +194,11 @@ def test_meanings_are_read_from_the_docstring():
     assert told["heads"].startswith("H query heads of K = D / H channels; 0 is one")
     assert told["qk_norm"].startswith("RMS-normalise each head's")
     assert told["qk_norm"].endswith("whatever the weights.")
+    mixer = mixer_class("retnet:Retention")
+    assert section(mixer, "Equations").startswith("γ_h = 1 - 2^(-5-h), not trained;")
+    first, second = differences(mixer)
+    assert first.endswith("length factors, which the decay makes redundant.")
+    assert second.startswith("The three normalisations") and section(mixer, "No") == ""
 
 
 def test_documents_are_those_of_the_rows_and_results():

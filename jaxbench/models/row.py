@@ -120,9 +120,10 @@ class Row:
       note: what a reader of the table should know.
       about: three sentences for a newcomer: what it is, what it remembers and how, when
         to choose it.
-      equation: what is computed, in one to four lines, in the symbols of the mixer's
-        docstring. Pattern rows: empty.
-      differences: sentences, each where this departs from the paper.
+      equation: what is computed, where the options of the row change what the docstring
+        of the mixer says in its section "Equations".
+      differences: sentences, each where this departs from the paper, besides those in
+        the section "Differences" of the mixer's docstring.
       published: the byte-level language model it was published as, if it was.
       primitives: functions of `jaxbench.ops` the mixer calls; ":head" or ":key" follows
         where one has two kinds, a decay for each head or for each key channel. Pattern

@@ -1,9 +1,11 @@
-"""The options of a layer: what a user may set, its value, and what it means."""
+"""What the docstring of a mixer says: equations, departures from the paper, options."""
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
+import textwrap
 from typing import Any
 
 from flax import linen as nn
@@ -38,11 +40,22 @@ def _of_mixer(
 
 def meanings(mixer: type[nn.Module]) -> dict[str, str]:
     """What the section "Attributes" of a mixer's docstring says of each field."""
-    text = inspect.getdoc(mixer) or ""
-    _, _, attributes = text.partition("Attributes:\n")
-    entries = re.split(r"^  (?=\w+: )", attributes, flags=re.MULTILINE)
+    entries = re.split(r"^(?=\w+: )", section(mixer, "Attributes"), flags=re.MULTILINE)
     pairs = (entry.partition(": ") for entry in entries if entry.strip())
     return {name: " ".join(told.split()) for name, _, told in pairs}
+
+
+def differences(mixer: type[nn.Module]) -> list[str]:
+    """The sentences of a mixer's section "Differences": where it leaves the paper."""
+    entries = re.split(r"^- ", section(mixer, "Differences"), flags=re.MULTILINE)
+    return [" ".join(told.split()) for told in entries if told.strip()]
+
+
+def section(mixer: type[nn.Module], title: str) -> str:
+    """The indented lines below "title:" in a docstring; "" where there are none."""
+    _, _, after = f"\n{inspect.getdoc(mixer) or ''}".partition(f"\n{title}:\n")
+    lines = itertools.takewhile(lambda x: x.startswith("  "), after.split("\n"))
+    return textwrap.dedent("\n".join(lines))
 
 
 def _text(value: Any) -> str:

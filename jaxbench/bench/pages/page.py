@@ -75,8 +75,7 @@ def page(
         _place(name, row, board),
         "## Run it",
         *_commands(name, row, backbone),
-        "## Related",
-        *_related(name, row),
+        "[All backbones](README.md)",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -123,8 +122,9 @@ def _names(name: str, row: Row) -> str:
 
 
 def _computes(row: Row, backbone: Backbone) -> list[str]:
-    if row.equation:
-        return [f"```text\n{row.equation}\n```"]
+    if row.mixer:
+        equation = row.equation or options.section(mixer_class(row.mixer), "Equations")
+        return [f"```text\n{equation}\n```"]
     lines = [
         f"{place}. {link(layer.name)}{_around(layer)}"
         for place, layer in enumerate(backbone.elements, 1)
@@ -144,9 +144,11 @@ def _around(layer: Layer) -> str:
 
 def _paper(row: Row) -> list[str]:
     parts = [_linked(row.paper) + "." if row.paper else "None: it is a baseline."]
-    if row.differences:
+    told = options.differences(mixer_class(row.mixer)) if row.mixer else []
+    told += row.differences
+    if told:
         parts.append("Where this version departs from it:" if row.paper else "Notes:")
-        parts.append("\n".join(f"- {_linked(text)}" for text in row.differences))
+        parts.append("\n".join(f"- {_linked(text)}" for text in told))
     elif row.paper:
         parts.append("No departures from it are known.")
     if row.pattern:
@@ -301,23 +303,3 @@ def _commands(name: str, row: Row, backbone: Backbone) -> list[str]:
         value = dict(layer.options).get(own[0], getattr(mixer, own[0]))
         lines.append(f'{lines[0]} --config.model.options="{own[0]}={value}"')
     return ["```bash\n" + "\n".join(lines) + "\n```"]
-
-
-def _related(name: str, row: Row) -> list[str]:
-    file = row.mixer.partition(":")[0]
-    groups = {
-        "Made of": elements(row),
-        "Of the same mixer file": [
-            other
-            for other, theirs in ROWS.items()
-            if file and other != name and theirs.mixer.partition(":")[0] == file
-        ],
-        "Patterns with it": [other for other in ROWS if name in elements(ROWS[other])],
-        "Of the same family": [o for o in FAMILIES[family_of(name)] if o != name],
-    }
-    lines = [
-        f"- {title}: {', '.join(link(other) for other in others)}."
-        for title, others in groups.items()
-        if others
-    ]
-    return ["\n".join(lines), "[All backbones](README.md)"]

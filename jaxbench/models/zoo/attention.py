@@ -25,12 +25,6 @@ ROWS: dict[str, Row] = {
             "only as far as upper layers have carried it on. Choose it when the recent "
             "past has everything that matters and exact recall within it does too."
         ),
-        equation=(
-            "q, k, v = W x, q and k rotated by their position\n"
-            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  t - window < s <= t in the "
-            "episode\n"
-            "output  W_o concat(o)"
-        ),
         differences=(
             "Positions are rotary instead of absolute, and there are no biases.",
         ),
@@ -52,12 +46,6 @@ ROWS: dict[str, Row] = {
             "each new frame with all of them. Choose it when exact recall over the "
             "whole window counts for more than a small state."
         ),
-        equation=(
-            "q, k, v = W x, q and k rotated by their position\n"
-            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  s in the episode's last "
-            "256 frames\n"
-            "output  W_o concat(o)"
-        ),
         differences=(CACHE,),
         primitives=("banded_attention",),
     ),
@@ -77,12 +65,6 @@ ROWS: dict[str, Row] = {
             "keys and values, and compares each new frame with all of them. Choose it "
             "as the attention baseline for text, where the windows of training are "
             "512 bytes."
-        ),
-        equation=(
-            "q, k, v = W x, q and k rotated by their position, heads of 64\n"
-            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  s in the episode's last "
-            "512 frames\n"
-            "output  W_o concat(o)"
         ),
         differences=(
             (
@@ -110,16 +92,7 @@ ROWS: dict[str, Row] = {
             "current byte once more. Choose it only to see what that defect costs; the "
             "llama row is the model that was meant."
         ),
-        equation=(
-            "u = RMSNorm(r);  h = u + W_o attention(RMSNorm(u))\n"
-            "r <- r + h + W_2 (SiLU(W_g n) * W_1 n),  n = RMSNorm(h)"
-        ),
         differences=(
-            (
-                "Attention reaches back 512 frames at most, so that a stream has a "
-                "bounded cache."
-            ),
-            "Rotated pairs are the halves of a head instead of neighbours.",
             "The defect is the same under both protocols: it is what the row is for.",
         ),
         primitives=("banded_attention",),
@@ -139,15 +112,6 @@ ROWS: dict[str, Row] = {
             "attention must dump its weight on some frame. Choose it in place of the "
             "transformer row when attention wastes weight on frames that do not matter."
         ),
-        equation=(
-            "q, k, v = W x, q and k rotated;  o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) "
-            "v_s,  s <= t\n"
-            "output  W_o (o_t * sigmoid(W_g x_t))"
-        ),
-        differences=(
-            "There are no biases.",
-            CACHE,
-        ),
         primitives=("banded_attention",),
     ),
     "forgetting_transformer": Row(
@@ -164,19 +128,6 @@ ROWS: dict[str, Row] = {
             "each weight is multiplied by the forget gates of all frames in between, "
             "which also tells their order. Choose it when old frames should lose their "
             "influence at a learned pace without being cut off."
-        ),
-        equation=(
-            "f_t = sigmoid(w_f · x_t + b_f) for each head\n"
-            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K) + Σ_{s < l <= t} log f_l) v_s,  s "
-            "<= t\n"
-            "output  W_o concat(o)"
-        ),
-        differences=(
-            (
-                "It is the plain layer, without the output norm, output gate, QK-norm "
-                'and shifted keys and values of the paper\'s "Pro" block.'
-            ),
-            CACHE,
         ),
         primitives=("banded_attention",),
     ),
@@ -197,27 +148,6 @@ ROWS: dict[str, Row] = {
             "tokens of the last 30 frames exactly in each of its blocks and answers at "
             "the state token. Choose it for imitation in which the player's own "
             "previous actions should be told apart from the state of the game."
-        ),
-        equation=(
-            "tokens of t:  a learned return;  LN(W_a x_t), the action before;  LN(W_s "
-            "x_t), state\n"
-            "each block:  z += W_o attention(LN(z));  z += W_2 GELU(W_1 LN(z))\n"
-            "output  LN(z) at the state token"
-        ),
-        differences=(
-            (
-                "Imitation data has no rewards, so the return is one learned vector, "
-                "and it can be left out."
-            ),
-            (
-                "x_t holds the state and the action before it, never the action to be "
-                "predicted, so the paper's order (R, s, a) is here (R, a_{t-1}, s)."
-            ),
-            (
-                "Positions are rotary by frame instead of learned time steps, so that "
-                "it can stream."
-            ),
-            "Tokens are as wide as the model.",
         ),
         primitives=("banded_attention",),
     ),

@@ -18,12 +18,6 @@ ROWS: dict[str, Row] = {
             "old facts are overwritten and not piled up. Choose it when the same "
             "things are seen again with new values and the latest value is what counts."
         ),
-        equation=(
-            "q, k, v = SiLU(conv(W x)), |q| = 1 / sqrt(K), |k| = 1;  β = sigmoid(W x) "
-            "for each head\n"
-            "S_t = (I - β_t k_t k_t^T) S_{t-1} + β_t k_t v_t^T;  o_t = S_t^T q_t\n"
-            "output  W_out RMSNorm_head(o)"
-        ),
         primitives=(
             "short_convolution",
             "delta_rule:head",
@@ -44,11 +38,6 @@ ROWS: dict[str, Row] = {
             "changes by moves that build on each other; it costs one DeltaNet for each "
             "correction."
         ),
-        equation=(
-            "q, k_j, v_j, β_j as in DeltaNet, but β_j = 2 sigmoid(W x);  j = 1 .. n\n"
-            "S <- (I - β_j k_j k_j^T) S + β_j k_j v_j^T for each j;  o_t = S^T q_t\n"
-            "output  W_out RMSNorm_head(o)"
-        ),
         primitives=(
             "short_convolution",
             "delta_rule:head",
@@ -66,13 +55,6 @@ ROWS: dict[str, Row] = {
             "values, corrects single entries by the delta rule and fades all of them "
             "at a rate the input chooses. Choose it over DeltaNet when the scene "
             "changes and what was stored before should go."
-        ),
-        equation=(
-            "q, k, v, β as in DeltaNet;  g = -exp(A_log) softplus(W_a x + dt_bias) for "
-            "each head\n"
-            "S_t = e^{g_t} (I - β_t k_t k_t^T) S_{t-1} + β_t k_t v_t^T;  o_t = S_t^T "
-            "q_t\n"
-            "output  W_out (RMSNorm_head(o) * SiLU(W_gate x))"
         ),
         primitives=(
             "short_convolution",
@@ -98,13 +80,6 @@ ROWS: dict[str, Row] = {
             "Choose it when one forgetting rate for a whole head is too coarse and the "
             "extra work is affordable."
         ),
-        equation=(
-            "g = -exp(A_log) softplus(W_2 W_1 x + dt_bias) a key channel;  q, k, v, β: "
-            "DeltaNet\n"
-            "S_t = (I - β_t k_t k_t^T) Diag(e^{g_t}) S_{t-1} + β_t k_t v_t^T;  o_t = "
-            "S_t^T q_t\n"
-            "output  W_out (RMSNorm_head(o) * sigmoid(W_2' W_1' x + b))"
-        ),
         primitives=(
             "short_convolution",
             "delta_rule:key",
@@ -126,14 +101,6 @@ ROWS: dict[str, Row] = {
             "memory with a state of fixed size and can pay for its many small "
             "projections."
         ),
-        equation=(
-            "w = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2));  η = sigmoid(a_0 + "
-            "x_a A_1 A_2)\n"
-            "κ = ξ * k / |ξ * k| for each head;  k~ = k (1 + (η - 1) ψ)\n"
-            "S_t = (Diag(w_t) - κ_t (κ_t * η_t)^T)^T S_{t-1} + k~_t v_t^T\n"
-            "output  W_out ((GroupNorm(S_t^T r_t) + (r · (k~ * ρ)) v_t) * g)"
-        ),
-        differences=("There is no extra norm on the embedding.",),
         primitives=("delta_rule:key",),
     ),
     "ttt": Row(
@@ -149,22 +116,6 @@ ROWS: dict[str, Row] = {
             "ten frames, and the model is read at every frame. Choose it when the game "
             "itself should teach the memory, and a state that adapts is worth gradient "
             "steps at play time."
-        ),
-        equation=(
-            "q, k, v = W x, q and k rotated;  η = sigmoid(w · x + b) / K;  τ_i = max(1 "
-            "/ i + θ_i, 0)\n"
-            "grad_j of |k_j + LN(k_j W + c) - v_j|² / 2 at the W and c the mini-batch "
-            "started with\n"
-            "W_t = W - τ_i Σ_j η_j grad_j, j up to t in its mini-batch, i its place "
-            "there; c likewise\n"
-            "y_t = q_t + LN(q_t W_t + c_t);  output  W_o LayerNorm(y)"
-        ),
-        differences=(
-            "Mini-batches have 10 frames, not 16, for windows of 30.",
-            (
-                "There are no convolutions: it is the layer of the paper's Transformer "
-                "backbone."
-            ),
         ),
         primitives=("ttt_linear",),
     ),

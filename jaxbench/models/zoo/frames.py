@@ -19,7 +19,6 @@ ROWS: dict[str, Row] = {
             "or a velocity. Choose it as the honest floor, because a backbone with "
             "memory that does not beat it has not used its memory."
         ),
-        equation=("output  GELU(LayerNorm(W x + b))"),
     ),
     "ffn": Row(
         title="Feed-forward layer",
@@ -35,8 +34,6 @@ ROWS: dict[str, Row] = {
             "frame alone. Choose it inside patterns where a layer of plain computation "
             "should stand between layers that move information along time."
         ),
-        equation=("output  W_out GELU(W_in x + b_in) + b_out"),
-        differences=("The activation is GELU, where the paper has ReLU.",),
     ),
     "kan": Row(
         title="KAN",
@@ -50,22 +47,6 @@ ROWS: dict[str, Row] = {
             "of a weight, as a sum of splines. It remembers nothing and treats every "
             "frame alone. Choose it to test whether learned one-dimensional functions "
             "describe a frame better than an ordinary MLP does."
-        ),
-        equation=(
-            "each stage:  u = tanh(LN(x));  x = W [SiLU(u), B(u)]\n"
-            "B the cubic B-splines on a grid of [-1, 1];  output  x after the last "
-            "stage"
-        ),
-        differences=(
-            (
-                "Inputs are brought to the grid, normalised and squashed, instead of "
-                "the grid to the inputs, so the grid is never refitted."
-            ),
-            "SiLU sees the same u as the splines.",
-            (
-                "Each basis function has one coefficient, and there is no factor on "
-                "their sum."
-            ),
         ),
         primitives=("cubic_spline_basis",),
     ),
@@ -83,21 +64,6 @@ ROWS: dict[str, Row] = {
             "times with different draws. Choose it when knowing the uncertainty of an "
             "answer is worth the extra runs."
         ),
-        equation=(
-            "every weight ~ N(mean, softplus(ρ)²);  output  W_2 ReLU(W_1 x + b_1) + "
-            "b_2\n"
-            "loss += kl_weight * KL(weights || N(0, prior_sigma²))"
-        ),
-        differences=(
-            (
-                "The prior is one Gaussian, so that its divergence has a closed form, "
-                "instead of a sampled mixture of two."
-            ),
-            (
-                "Sums are drawn instead of weights, by the local reparameterisation "
-                "(Kingma and others 2015, arXiv:1506.02557)."
-            ),
-        ),
     ),
     "hopfield_static": Row(
         title="Hopfield layer, learned patterns",
@@ -111,24 +77,6 @@ ROWS: dict[str, Row] = {
             "each frame alone. It remembers nothing of earlier frames: its memory is a "
             "table of 64 patterns that training writes once for all. Choose it as a "
             "lookup layer where frames fall into a limited number of situations."
-        ),
-        equation=(
-            "ξ = W_q LN(x_t);  K = W_k LN(P), V = W_v LN(P) with the learned patterns "
-            "P\n"
-            "`steps` times  ξ <- softmax(β ξ K^T) K;  then o_t = softmax(β ξ K^T) V "
-            "for each head\n"
-            "output  W_out concat(o)"
-        ),
-        differences=(
-            (
-                "A fixed number of steps is made instead of stopping when ξ hardly "
-                "changes."
-            ),
-            (
-                "Values come from the patterns instead of from the keys, as in the "
-                "authors' layer."
-            ),
-            "There is no dropout on the weights.",
         ),
         primitives=("attention",),
     ),
@@ -148,6 +96,5 @@ ROWS: dict[str, Row] = {
             "backbone. Choose it only to reproduce what those three published rows "
             "measured."
         ),
-        equation=("output  W_3 ReLU(W_2 ReLU(W_1 x + b_1) + b_2) + b_3"),
     ),
 }

@@ -18,11 +18,6 @@ ROWS: dict[str, Row] = {
             "Choose it when you want the key-and-value lookup of attention with a "
             "state that does not grow."
         ),
-        equation=(
-            "q, k, v = W x;  α = sigmoid(W_2 W_1 x + b)^(1/16) for every key channel\n"
-            "S_t = Diag(α_t) S_{t-1} + k_t v_t^T;  o_t = S_t^T q_t / sqrt(K)\n"
-            "output  W_out (RMSNorm_head(o) * SiLU(W_gate x))"
-        ),
         primitives=("gated_linear_attention:key",),
     ),
     "retnet": Row(
@@ -41,21 +36,6 @@ ROWS: dict[str, Row] = {
             "Choose it as the plainest member of this family, or where a forgetting "
             "that is known beforehand is wanted."
         ),
-        equation=(
-            "γ_h = 1 - 2^(-5-h), not trained;  q, k rotated by their position\n"
-            "S_t = γ_h S_{t-1} + k_t v_t^T / sqrt(K);  o_t = S_t^T q_t\n"
-            "output  W_out (GroupNorm(o) * SiLU(W_gate x))"
-        ),
-        differences=(
-            (
-                "Positions are rotary without xPos's length factors, which the decay "
-                "makes redundant."
-            ),
-            (
-                "The three normalisations of scores are left out: the group norm "
-                "cancels them but for its epsilon."
-            ),
-        ),
         primitives=("gated_linear_attention:head",),
     ),
     "hgrn": Row(
@@ -71,12 +51,6 @@ ROWS: dict[str, Row] = {
             "bound on its forget gate that rises with depth, so lower layers follow "
             "the moment and upper layers remember long. Choose it when slow and fast "
             "changes in the data should be kept apart by layers."
-        ),
-        equation=(
-            "f = lb_l + (1 - lb_l) sigmoid(W_f x),  lb_l = Σ_{1 <= j <= l} "
-            "softmax(Γ)_j\n"
-            "S_t = Diag(f_t) S_{t-1} + (1 - f_t) v_t^T;  o_t = S_t^T SiLU(W_q x_t)\n"
-            "output  W_out RMSNorm(o)"
         ),
         primitives=("gated_linear_attention:key",),
     ),
@@ -94,21 +68,6 @@ ROWS: dict[str, Row] = {
             "weight above zero. Choose it when attention to everything that happened "
             "is wanted at a cost that does not grow with the past."
         ),
-        equation=(
-            "x' = x / K^(1/4) for rotated q and k;  φ(x) = exp(Ω x' - |x'|² / 2) / "
-            "sqrt(M)\n"
-            "o_t = Σ_s φ(q_t) · φ(k_s) v_s / Σ_s φ(q_t) · φ(k_s),  s <= t in the "
-            "episode\n"
-            "output  W_o concat(o)"
-        ),
-        differences=(
-            "Positions are rotary instead of absolute, and there are no biases.",
-            "Ω, the random directions, is not drawn anew during training.",
-            (
-                "Keys are scaled by their own largest feature, which the recurrence "
-                "takes as an input gate, not by the largest of the whole sequence."
-            ),
-        ),
         primitives=("normalized_linear_attention",),
     ),
     "rwkv6": Row(
@@ -125,12 +84,6 @@ ROWS: dict[str, Row] = {
             "well-tested recurrent design without softmax, or to compare with its "
             "successor, the row rwkv."
         ),
-        equation=(
-            "w = exp(-exp(w_0 + tanh(x_w W_1) W_2)) for every key channel\n"
-            "o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T r_t;  S_t = Diag(w_t) S_{t-1} + k_t "
-            "v_t^T\n"
-            "output  W_out (GroupNorm(o) * SiLU(g))"
-        ),
         primitives=("gated_linear_attention:key",),
     ),
     "mlstm": Row(
@@ -146,22 +99,6 @@ ROWS: dict[str, Row] = {
             "what it reads by the sum of the gated keys. Choose it when single frames "
             "may matter far more than others, since its input gate can outweigh "
             "everything written before."
-        ),
-        equation=(
-            "u, z = W x;  c = SiLU(conv(u));  q = W_q c, k = W_k c, v = W_v u "
-            "(block-diagonal)\n"
-            "log i = w_i [q, k, v] + b_i;  f = sigmoid(w_f [q, k, v] + b_f), one for "
-            "each head\n"
-            "S_t = f S_{t-1} + i k v^T / sqrt(K);  n_t = f n_{t-1} + i k / sqrt(K)\n"
-            "h = q^T S / max(|q · n|, 1);  output  W_out ((LayerNorm_heads(h) + a c) * "
-            "SiLU(z))"
-        ),
-        differences=(
-            "There is no 1e-6 in the denominator, which the authors' code has.",
-            (
-                "The block-diagonal kernels start with variance 1 / block_size, not 2 "
-                "/ (5 D) as in that code."
-            ),
         ),
         primitives=(
             "short_convolution",

@@ -19,21 +19,6 @@ ROWS: dict[str, Row] = {
             "everybody knows, or where a small state and reliable training count for "
             "more than speed on long sequences."
         ),
-        equation=(
-            "i, f, o = sigmoid(W x + R h + b);  g = tanh(W x + R h + b)\n"
-            "c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)\n"
-            "output  h"
-        ),
-        differences=(
-            (
-                "There is a forget gate, which came after the paper (Gers and others "
-                "2000), whose bias starts at 1."
-            ),
-            (
-                "There are no peepholes and no output projection; recurrent matrices "
-                "start orthogonal, one for each gate."
-            ),
-        ),
         primitives=("lstm_scan",),
     ),
     "gru": Row(
@@ -50,18 +35,6 @@ ROWS: dict[str, Row] = {
             "previous state. Choose it when an LSTM would do and fewer parameters or a "
             "smaller state are welcome."
         ),
-        equation=(
-            "r, z = sigmoid(W x + R h + b);  n = tanh(W x + b + r (R h + b'))\n"
-            "h_t = (1 - z) n + z h_{t-1}\n"
-            "output  h"
-        ),
-        differences=(
-            "The reset gate acts after the recurrent product, as in cuDNN.",
-            (
-                "There is no output projection; recurrent matrices start orthogonal, "
-                "one for each gate."
-            ),
-        ),
         primitives=("gru_scan",),
     ),
     "min_lstm": Row(
@@ -77,19 +50,6 @@ ROWS: dict[str, Row] = {
             "to one, set the weights. Choose it when you want something like an LSTM "
             "that trains in parallel over long sequences."
         ),
-        equation=(
-            "f, i = sigmoid(W x + b);  h~ = g(W_h x + b_h)\n"
-            "g(v) = v + 1/2 where v >= 0, else sigmoid(v)\n"
-            "h_t = f / (f + i) h_{t-1} + i / (f + i) h~\n"
-            "output  W_out h"
-        ),
-        differences=(
-            (
-                "The recurrence runs on h itself, not on its logarithm: both shares "
-                "are formed as sigmoids of log f - log i."
-            ),
-            "An episode starts from h = 0.",
-        ),
         primitives=("diagonal",),
     ),
     "min_gru": Row(
@@ -104,19 +64,6 @@ ROWS: dict[str, Row] = {
             "average of its candidates, with a share of new and old that the input "
             "chooses for each channel. Choose it as the smallest gated recurrence that "
             "still trains in parallel."
-        ),
-        equation=(
-            "z = sigmoid(W_z x + b_z);  h~ = g(W_h x + b_h)\n"
-            "g(v) = v + 1/2 where v >= 0, else sigmoid(v)\n"
-            "h_t = (1 - z) h_{t-1} + z h~\n"
-            "output  W_out h"
-        ),
-        differences=(
-            (
-                "The recurrence runs on h itself, not on its logarithm: 1 - z is "
-                "formed as a sigmoid."
-            ),
-            "An episode starts from h = 0.",
         ),
         primitives=("diagonal",),
     ),
@@ -135,22 +82,6 @@ ROWS: dict[str, Row] = {
             "finds hard. Choose it for tasks where the next state depends on the last "
             "one in a nonlinear way, and accept that frames are computed one after the "
             "other."
-        ),
-        equation=(
-            "u = SiLU(conv(x));  log i = W_i u + R_i h_{t-1} + b_i\n"
-            "f = sigmoid(W_f u + R_f h_{t-1} + b_f);  o = sigmoid(W_o x + R_o h_{t-1} "
-            "+ b_o)\n"
-            "z = tanh(W_z x + R_z h_{t-1} + b_z);  c_t = f c_{t-1} + i z;  n_t = f "
-            "n_{t-1} + i\n"
-            "h_t = o c_t / n_t;  output  LayerNorm_heads(h);  W, R block-diagonal, one "
-            "block a head"
-        ),
-        differences=(
-            (
-                "m, the logarithm of the cell's unit, starts at -inf, not at 0 as in "
-                "the authors' code."
-            ),
-            "W starts with variance 1 / K, not 2 / (5 D) as in that code.",
         ),
         primitives=(
             "short_convolution",
@@ -172,19 +103,6 @@ ROWS: dict[str, Row] = {
             "it when the spirit of liquid networks is wanted at about the cost of a "
             "GRU."
         ),
-        equation=(
-            "z_t = tanh(W x_t + R h_{t-1} + b)\n"
-            "g, k = tanh(W' z_t + b');  s = sigmoid(W' z_t + b')\n"
-            "h_t = (1 - s) g + s k\n"
-            "output  h"
-        ),
-        differences=(
-            (
-                "Frames are evenly spaced, so the time in the gate is 1 and part of "
-                "its weights."
-            ),
-            "The shared backbone has one layer, and there is no output projection.",
-        ),
         primitives=("cell_scan",),
     ),
     "ltc": Row(
@@ -200,16 +118,6 @@ ROWS: dict[str, Row] = {
             "pulled to a target the harder the more the input drives it. Choose it to "
             "study neurons with changing time constants, and expect several solver "
             "steps for every frame."
-        ),
-        equation=(
-            "dh/dt = -(1/τ + f) h + f A,  f = sigmoid(W x + R h + μ)\n"
-            "K steps a frame:  h = (h + f A / K) / (1 + (1/τ + f) / K)\n"
-            "output  h"
-        ),
-        differences=(
-            "f is a sigmoid, as in the authors' code, which keeps it positive.",
-            "Time is counted in frames, and τ starts between 1 and 30 of them.",
-            "There is no output projection.",
         ),
         primitives=("cell_scan",),
     ),
@@ -229,18 +137,6 @@ ROWS: dict[str, Row] = {
             "baseline that shows how much of a result comes from learning the "
             "recurrence at all."
         ),
-        equation=(
-            "h_t = (1 - leak) h_{t-1} + leak tanh(W_in x_t + W h_{t-1} + b)    (W_in, "
-            "W, b frozen)\n"
-            "output  W_out [h_t, x_t] + b_out"
-        ),
-        differences=(
-            (
-                "The read-out is trained with the rest of the model by gradient "
-                "descent, not solved for."
-            ),
-            "The units are leaky (Jaeger and others 2007).",
-        ),
         primitives=("cell_scan",),
     ),
     "snn": Row(
@@ -258,21 +154,6 @@ ROWS: dict[str, Row] = {
             "spiking models, since passing on nothing but zeros and ones makes "
             "learning harder."
         ),
-        equation=(
-            "u_t = β u_{t-1} - s_{t-1} + W x_t + b + V s_{t-1};  s_t = 1 where u_t > "
-            "1, else 0\n"
-            "m_t = λ m_{t-1} + s_t\n"
-            "output  W_out m_t + b_out;  backward, ds/du is taken to be 1 / (1 + slope "
-            "|u - 1|)²"
-        ),
-        differences=(
-            "There is no synaptic current: x is a frame, not a train of spikes.",
-            "The decays β and λ are learned.",
-            (
-                "The gradient does not pass through the reset term (Zenke & Vogels "
-                "2021)."
-            ),
-        ),
         primitives=("cell_scan",),
     ),
     "ntm": Row(
@@ -287,24 +168,6 @@ ROWS: dict[str, Row] = {
             "finds them by likeness to a key or by moving on from the last place, and "
             "erases and adds at every frame. Choose it for tasks that look like "
             "storing and recalling lists, and give it time to train."
-        ),
-        equation=(
-            "h_t = LSTM([x_t, r_{t-1}]);  from h_t each head makes k, β, g, s, γ\n"
-            "w, in turn: softmax(β cos(k, M_i)); g w + (1 - g) w_{t-1}; Σ_j s_j "
-            "w_{i-j}; w^γ / Σ w^γ\n"
-            "M_t = M_{t-1} (1 - w_write e^T) + w_write a^T;  r_t = w_read M_t\n"
-            "output  W [h_t, r_t] + b"
-        ),
-        differences=(
-            (
-                "The memory starts constant (Collier & Beel 2018, arXiv:1807.08518), "
-                "and the weights before the first frame are learned, since equal rows "
-                "under equal weights would stay equal for ever."
-            ),
-            (
-                "e and a come from sigmoid and tanh, and the read head sees the memory "
-                "after the write, neither of which the paper fixes."
-            ),
         ),
         primitives=("cell_scan",),
     ),

@@ -55,12 +55,6 @@ ROWS: dict[str, Row] = {
             "tokens. Choose it to repeat that report; the deltanet row is the model "
             "to build on."
         ),
-        equation=(
-            "q, k, v = SiLU(conv(W x)), |q| = 1 / sqrt(K), |k| = 1;  β = sigmoid(W x) "
-            "for each head\n"
-            "S_t = (I - β_t k_t k_t^T) S_{t-1} + β_t k_t v_t^T;  o_t = S_t^T q_t\n"
-            "output  W_out RMSNorm_head(o)"
-        ),
         differences=(
             "The report casts this model, and no other, to bfloat16.",
             STARTS,
@@ -85,12 +79,7 @@ ROWS: dict[str, Row] = {
             "the previous output. Choose it to repeat that report; the lstm row has "
             "the residual sums and norms that make a stack train well."
         ),
-        equation=(
-            "i, f, o = sigmoid(W x + b + R h + b');  g = tanh(W x + b + R h + b')\n"
-            "c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)\n"
-            "output  h"
-        ),
-        differences=(STARTS, "The forget gate's bias starts at 1.", LAST_DROP),
+        differences=(STARTS, LAST_DROP),
         primitives=("lstm_scan",),
     ),
     "gru_report": Row(
@@ -109,11 +98,6 @@ ROWS: dict[str, Row] = {
             "remembers one number for each channel and layer, and blends old and new "
             "at every token. Choose it to repeat that report; the gru row has the "
             "residual sums and norms that make a stack train well."
-        ),
-        equation=(
-            "r, z = sigmoid(W x + b + R h + b');  n = tanh(W x + b + r (R h + b'))\n"
-            "h_t = (1 - z) n + z h_{t-1}\n"
-            "output  h"
         ),
         differences=(STARTS, LAST_DROP),
         primitives=("gru_scan",),
@@ -134,11 +118,6 @@ ROWS: dict[str, Row] = {
             "remembers every token of the sequence exactly, as keys and values, and "
             "knows how far back each is. Choose it to repeat that report; with a "
             "short convolution before the mixer it learns recall far sooner."
-        ),
-        equation=(
-            "q, k, v = W x + b, q and k rotated by their position\n"
-            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  s <= t in the episode\n"
-            "output  W_o concat(o) + b_o"
         ),
         differences=(FULL, FEWER_DROPS, STARTS, EPSILON),
         primitives=("banded_attention",),
@@ -161,12 +140,6 @@ ROWS: dict[str, Row] = {
             "tells their places by a learned vector for each, which the task adds to "
             "the tokens. Choose it to repeat that report, and never for sequences "
             "longer than those it was trained on."
-        ),
-        equation=(
-            "q, k, v = W x + b;  x has a learned vector of its position added before "
-            "the first layer\n"
-            "o_t = Σ_s softmax_s(q_t · k_s / sqrt(K)) v_s,  s <= t in the episode\n"
-            "output  W_o concat(o) + b_o"
         ),
         differences=(FULL, FEWER_DROPS, STARTS, EPSILON),
         primitives=("banded_attention",),

@@ -19,19 +19,6 @@ ROWS: dict[str, Row] = {
             "is. Choose it for smooth signals with long-range structure, or as the "
             "strong classic that newer state spaces are compared with."
         ),
-        equation=(
-            "x' = (Λ - P P*) x + B u,  y = 2 Re(C x) + D u   (bilinear rule, a step dt "
-            "a channel)\n"
-            "output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)"
-        ),
-        differences=(
-            "The matrices of the state are not shared by the channels.",
-            (
-                "The convolution kernel is computed as an impulse response, not "
-                "through a generating function."
-            ),
-            "The gated output is that of the authors' code.",
-        ),
         primitives=("dplr_ssm",),
     ),
     "s4d": Row(
@@ -48,15 +35,6 @@ ROWS: dict[str, Row] = {
             "are learned but do not react to the input. Choose it instead of S4 when "
             "you want nearly the same behaviour from simpler code."
         ),
-        equation=(
-            "x' = A x + u,  y = 2 Re(C x) + D u   (diagonal A, zero-order hold, a step "
-            "dt a channel)\n"
-            "output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)"
-        ),
-        differences=(
-            "A is not shared by the channels.",
-            "The gated output is that of the authors' code.",
-        ),
         primitives=("diagonal_ssm",),
     ),
     "s5": Row(
@@ -71,15 +49,6 @@ ROWS: dict[str, Row] = {
             "mixtures of the channels, each with a time step of its own, and none of "
             "them depends on what is seen. Choose it when you want a state space with "
             "a very small state, or data whose channels belong together."
-        ),
-        equation=(
-            "x' = Λ x + B u,  y = 2 Re(C x) + D u   (diagonal Λ, zero-order hold, a "
-            "step dt a state)\n"
-            "output  y * sigmoid(W GELU(y) + b)"
-        ),
-        differences=(
-            "Real parts of Λ are -exp(p), so they stay negative without clipping.",
-            "Time steps are kept within [1e-4, 1].",
         ),
         primitives=("diagonal",),
     ),
@@ -96,21 +65,6 @@ ROWS: dict[str, Row] = {
             "query multiplies what is read from it. Choose it to see how far a memory "
             "that does not react to the input gets when it is asked in the manner of "
             "attention."
-        ),
-        equation=(
-            "q, k, v = W x;  khat_t = Σ_l c_l k_{t-l} + d_1 k_t,  l < taps\n"
-            "x' = A x + khat v,  z = 2 Re(C x) + d_2 khat v    (A diagonal; zero-order "
-            "hold)\n"
-            "output  W_o RMSNorm(q * z)"
-        ),
-        differences=(
-            (
-                "An RMSNorm stands before the output projection, because what enters "
-                "it is a product of three projections."
-            ),
-            "d_1 is a part of c_0, which multiplies the same k_t.",
-            "The shift spans 8 frames, not 64.",
-            "There are no biases.",
         ),
         primitives=(
             "short_convolution",
@@ -131,12 +85,6 @@ ROWS: dict[str, Row] = {
             "when you want the simplest linear memory that can still hold things for "
             "hundreds of frames."
         ),
-        equation=(
-            "λ = exp(-exp(ν) + i exp(θ))\n"
-            "h_t = λ h_{t-1} + exp(γ) B x_t;  y_t = Re(C h_t) + D x_t\n"
-            "output  (W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)"
-        ),
-        differences=("A GELU stands before the gated output, as in S4.",),
         primitives=("diagonal",),
     ),
     "hyena": Row(
@@ -152,27 +100,6 @@ ROWS: dict[str, Row] = {
             "frames or so, each weighed by the learned filter, and nothing older. "
             "Choose it when what matters lies within a known number of frames and a "
             "smooth filter over them is a good guess."
-        ),
-        equation=(
-            "g, k, v = conv(W x);  u = k * v\n"
-            "h_l = exp(-a l) MLP(position features of l), sine activations\n"
-            "z_t = Σ_l h_l u_{t-l} + s u_t,  l < filter_length\n"
-            "output  W_o (g * z)"
-        ),
-        differences=(
-            (
-                "As in the authors' code the short convolution stands for the first of "
-                "the two long ones of the definition, and s is added."
-            ),
-            (
-                "The filter has a fixed length of 64 frames, not that of the sequence, "
-                "so that a stream computes what a window does."
-            ),
-            (
-                "The sines start with the factor 1, not 14, which is for filters of "
-                "2048 frames."
-            ),
-            "The projections have no biases.",
         ),
         primitives=(
             "short_convolution",
