@@ -66,7 +66,7 @@ class SlidingWindowAttention(Mixer):
         """Mixes [B, T, D] along time; O(T * (T + window) * D) work."""
         heads, shared, head = self._heads()
         columns = (heads + 2 * shared) * head
-        qkv = nn.Dense(columns, use_bias=self.bias, dtype=self.dtype, name="qkv")
+        qkv = self.dense(columns, "qkv", bias=self.bias)
         q_bthk, k_bthk, v_bthk = _split(qkv(x_btd), heads, shared)
         if self.qk_norm:
             q_bthk = norm("rms", self.dtype, name="q_norm")(q_bthk)
@@ -196,6 +196,7 @@ class ForgettingAttention(Mixer):
         q_bthk, k_bthk = _rotate(q_bthk, k_bthk, self.rotary, state, reset_bt)
         kernel_dh = self.param("forget_kernel", lecun(), (self.width, self.heads))
         bias_h = self.param("ssm_forget_bias", nn.initializers.zeros, (self.heads,))
+        # The score of s at t gets the sum of log f_l over s < l <= t.
         logit_bth = x_btd.astype(jnp.float32) @ kernel_dh + bias_h[None, None]
         o_bthk, state = banded_attention(
             q_bthk,
@@ -215,22 +216,13 @@ class ForgettingAttention(Mixer):
         return _cache(self, batch_size, self.heads, head, decays=self.heads)
 
 
-def _split(
-    qkv_btc: jax.Array, heads: int, kv_heads: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _split(qkv_btc: jax.Array, heads: int, kv_heads: int) -> list[jax.Array]:
     """Queries, keys and values side by side to heads."""
     qkv_bthk = qkv_btc.reshape(*qkv_btc.shape[:2], heads + 2 * kv_heads, -1)
-    q_bthk, k_bthk, v_bthk = jnp.split(qkv_bthk, [heads, heads + kv_heads], axis=2)
-    return q_bthk, k_bthk, v_bthk
+    return jnp.split(qkv_bthk, [heads, heads + kv_heads], axis=2)
 
 
-def _rotate(
-    q_bthk: jax.Array,
-    k_bthk: jax.Array,
-    part: float,
-    state: AttentionCache | None,
-    reset_bt: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
+def _rotate(q_bthk, k_bthk, part: float, state, reset_bt):
     """Rotates the first `part` of the channels by the frames since the reset."""
     batch, length, _, head = q_bthk.shape
     turned = round(part * head)
@@ -247,14 +239,8 @@ def _rotate(
 
 
 def _cache(mixer: Mixer, batch: int, heads: int, head: int, **kind) -> AttentionCache:
-    return initial_cache(
-        batch,
-        window=mixer.window,
-        heads=heads,
-        key_size=head,
-        value_size=head,
-        **kind,
-    )
+    sizes = {"heads": heads, "key_size": head, "value_size": head}
+    return initial_cache(batch, window=mixer.window, **sizes, **kind)
 
 
 def _head_width(width: int, heads: int, window: int, part: float) -> int:

@@ -58,7 +58,6 @@ class GatedSSM(Mixer):
         """Mixes [B, T, D] along time; O(T E (D + N)) work."""
         inner = self.expansion * self.width
         project = self.dense(2 * inner, "project")
-        out = self.dense_out()
         h_be, conv_bwe = state or (None, None)
         x_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
@@ -67,6 +66,7 @@ class GatedSSM(Mixer):
         open_bt1, kept_bt1, shared_bt1 = self._gates(x_bte)
         u_bte = open_bt1 * shared_bt1 * x_bte.astype(jnp.float32)
         logit_e = self.param("ssm_decay_logit", _decay_logit, (inner,))
+        # h_t = a h_{t-1} + (1 - a) u_t
         y_bte, h_be = diagonal(
             jnp.broadcast_to(nn.sigmoid(logit_e)[None, None], u_bte.shape),
             nn.sigmoid(-logit_e)[None, None] * u_bte,
@@ -74,7 +74,7 @@ class GatedSSM(Mixer):
             reset_bt,
         )
         y_bte = u_bte + kept_bt1 * y_bte
-        y_btd = out(y_bte.astype(self.dtype) * nn.silu(z_bte))
+        y_btd = self.dense_out()(y_bte.astype(self.dtype) * nn.silu(z_bte))
         return y_btd, GatedSSMState(h_be, conv_bwe)
 
     def _gates(self, x_bte: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

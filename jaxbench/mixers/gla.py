@@ -57,23 +57,24 @@ class GLA(Mixer):
         keys, heads = self._key_width(), self.heads
 
         def project(size: int, name: str) -> jax.Array:
-            dense = self.dense(size, name, init=SMALL)
-            return dense(x_btd)
+            return self.dense(size, name, init=SMALL)(x_btd)
 
         q = split_heads(project(keys, "query"), heads)
         k = split_heads(project(keys, "key"), heads)
         v = split_heads(project(self.width, "value"), heads)
+        # α = sigmoid(W_2 W_1 x + b)^(1/16), section 4.4
         rank = project(self.gate_rank, "decay_down").astype(jnp.float32)
         logit = nn.Dense(keys, kernel_init=SMALL, name="decay_up")(rank)
         log_decay = split_heads(jax.nn.log_sigmoid(logit) / self.temperature, heads)
+        # Eq. 3, o_t = S_t^T q_t / sqrt(K)
         q = q.astype(jnp.float32) * q.shape[-1] ** -0.5
         floor = LOWEST_LOGIT / self.temperature
         o, s_bhkv = gated_linear_attention(
             q, k, v, log_decay, s_bhkv, reset_bt, floor=floor
         )
         o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
-        out = self.dense_out()
-        return out(o_btd * nn.silu(project(self.width, "gate"))), GLAState(s_bhkv)
+        y_btd = self.dense_out()(o_btd * nn.silu(project(self.width, "gate")))
+        return y_btd, GLAState(s_bhkv)
 
     def state_shapes(self):
         keys, values = self._key_width() // self.heads, self.width // self.heads

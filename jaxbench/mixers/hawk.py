@@ -65,7 +65,6 @@ class Hawk(Mixer):
         """Mixes [B, T, D] along time; O(T D E) work."""
         batch, inner = x_btd.shape[0], self._inner()
         project = self.dense(2 * inner, "project")
-        out = self.dense_out()
         unstarted = (None, None, jnp.zeros((batch,), bool))
         h_be, conv_bwe, started_b = state or unstarted
         z_bte, u_bte = jnp.split(project(x_btd), 2, axis=-1)
@@ -76,7 +75,7 @@ class Hawk(Mixer):
             first_bt = first_bt | reset_bt
         log_a_bte, b_bte = self._gates(u_bte.astype(jnp.float32), first_bt)
         y_bte, h_be = diagonal(jnp.exp(log_a_bte), b_bte, h_be, reset_bt)
-        y_btd = out(nn.gelu(z_bte) * y_bte.astype(self.dtype))
+        y_btd = self.dense_out()(nn.gelu(z_bte) * y_bte.astype(self.dtype))
         return y_btd, HawkState(h_be, conv_bwe, jnp.ones_like(started_b))
 
     def _gates(
@@ -86,6 +85,7 @@ class Hawk(Mixer):
         slowest_e = self.param("ssm_lambda", _lambda, (u_bte.shape[-1],))
         r_bte = nn.sigmoid(self._blocks("r", u_bte))
         i_bte = nn.sigmoid(self._blocks("i", u_bte))
+        # Eq. 3 in the log, and the second term of eq. 4
         log_a_bte = -SHARPNESS * jax.nn.softplus(slowest_e)[None, None] * r_bte
         room_bte = _root(-jnp.expm1(2 * log_a_bte))
         room_bte = jnp.where(first_bt[..., None], 1.0, room_bte)

@@ -53,8 +53,7 @@ class HGRN2(Mixer):
         heads = head_count(self.width, self.heads)
 
         def project(name: str) -> jax.Array:
-            dense = self.dense(self.width, name)
-            return dense(x_btd)
+            return self.dense(self.width, name)(x_btd)
 
         logit = project("forget").astype(jnp.float32)
         if self.layer == 0:
@@ -63,6 +62,8 @@ class HGRN2(Mixer):
             if self.layers > 1:
                 lower = {**lower, BOUNDS: self._bounds()}
         else:
+            # f = lb + (1 - lb) sigmoid(x) in the log, and the key 1 - f without a
+            # difference of numbers near 1.
             bound = lower[BOUNDS][self.layer][None, None]
             log_forget = jnp.logaddexp(
                 jnp.log(bound), jnp.log1p(-bound) + jax.nn.log_sigmoid(logit)
@@ -77,8 +78,7 @@ class HGRN2(Mixer):
             reset_bt,
         )
         o_btd = norm("rms", self.dtype, "output_norm")(merge_heads(o))
-        out = self.dense_out()
-        return out(o_btd), HGRN2State(s_bhkv), lower
+        return self.dense_out()(o_btd), HGRN2State(s_bhkv), lower
 
     def _bounds(self) -> jax.Array:
         shape = (self.layers, self.width)

@@ -78,8 +78,7 @@ class Hyena(Mixer):
         z_btd, long_bwd = _long_convolution(
             k_btd * v_btd, self._filter(), long_bwd, reset_bt
         )
-        out = self.dense_out()
-        return out(g_btd * z_btd), HyenaState(long_bwd, short_bwe)
+        return self.dense_out()(g_btd * z_btd), HyenaState(long_bwd, short_bwe)
 
     def _filter(self) -> jax.Array:
         """The taps [L, D], tap 0 for the current frame, with s added to it."""

@@ -62,12 +62,12 @@ class Mamba(Mixer):
         inner, rank = self.expansion * self.width, self.rank or -(-self.width // 16)
         project = self.dense(2 * inner, "project")
         select = self.dense(rank + 2 * self.state_size, "select")
-        out = self.dense_out()
         h_ben, conv_bwe = state or (None, None)
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
         u_bte, conv_bwe = conv(u_bte, conv_bwe, reset_bt)
         u_bte = nn.silu(u_bte)
+        # Algorithm 2, lines 2 to 4: B, C and the step depend on the input.
         delta_btr, b_btn, c_btn = jnp.split(
             select(u_bte), [rank, rank + self.state_size], axis=-1
         )
@@ -76,6 +76,7 @@ class Mamba(Mixer):
                 norm("rms", self.dtype, f"{name}_norm")(x)
                 for name, x in (("dt", delta_btr), ("b", b_btn), ("c", c_btn))
             )
+        # h_t = exp(dt_t A) h_{t-1} + dt_t B_t u_t;  y_t = C_t · h_t + D u_t
         y_bte, h_ben = selective_scan(
             u_bte,
             self._time_step(delta_btr, inner),
@@ -86,7 +87,7 @@ class Mamba(Mixer):
             h_ben,
             reset_bt,
         )
-        y_btd = out(y_bte.astype(self.dtype) * nn.silu(z_bte))
+        y_btd = self.dense_out()(y_bte.astype(self.dtype) * nn.silu(z_bte))
         return y_btd, MambaState(h_ben, conv_bwe)
 
     def _time_step(self, delta_btr: jax.Array, inner: int) -> jax.Array:

@@ -68,6 +68,8 @@ class Mamba2(Mixer):
         d_h = self.param("ssm_d", nn.initializers.ones, (heads,))
         dt_bth = jax.nn.softplus(dt_bth.astype(jnp.float32) + bias_h[None, None])
         u_bthp = split_heads(u_bte, heads)
+        # S_t = exp(-exp(A_log) dt_t) S_{t-1} + B_t (dt_t u_t)^T, read by C_t: linear
+        # attention with keys B and queries C (section 7.1), the same for all heads.
         shared = (*dt_bth.shape, size)
         o_bthp, s_bhnp = gated_linear_attention(
             jnp.broadcast_to(c_btn[:, :, None], shared),
@@ -79,8 +81,7 @@ class Mamba2(Mixer):
         )
         y_bte = merge_heads(o_bthp + d_h[None, None, :, None] * u_bthp)
         y_bte = y_bte * nn.silu(z_bte.astype(jnp.float32))
-        out = self.dense_out()
-        y_btd = out(norm("rms", self.dtype, "output_norm")(y_bte))
+        y_btd = self.dense_out()(norm("rms", self.dtype, "output_norm")(y_bte))
         return y_btd, Mamba2State(s_bhnp, conv_bwe)
 
     def state_shapes(self):

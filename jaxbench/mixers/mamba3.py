@@ -93,17 +93,16 @@ class Mamba3(Mixer):
         )
         d_h = self.param("ssm_d", nn.initializers.ones, (heads,))
         y_bthp = o + (own_bth + d_h[None, None])[..., None] * v_bthp
-        out = self.dense_out()
-        y_btd = out(merge_heads(y_bthp).astype(self.dtype) * nn.silu(z_bte))
+        y_btd = self.dense_out()(
+            merge_heads(y_bthp).astype(self.dtype) * nn.silu(z_bte)
+        )
         u_bhp = gamma_bth[:, -1, :, None] * v_bthp[:, -1]
         return y_btd, Mamba3State(s_bhnp, k[:, -1], u_bhp, v_bthp[:, -1], last_angle)
 
-    def _step_and_decay(
-        self, dt_bth: jax.Array, heads: int
-    ) -> tuple[jax.Array, jax.Array]:
-        bias_h = self.param(
-            "ssm_dt_bias", softplus_inverse_log_uniform(1e-3, 1e-1), (heads,)
-        )
+    def _step_and_decay(self, dt_bth, heads: int) -> tuple[jax.Array, jax.Array]:
+        """dt = softplus(W x + bias) and log a = -exp(A_log) dt."""
+        init = softplus_inverse_log_uniform(1e-3, 1e-1)
+        bias_h = self.param("ssm_dt_bias", init, (heads,))
         a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (heads,))
         dt_bth = jax.nn.softplus(dt_bth.astype(jnp.float32) + bias_h[None, None])
         return dt_bth, -jnp.exp(a_log_h)[None, None] * dt_bth
@@ -118,14 +117,9 @@ class Mamba3(Mixer):
     def state_shapes(self):
         inner, size = self.expansion * self.width, self._state_size()
         heads = head_count(inner, self.heads)
-        values = (heads, inner // heads)
-        return Mamba3State(
-            (heads, size, inner // heads),
-            (heads, size),
-            values,
-            values,
-            (heads, size // 2),
-        )
+        head = inner // heads
+        shapes = (size, head), (size,), (head,), (head,), (size // 2,)
+        return Mamba3State(*((heads, *shape) for shape in shapes))
 
     @nn.nowrap
     def _state_size(self) -> int:
@@ -136,21 +130,14 @@ class Mamba3(Mixer):
         return self.state_size
 
 
-def _running_angle(
-    dt_bth: jax.Array,
-    theta_btn: jax.Array,
-    start_bhn: jax.Array,
-    reset_bt: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
+def _running_angle(dt_bth, theta_btn, start_bhn, reset_bt):
     """phi_t = phi_{t-1} + dt_t theta_t, 0 before an episode; the last one in a turn."""
     step = dt_bth[..., None] * theta_btn.astype(jnp.float32)[:, :, None]
     angle, last = diagonal(jnp.ones_like(step), step, start_bhn, reset_bt)
     return angle, jnp.mod(last, FULL_TURN)
 
 
-def _before(
-    x_bthn: jax.Array, first_bhn: jax.Array, reset_bt: jax.Array | None
-) -> jax.Array:
+def _before(x_bthn, first_bhn, reset_bt) -> jax.Array:
     """x_{t-1}; zero where an episode starts."""
     shifted = jnp.concatenate([first_bhn[:, None], x_bthn[:, :-1]], axis=1)
     if reset_bt is None:

@@ -88,18 +88,15 @@ class Performer(Mixer):
             reset_bt,
             normalizer="sum",
         )
-        out = self.dense_out()
-        y_btd = out(o_bthk.reshape(x_btd.shape))
+        y_btd = self.dense_out()(o_bthk.reshape(x_btd.shape))
         return y_btd, PerformerState(*memory, position_b)
 
     @nn.nowrap
     def initial_state(self, batch_size):
         """The sums over no frame, at position 0."""
+        head = self._head_width()
         memory = initial_state(
-            batch_size,
-            heads=self.heads,
-            key_size=self.features,
-            value_size=self._head_width(),
+            batch_size, heads=self.heads, key_size=self.features, value_size=head
         )
         return PerformerState(*memory, jnp.zeros((batch_size,), jnp.int32))
 
@@ -142,6 +139,7 @@ def positive_features(
       features_bthm, between 0 and about 1 / sqrt(M), and scale_bth, float32.
     """
     x_bthk = x_bthk.astype(jnp.float32) * x_bthk.shape[-1] ** -0.25
+    # Lemma 1: exp(q · k) is the mean of φ(q) · φ(k) with φ(x) = exp(Ω x - |x|² / 2).
     # An error of a logit is a relative error of the weight.
     logit_bthm = jnp.einsum(
         "bthk,mk->bthm", x_bthk, omega_mk, precision=jax.lax.Precision.HIGHEST

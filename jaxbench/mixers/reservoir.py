@@ -84,9 +84,8 @@ class Reservoir(Mixer):
             self.initial_state(x_btd.shape[0]),
             reset_bt,
         )
-        out = self.dense_out(bias=True)
         joined = [h_btn.astype(self.dtype), x_btd.astype(self.dtype)]
-        return out(jnp.concatenate(joined, axis=-1)), state
+        return self.dense_out(bias=True)(jnp.concatenate(joined, axis=-1)), state
 
     def state_shapes(self):
         return ReservoirState((self.size,))

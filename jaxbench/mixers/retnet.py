@@ -65,6 +65,7 @@ class Retention(Mixer):
         q = rotary(split_heads(project(self.width, "query"), heads), position_bt)
         k = rotary(split_heads(project(self.width, "key"), heads), position_bt)
         v = split_heads(project(values, "value"), heads)
+        # Eq. 8: γ_h = 1 - 2^(-5-h)
         gamma_h = 1 - 2.0 ** (-5 - np.arange(heads, dtype=np.float64))
         log_decay = jnp.broadcast_to(
             jnp.asarray(np.log(gamma_h), jnp.float32), (batch, length, heads)
@@ -78,9 +79,8 @@ class Retention(Mixer):
             use_bias=False,
             use_fast_variance=False,
         )
-        out = self.dense_out()
-        y_btd = out(merge_heads(norm(o)) * nn.silu(project(values, "gate")))
-        return y_btd, RetentionState(s_bhkv, position_b)
+        o = merge_heads(norm(o)) * nn.silu(project(values, "gate"))
+        return self.dense_out()(o), RetentionState(s_bhkv, position_b)
 
     def state_shapes(self):
         head = even_head_width(self.width, self.heads)

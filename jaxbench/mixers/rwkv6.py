@@ -55,8 +55,7 @@ class TimeMix(Mixer):
         mixed = self._mixed(x_btd, shifted - x_btd)
 
         def project(name: str) -> jax.Array:
-            dense = self.dense(self.width, name)
-            return dense(mixed[name])
+            return self.dense(self.width, name)(mixed[name])
 
         r, k, v = (
             split_heads(project(name), heads).astype(jnp.float32)
@@ -74,8 +73,8 @@ class TimeMix(Mixer):
         # The authors scale epsilon with the square of the head size over 8.
         epsilon = 1e-5 * (self.width // heads)
         o_btd = GroupNorm(heads, self.dtype, epsilon, name="head_norm")(merge_heads(o))
-        out = self.dense_out()
-        return out(o_btd * nn.silu(project("gate"))), TimeMixState(s_bhkv, x_bd)
+        y_btd = self.dense_out()(o_btd * nn.silu(project("gate")))
+        return y_btd, TimeMixState(s_bhkv, x_bd)
 
     def _mixed(self, x_btd: jax.Array, step_btd: jax.Array) -> dict[str, jax.Array]:
         """The data-dependent token shift: one mixture for each projection."""
@@ -89,9 +88,8 @@ class TimeMix(Mixer):
             return self.param(f"shift_{name}", lambda *_: jnp.float32(value))
 
         rank, count = self.shift_rank, len(SHIFTS)
-        down = self.param(
-            "shift_down", nn.initializers.zeros, (self.width, count * rank)
-        )
+        zeros = nn.initializers.zeros
+        down = self.param("shift_down", zeros, (self.width, count * rank))
         up = self.param("shift_up", symmetric_uniform(0.01), (count, rank, self.width))
         base_btd = x_btd + step_btd * mu("base").astype(x_btd.dtype)[None, None]
         low = jnp.tanh(base_btd @ down.astype(x_btd.dtype))
@@ -107,12 +105,9 @@ class TimeMix(Mixer):
         depth, place = self._depth(), np.arange(self.width) / max(self.width - 1, 1)
         start = -6 + 5 * place ** (0.7 + 1.3 * depth)
         w0 = self.param("ssm_decay", lambda *_: jnp.float32(start))
-        down = self.param(
-            "decay_down", nn.initializers.zeros, (self.width, self.decay_rank)
-        )
-        up = self.param(
-            "decay_up", symmetric_uniform(0.01), (self.decay_rank, self.width)
-        )
+        zeros, small = nn.initializers.zeros, symmetric_uniform(0.01)
+        down = self.param("decay_down", zeros, (self.width, self.decay_rank))
+        up = self.param("decay_up", small, (self.decay_rank, self.width))
         low = jnp.tanh(x_btd.astype(jnp.float32) @ down)
         return -jnp.exp(w0[None, None] + low @ up)
 
@@ -158,14 +153,10 @@ class ChannelMix(Mixer):
             mu = self.param(f"shift_{name}", lambda *_: ratio)
             return x_btd + step_btd * mu.astype(x_btd.dtype)[None, None]
 
-        def dense(size: int, name: str) -> nn.Dense:
-            return self.dense(size, name)
-
         hidden = round(self.expansion * self.width)
-        key = jnp.square(nn.relu(dense(hidden, "key")(mixed("key"))))
-        out = self.dense_out()
-        gate = nn.sigmoid(dense(self.width, "receptance")(mixed("receptance")))
-        return gate * out(key), ChannelMixState(x_bd)
+        key = jnp.square(nn.relu(self.dense(hidden, "key")(mixed("key"))))
+        gate = nn.sigmoid(self.dense(self.width, "receptance")(mixed("receptance")))
+        return gate * self.dense_out()(key), ChannelMixState(x_bd)
 
     def state_shapes(self):
         return ChannelMixState((self.width,))

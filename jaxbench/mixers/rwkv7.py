@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,9 +97,8 @@ class TimeMix(Mixer):
         o, s_bhkv = delta_rule(
             r, k, v, log_decay, -kappa, kappa * eta, s_bhkv, reset_bt, floor=FLOOR
         )
-        rho_hk = self.param(
-            "bonus", nn.initializers.constant(-0.04), (heads, self.width // heads)
-        )
+        rho_init = nn.initializers.constant(-0.04)
+        rho_hk = self.param("bonus", rho_init, (heads, self.width // heads))
         own_bth = jnp.einsum("bthk,bthk,hk->bth", r, k, rho_hk)
         epsilon = 1e-5 * (self.width // heads)
         o_btd = GroupNorm(heads, epsilon=epsilon, name="head_norm")(merge_heads(o))
@@ -108,9 +106,7 @@ class TimeMix(Mixer):
         out = self.dense(self.width, "out", init=nn.initializers.zeros)
         return out(o_btd.astype(self.dtype)), TimeMixState(s_bhkv, x_bd), lower
 
-    def _project(
-        self, name: str, mixed: dict[str, jax.Array], scale: float
-    ) -> jax.Array:
+    def _project(self, name: str, mixed, scale: float) -> jax.Array:
         dense = self.dense(self.width, name, init=nn.initializers.orthogonal(scale))
         return dense(mixed[name]).astype(jnp.float32)
 
@@ -125,19 +121,11 @@ class TimeMix(Mixer):
 
         return {name: mixed(name, speed) for name, speed in SHIFTS.items()}
 
-    def _low_rank(
-        self,
-        name: str,
-        x_btd: jax.Array,
-        rank: int,
-        start: np.ndarray | None,
-        activation: Any = None,
-    ) -> jax.Array:
+    def _low_rank(self, name: str, x_btd, rank: int, start, activation=None):
         """start + activation(x W_1) W_2, float32."""
         down = self.param(f"{name}_down", nn.initializers.zeros, (self.width, rank))
-        up = self.param(
-            f"{name}_up", nn.initializers.orthogonal(0.1), (rank, self.width)
-        )
+        init = nn.initializers.orthogonal(0.1)
+        up = self.param(f"{name}_up", init, (rank, self.width))
         low = x_btd.astype(jnp.float32) @ down
         y_btd = (low if activation is None else activation(low)) @ up
         if start is None:

@@ -73,7 +73,6 @@ class MLSTM(Mixer):
         inner, head = self._sizes()
         project = self.dense(2 * inner, "project")
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
-        out = self.dense_out()
         *memory, conv_bwe = state or (None,)
         memory = NormalizedState(*memory) if memory else None
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
@@ -101,7 +100,7 @@ class MLSTM(Mixer):
         skip_e = self.param("skip", nn.initializers.ones, (inner,))
         h_bte = _head_norm()(h_bthk).reshape(batch, length, inner)
         h_bte = h_bte + skip_e[None, None] * c_bte.astype(jnp.float32)
-        y_btd = out(h_bte.astype(self.dtype) * nn.silu(z_bte))
+        y_btd = self.dense_out()(h_bte.astype(self.dtype) * nn.silu(z_bte))
         return y_btd, MLSTMState(*memory, conv_bwe)
 
     def _in_blocks(self, name: str, x_bte: jax.Array) -> jax.Array:
@@ -256,6 +255,7 @@ def _slstm_cell(memory: tuple, gates_bhx: jax.Array) -> tuple:
     """(h, c, n, m) after a frame with these gates i, f, z, o before their functions."""
     _, c, n, m = memory
     i, f, z, o = jnp.split(gates_bhx, 4, axis=-1)
+    # m_t = max(log f + m_{t-1}, log i): c and n are kept over e^m (section 2.2).
     log_keep = jax.nn.log_sigmoid(f) + m
     # h does not depend on the unit of c and n, so neither does its gradient.
     m = jax.lax.stop_gradient(jnp.maximum(log_keep, i))
@@ -284,9 +284,7 @@ def _head_norm() -> nn.Module:
     )
 
 
-def _three_to_six(
-    key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32
-) -> jax.Array:
+def _three_to_six(key, shape, dtype=jnp.float32):
     del key
     return jnp.linspace(3, 6, *shape, dtype=dtype)
 

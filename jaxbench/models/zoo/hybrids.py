@@ -32,16 +32,6 @@ ROWS: dict[str, Row] = {
             "layer above only. Choose it inside patterns, written with @, to give a "
             "recurrent stack exact recall for the parameters of a single block."
         ),
-        equation=(
-            "o = attention(RMSNorm([x, x_0])) at width 2 D, causal, the last `window` "
-            "frames\n"
-            "y = W_out GELU(W_in RMSNorm(W_a o));  the layer above adds W_side y to "
-            "its input"
-        ),
-        differences=(
-            "Attention is to a window, so that a stream has a bounded cache.",
-            "The shared kernels start `out_scale` smaller.",
-        ),
         primitives=("banded_attention",),
     ),
     "xlstm": Row(
