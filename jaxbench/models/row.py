@@ -152,3 +152,7 @@ class Row:
     differences: tuple[str, ...] = ()
     primitives: tuple[str, ...] = ()
     published: Published | None = None
+
+    def __post_init__(self) -> None:
+        # Prose stands in the table over several lines.
+        object.__setattr__(self, "about", " ".join(self.about.split()))

@@ -18,13 +18,11 @@ ROWS: dict[str, Row] = {
         streams="unbounded",
         aliases=("attention", "sliding_window"),
         note="rotary positions; causal attention where the window covers the sequence",
-        about=(
-            "Sliding-window attention lets every frame look directly at the last 30 "
-            "frames and weigh them by how well they answer its question. It remembers "
-            "those frames exactly, as keys and values in a cache, and what is older "
-            "only as far as upper layers have carried it on. Choose it when the recent "
-            "past has everything that matters and exact recall within it does too."
-        ),
+        about="""Sliding-window attention lets every frame look directly at the last 30
+        frames and weigh them by how well they answer its question. It remembers those
+        frames exactly, as keys and values in a cache, and what is older only as far as
+        upper layers have carried it on. Choose it when the recent past has everything
+        that matters and exact recall within it does too.""",
         differences=(
             "Positions are rotary instead of absolute, and there are no biases.",
         ),
@@ -39,13 +37,11 @@ ROWS: dict[str, Row] = {
         options={"window": 256},
         streams="unbounded",
         note="full attention up to 256 frames, so that a stream's cache is bounded",
-        about=(
-            "This is the Transformer that recent language models use: full causal "
-            "attention with rotary positions, RMSNorm and a gated MLP. It remembers "
-            "every frame of the last 256 exactly, as keys and values, and compares "
-            "each new frame with all of them. Choose it when exact recall over the "
-            "whole window counts for more than a small state."
-        ),
+        about="""This is the Transformer that recent language models use: full causal
+        attention with rotary positions, RMSNorm and a gated MLP. It remembers every
+        frame of the last 256 exactly, as keys and values, and compares each new frame
+        with all of them. Choose it when exact recall over the whole window counts for
+        more than a small state.""",
         differences=(CACHE,),
         primitives=("banded_attention",),
     ),
@@ -58,14 +54,11 @@ ROWS: dict[str, Row] = {
         options={"heads": 0, "window": 512, "channel.multiple": 256},
         streams="unbounded",
         note="heads of 64; full attention up to 512 frames",
-        about=(
-            "Llama is the Transformer of the transformer row with the sizes that the "
-            "Llama models have: heads of 64 channels and a gated MLP whose width is a "
-            "multiple of 256. It remembers every frame of the last 512 exactly, as "
-            "keys and values, and compares each new frame with all of them. Choose it "
-            "as the attention baseline for text, where the windows of training are "
-            "512 bytes."
-        ),
+        about="""Llama is the Transformer of the transformer row with the sizes that the
+        Llama models have: heads of 64 channels and a gated MLP whose width is a
+        multiple of 256. It remembers every frame of the last 512 exactly, as keys and
+        values, and compares each new frame with all of them. Choose it as the attention
+        baseline for text, where the windows of training are 512 bytes.""",
         differences=(
             (
                 "Attention reaches back 512 frames at most, so that a stream has a "
@@ -84,14 +77,12 @@ ROWS: dict[str, Row] = {
         norm="rms",
         streams="unbounded",
         note="a defect kept for comparison: every layer adds its input once more",
-        about=(
-            "This is the Llama baseline of the Elman ladder with the defect it was run "
-            "with: a whole block, its residuals included, is added to the stream. It "
-            "remembers the last 512 frames as keys and values, but each layer adds the "
-            "normalised stream to itself again, so an untrained model predicts the "
-            "current byte once more. Choose it only to see what that defect costs; the "
-            "llama row is the model that was meant."
-        ),
+        about="""This is the Llama baseline of the Elman ladder with the defect it was
+        run with: a whole block, its residuals included, is added to the stream. It
+        remembers the last 512 frames as keys and values, but each layer adds the
+        normalised stream to itself again, so an untrained model predicts the current
+        byte once more. Choose it only to see what that defect costs; the llama row is
+        the model that was meant.""",
         differences=(
             "The defect is the same under both protocols: it is what the row is for.",
         ),
@@ -105,13 +96,11 @@ ROWS: dict[str, Row] = {
         channel="glu",
         norm="rms",
         streams="unbounded",
-        about=(
-            "Gated attention is the Transformer's attention with a gate on its output "
-            "that the asking frame sets. It remembers the last 256 frames exactly, and "
-            "a head that finds nothing useful can return nothing, for which plain "
-            "attention must dump its weight on some frame. Choose it in place of the "
-            "transformer row when attention wastes weight on frames that do not matter."
-        ),
+        about="""Gated attention is the Transformer's attention with a gate on its
+        output that the asking frame sets. It remembers the last 256 frames exactly, and
+        a head that finds nothing useful can return nothing, for which plain attention
+        must dump its weight on some frame. Choose it in place of the transformer row
+        when attention wastes weight on frames that do not matter.""",
         primitives=("banded_attention",),
     ),
     "forgetting_transformer": Row(
@@ -122,13 +111,11 @@ ROWS: dict[str, Row] = {
         norm="rms",
         streams="unbounded",
         aliases=("fox",),
-        about=(
-            "The Forgetting Transformer is attention in which every frame can let all "
-            "that came before it fade. It remembers the last 256 frames exactly, but "
-            "each weight is multiplied by the forget gates of all frames in between, "
-            "which also tells their order. Choose it when old frames should lose their "
-            "influence at a learned pace without being cut off."
-        ),
+        about="""The Forgetting Transformer is attention in which every frame can let
+        all that came before it fade. It remembers the last 256 frames exactly, but each
+        weight is multiplied by the forget gates of all frames in between, which also
+        tells their order. Choose it when old frames should lose their influence at a
+        learned pace without being cut off.""",
         primitives=("banded_attention",),
     ),
     "decision_transformer": Row(
@@ -142,13 +129,11 @@ ROWS: dict[str, Row] = {
         streams="unbounded",
         aliases=("dt",),
         note="return, action and state token of a frame; option blocks is its depth",
-        about=(
-            "The Decision Transformer splits every frame into a return, an action and "
-            "a state token and runs a small GPT over all of them. It remembers the "
-            "tokens of the last 30 frames exactly in each of its blocks and answers at "
-            "the state token. Choose it for imitation in which the player's own "
-            "previous actions should be told apart from the state of the game."
-        ),
+        about="""The Decision Transformer splits every frame into a return, an action
+        and a state token and runs a small GPT over all of them. It remembers the tokens
+        of the last 30 frames exactly in each of its blocks and answers at the state
+        token. Choose it for imitation in which the player's own previous actions should
+        be told apart from the state of the game.""",
         primitives=("banded_attention",),
     ),
 }

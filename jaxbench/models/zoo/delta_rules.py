@@ -11,13 +11,11 @@ ROWS: dict[str, Row] = {
         mixer="deltanet:DeltaNet",
         channel="glu",
         norm="rms",
-        about=(
-            "DeltaNet keeps a matrix that maps keys to values and corrects it at every "
-            "frame instead of only adding to it. It first looks up what the current "
-            "key holds and then replaces a learned share of that by the new value, so "
-            "old facts are overwritten and not piled up. Choose it when the same "
-            "things are seen again with new values and the latest value is what counts."
-        ),
+        about="""DeltaNet keeps a matrix that maps keys to values and corrects it at
+        every frame instead of only adding to it. It first looks up what the current key
+        holds and then replaces a learned share of that by the new value, so old facts
+        are overwritten and not piled up. Choose it when the same things are seen again
+        with new values and the latest value is what counts.""",
         primitives=(
             "short_convolution",
             "delta_rule:head",
@@ -29,15 +27,12 @@ ROWS: dict[str, Row] = {
         mixer="deltanet:DeltaProduct",
         channel="glu",
         norm="rms",
-        about=(
-            "DeltaProduct is DeltaNet with several corrections of its matrix at every "
-            "frame, two by default, each with a key and a value of its own. With rates "
-            "up to two a correction may be a reflection, and two reflections turn the "
-            "memory like a rotation, so it can follow things that are permuted or "
-            "counted in a circle. Choose it over DeltaNet when the state of the world "
-            "changes by moves that build on each other; it costs one DeltaNet for each "
-            "correction."
-        ),
+        about="""DeltaProduct is DeltaNet with several corrections of its matrix at
+        every frame, two by default, each with a key and a value of its own. With rates
+        up to two a correction may be a reflection, and two reflections turn the memory
+        like a rotation, so it can follow things that are permuted or counted in a
+        circle. Choose it over DeltaNet when the state of the world changes by moves
+        that build on each other; it costs one DeltaNet for each correction.""",
         primitives=(
             "short_convolution",
             "delta_rule:head",
@@ -49,13 +44,11 @@ ROWS: dict[str, Row] = {
         mixer="deltanet:GatedDeltaNet",
         channel="glu",
         norm="rms",
-        about=(
-            "Gated DeltaNet is DeltaNet with a forget gate for each head that can "
-            "clear the whole matrix at once. It remembers keys and their latest "
-            "values, corrects single entries by the delta rule and fades all of them "
-            "at a rate the input chooses. Choose it over DeltaNet when the scene "
-            "changes and what was stored before should go."
-        ),
+        about="""Gated DeltaNet is DeltaNet with a forget gate for each head that can
+        clear the whole matrix at once. It remembers keys and their latest values,
+        corrects single entries by the delta rule and fades all of them at a rate the
+        input chooses. Choose it over DeltaNet when the scene changes and what was
+        stored before should go.""",
         primitives=(
             "short_convolution",
             "delta_rule:head",
@@ -73,13 +66,11 @@ ROWS: dict[str, Row] = {
         mixer="deltanet:KimiDeltaAttention",
         channel="glu",
         norm="rms",
-        about=(
-            "Kimi Delta Attention is Gated DeltaNet with a forget gate for every key "
-            "channel instead of one for each head. It remembers keys and their latest "
-            "values, and can let some kinds of keys fade quickly while others stay. "
-            "Choose it when one forgetting rate for a whole head is too coarse and the "
-            "extra work is affordable."
-        ),
+        about="""Kimi Delta Attention is Gated DeltaNet with a forget gate for every key
+        channel instead of one for each head. It remembers keys and their latest values,
+        and can let some kinds of keys fade quickly while others stay. Choose it when
+        one forgetting rate for a whole head is too coarse and the extra work is
+        affordable.""",
         primitives=(
             "short_convolution",
             "delta_rule:key",
@@ -92,15 +83,12 @@ ROWS: dict[str, Row] = {
         channel="rwkv7",
         norm="layer",
         aliases=("rwkv7",),
-        about=(
-            "RWKV-7 is a delta rule in which the key that is erased, the key that is "
-            "written, the rate and the decay are all learned separately for every "
-            "channel. It remembers a matrix for each head that fades at rates the "
-            "input chooses and whose entries are replaced, and it mixes each frame "
-            "with the one before. Choose it when you want an expressive recurrent "
-            "memory with a state of fixed size and can pay for its many small "
-            "projections."
-        ),
+        about="""RWKV-7 is a delta rule in which the key that is erased, the key that is
+        written, the rate and the decay are all learned separately for every channel. It
+        remembers a matrix for each head that fades at rates the input chooses and whose
+        entries are replaced, and it mixes each frame with the one before. Choose it
+        when you want an expressive recurrent memory with a state of fixed size and can
+        pay for its many small projections.""",
         primitives=("delta_rule:key",),
     ),
     "ttt": Row(
@@ -109,14 +97,12 @@ ROWS: dict[str, Row] = {
         mixer="ttt:TTT",
         channel="glu",
         norm="rms",
-        about=(
-            "TTT-Linear has a small linear model as its state, which keeps learning by "
-            "gradient descent while the sequence runs. It remembers whatever helps "
-            "that model to predict values from keys: gradients are taken in groups of "
-            "ten frames, and the model is read at every frame. Choose it when the game "
-            "itself should teach the memory, and a state that adapts is worth gradient "
-            "steps at play time."
-        ),
+        about="""TTT-Linear has a small linear model as its state, which keeps learning
+        by gradient descent while the sequence runs. It remembers whatever helps that
+        model to predict values from keys: gradients are taken in groups of ten frames,
+        and the model is read at every frame. Choose it when the game itself should
+        teach the memory, and a state that adapts is worth gradient steps at play
+        time.""",
         primitives=("ttt_linear",),
     ),
 }

@@ -12,13 +12,11 @@ ROWS: dict[str, Row] = {
         norm="layer",
         temporal=False,
         note="each frame by itself: the honest floor",
-        about=(
-            "This is a plain network with one hidden layer in each block that looks at "
-            "one frame and nothing else. It remembers nothing: what it knows of the "
-            "past is what the frame itself contains, such as the previous controller "
-            "or a velocity. Choose it as the honest floor, because a backbone with "
-            "memory that does not beat it has not used its memory."
-        ),
+        about="""This is a plain network with one hidden layer in each block that looks
+        at one frame and nothing else. It remembers nothing: what it knows of the past
+        is what the frame itself contains, such as the previous controller or a
+        velocity. Choose it as the honest floor, because a backbone with memory that
+        does not beat it has not used its memory.""",
     ),
     "ffn": Row(
         title="Feed-forward layer",
@@ -28,12 +26,10 @@ ROWS: dict[str, Row] = {
         norm="layer",
         temporal=False,
         note="for patterns",
-        about=(
-            "This is the feed-forward half of a Transformer as a layer by itself: "
-            "wider by four, a GELU, and back. It remembers nothing and treats every "
-            "frame alone. Choose it inside patterns where a layer of plain computation "
-            "should stand between layers that move information along time."
-        ),
+        about="""This is the feed-forward half of a Transformer as a layer by itself:
+        wider by four, a GELU, and back. It remembers nothing and treats every frame
+        alone. Choose it inside patterns where a layer of plain computation should stand
+        between layers that move information along time.""",
     ),
     "kan": Row(
         title="KAN",
@@ -42,12 +38,10 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="layer",
         temporal=False,
-        about=(
-            "The Kolmogorov-Arnold network learns a curve on every connection in place "
-            "of a weight, as a sum of splines. It remembers nothing and treats every "
-            "frame alone. Choose it to test whether learned one-dimensional functions "
-            "describe a frame better than an ordinary MLP does."
-        ),
+        about="""The Kolmogorov-Arnold network learns a curve on every connection in
+        place of a weight, as a sum of splines. It remembers nothing and treats every
+        frame alone. Choose it to test whether learned one-dimensional functions
+        describe a frame better than an ordinary MLP does.""",
         primitives=("cubic_spline_basis",),
     ),
     "bayesian": Row(
@@ -57,13 +51,11 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="layer",
         temporal=False,
-        about=(
-            "This network has a distribution for every weight instead of a number, and "
-            "draws from it during training. It remembers nothing of earlier frames; "
-            "what it adds is a measure of how sure it is, found by running it several "
-            "times with different draws. Choose it when knowing the uncertainty of an "
-            "answer is worth the extra runs."
-        ),
+        about="""This network has a distribution for every weight instead of a number,
+        and draws from it during training. It remembers nothing of earlier frames; what
+        it adds is a measure of how sure it is, found by running it several times with
+        different draws. Choose it when knowing the uncertainty of an answer is worth
+        the extra runs.""",
     ),
     "hopfield_static": Row(
         title="Hopfield layer, learned patterns",
@@ -72,12 +64,10 @@ ROWS: dict[str, Row] = {
         channel="mlp",
         norm="layer",
         temporal=False,
-        about=(
-            "This Hopfield layer retrieves from a set of learned patterns, asked by "
-            "each frame alone. It remembers nothing of earlier frames: its memory is a "
-            "table of 64 patterns that training writes once for all. Choose it as a "
-            "lookup layer where frames fall into a limited number of situations."
-        ),
+        about="""This Hopfield layer retrieves from a set of learned patterns, asked by
+        each frame alone. It remembers nothing of earlier frames: its memory is a table
+        of 64 patterns that training writes once for all. Choose it as a lookup layer
+        where frames fall into a limited number of situations.""",
         primitives=("attention",),
     ),
     "last_frame_mlp": Row(
@@ -89,12 +79,9 @@ ROWS: dict[str, Row] = {
         temporal=False,
         depth=1,
         note="what the original benchmark ran as SNN, NTM and Bayesian",
-        about=(
-            "This is the three-layer network on a single frame that the original "
-            "benchmark ran under the names SNN, NTM and Bayesian. It remembers "
-            "nothing, has neither norm nor residual, and stands alone as a whole "
-            "backbone. Choose it only to reproduce what those three published rows "
-            "measured."
-        ),
+        about="""This is the three-layer network on a single frame that the original
+        benchmark ran under the names SNN, NTM and Bayesian. It remembers nothing, has
+        neither norm nor residual, and stands alone as a whole backbone. Choose it only
+        to reproduce what those three published rows measured.""",
     ),
 }

@@ -24,14 +24,12 @@ ROWS: dict[str, Row] = {
         join="next",
         streams="unbounded",
         note="for patterns: feeds the layer after it",
-        about=(
-            "This is the attention block of Zamba, one set of weights that is called "
-            "at several depths of a stack. It reads the current features beside the "
-            "original embedding of the frame, remembers the keys and values of the "
-            "last 30 frames at every place it is called, and hands its result to the "
-            "layer above only. Choose it inside patterns, written with @, to give a "
-            "recurrent stack exact recall for the parameters of a single block."
-        ),
+        about="""This is the attention block of Zamba, one set of weights that is called
+        at several depths of a stack. It reads the current features beside the original
+        embedding of the frame, remembers the keys and values of the last 30 frames at
+        every place it is called, and hands its result to the layer above only. Choose
+        it inside patterns, written with @, to give a recurrent stack exact recall for
+        the parameters of a single block.""",
         primitives=("banded_attention",),
     ),
     "xlstm": Row(
@@ -39,13 +37,11 @@ ROWS: dict[str, Row] = {
         paper="Beck et al. 2024, arXiv:2405.04517",
         pattern="slstm+mlstm",
         note="[1:1]",
-        about=(
-            "The xLSTM stacks the two new kinds of LSTM, here one scalar layer below "
-            "one matrix layer. The scalar layer follows states step by step, and the "
-            "matrix layer stores keys and values, both behind exponential input gates. "
-            "Choose it when you want recurrent state tracking and a large associative "
-            "memory in one backbone."
-        ),
+        about="""The xLSTM stacks the two new kinds of LSTM, here one scalar layer below
+        one matrix layer. The scalar layer follows states step by step, and the matrix
+        layer stores keys and values, both behind exponential input gates. Choose it
+        when you want recurrent state tracking and a large associative memory in one
+        backbone.""",
         differences=(
             "One sLSTM below one mLSTM, [1:1], at the default depth of two layers.",
         ),
@@ -61,13 +57,11 @@ ROWS: dict[str, Row] = {
             "swa.channel.activation": "gelu",
             "swa.channel.expansion": 3.0,
         },
-        about=(
-            "Griffin alternates two layers of Hawk's gated recurrence with one layer "
-            "of local attention. The recurrence carries a summary of the whole episode "
-            "in a very small state, and attention recalls the last 30 frames exactly. "
-            "Choose it when a small state is wanted but pure recurrence loses details "
-            "of the recent past."
-        ),
+        about="""Griffin alternates two layers of Hawk's gated recurrence with one layer
+        of local attention. The recurrence carries a summary of the whole episode in a
+        very small state, and attention recalls the last 30 frames exactly. Choose it
+        when a small state is wanted but pure recurrence loses details of the recent
+        past.""",
         differences=(
             (
                 "The attention window has 30 frames, where the paper's models have "
@@ -83,13 +77,11 @@ ROWS: dict[str, Row] = {
         norm="rms",
         options={"mamba.inner_norm": True, "swa.kv_heads": 2, "swa.rotary": 0.0},
         note="attention at the third of four layers; mamba/moe has experts",
-        about=(
-            "Jamba is a stack of Mamba layers in which one layer in a few is "
-            "attention, each followed by a gated MLP. Mamba carries what matters "
-            "through the whole episode, and the attention layer recalls the last 30 "
-            "frames exactly without any positions. Choose it when Mamba alone misses "
-            "exact recall and only little attention is affordable."
-        ),
+        about="""Jamba is a stack of Mamba layers in which one layer in a few is
+        attention, each followed by a gated MLP. Mamba carries what matters through the
+        whole episode, and the attention layer recalls the last 30 frames exactly
+        without any positions. Choose it when Mamba alone misses exact recall and only
+        little attention is affordable.""",
         differences=(
             (
                 "Attention is one layer of four, the third, where the paper has one of "
@@ -105,13 +97,11 @@ ROWS: dict[str, Row] = {
         pattern="(mamba+@zamba_attention+mamba)*2",
         norm="rms",
         note="one attention block, used twice",
-        about=(
-            "Zamba is a stack of Mamba layers that calls one shared attention block at "
-            "two depths. Mamba carries the episode in its states, and the shared block "
-            "recalls the last 30 frames with a cache for each place it is called from. "
-            "Choose it when exact recall should cost the parameters of one attention "
-            "block, however often it is used."
-        ),
+        about="""Zamba is a stack of Mamba layers that calls one shared attention block
+        at two depths. Mamba carries the episode in its states, and the shared block
+        recalls the last 30 frames with a cache for each place it is called from. Choose
+        it when exact recall should cost the parameters of one attention block, however
+        often it is used.""",
         differences=(
             (
                 "The shared block is called before every second Mamba layer of four, a "
@@ -126,12 +116,10 @@ ROWS: dict[str, Row] = {
         pattern="lstm+swa/none",
         options={"swa.rotary": 0.0, "swa.qk_norm": True},
         note="the LSTM supplies the order",
-        about=(
-            "This hybrid is one LSTM layer below one layer of attention. The LSTM "
-            "carries the order and the distant past, and attention, which has no "
-            "positions of its own, recalls the last 30 frames that the LSTM has passed "
-            "on. Choose it as the simplest mix of a classic recurrence with attention."
-        ),
+        about="""This hybrid is one LSTM layer below one layer of attention. The LSTM
+        carries the order and the distant past, and attention, which has no positions of
+        its own, recalls the last 30 frames that the LSTM has passed on. Choose it as
+        the simplest mix of a classic recurrence with attention.""",
         differences=(
             (
                 "There is no paper: it is a design of ExPhil, the project of the "
@@ -148,13 +136,11 @@ ROWS: dict[str, Row] = {
         paper="Shazeer et al. 2017, arXiv:1701.06538",
         pattern="(mamba/mlp+mamba/moe)*3",
         note="experts in every second layer",
-        about=(
-            "This is a stack of six Mamba layers in which every second MLP is replaced "
-            "by eight experts, of which each frame uses two. Memory is Mamba's; the "
-            "experts add parameters for each frame to choose from, at the work of two "
-            "of them. Choose it when you have enough data to fill many parameters but "
-            "must keep the work for a frame low."
-        ),
+        about="""This is a stack of six Mamba layers in which every second MLP is
+        replaced by eight experts, of which each frame uses two. Memory is Mamba's; the
+        experts add parameters for each frame to choose from, at the work of two of
+        them. Choose it when you have enough data to fill many parameters but must keep
+        the work for a frame low.""",
         differences=(
             NO_CAPACITY,
             "Experts have no biases.",
@@ -165,13 +151,11 @@ ROWS: dict[str, Row] = {
         paper="Shazeer et al. 2017, arXiv:1701.06538",
         pattern="(swa/mlp+swa/moe)*3",
         note="experts in every second layer",
-        about=(
-            "This is a stack of six attention layers in which every second MLP is "
-            "replaced by eight experts, of which each frame uses two. Memory is that "
-            "of sliding-window attention; the experts add parameters for each frame to "
-            "choose from, at the work of two of them. Choose it to study experts in a "
-            "Transformer of the usual shape."
-        ),
+        about="""This is a stack of six attention layers in which every second MLP is
+        replaced by eight experts, of which each frame uses two. Memory is that of
+        sliding-window attention; the experts add parameters for each frame to choose
+        from, at the work of two of them. Choose it to study experts in a Transformer of
+        the usual shape.""",
         differences=(
             NO_CAPACITY,
             "Experts have no biases.",
@@ -182,12 +166,10 @@ ROWS: dict[str, Row] = {
         paper="ExPhil's HybridBuilder",
         pattern="(mamba+swa)*3",
         options={"swa.qk_norm": True},
-        about=(
-            "This is six layers of Mamba and attention in turn, a pattern of ExPhil's "
-            "builder of hybrids. Mamba carries the episode in its states, and every "
-            "second layer recalls the last 30 frames exactly. Choose it when much "
-            "attention is wanted in a recurrent stack, and Jamba when little is."
-        ),
+        about="""This is six layers of Mamba and attention in turn, a pattern of
+        ExPhil's builder of hybrids. Mamba carries the episode in its states, and every
+        second layer recalls the last 30 frames exactly. Choose it when much attention
+        is wanted in a recurrent stack, and Jamba when little is.""",
         differences=(LIKE,),
     ),
     "zamba_like": Row(
@@ -195,12 +177,10 @@ ROWS: dict[str, Row] = {
         paper="ExPhil's HybridBuilder",
         pattern="(mamba*2+@zamba_attention+mamba)*2",
         note="with the shared block the original leaves out",
-        about=(
-            "This is six layers of Mamba with one attention block shared by two "
-            "depths, a pattern of ExPhil's builder of hybrids. Mamba carries the "
-            "episode in its states, and the shared block recalls the last 30 frames "
-            "before every third of its layers. Choose it as a deeper relative of Zamba."
-        ),
+        about="""This is six layers of Mamba with one attention block shared by two
+        depths, a pattern of ExPhil's builder of hybrids. Mamba carries the episode in
+        its states, and the shared block recalls the last 30 frames before every third
+        of its layers. Choose it as a deeper relative of Zamba.""",
         differences=(
             LIKE,
             ("The shared block is there, which the original announces and leaves out."),
@@ -210,13 +190,11 @@ ROWS: dict[str, Row] = {
         title="Mamba and GLA pattern",
         paper="ExPhil's HybridBuilder",
         pattern="(mamba*2+gla)*2",
-        about=(
-            "This is two layers of Mamba and one of gated linear attention, twice "
-            "over, a pattern of ExPhil's builder of hybrids. It remembers in Mamba's "
-            "small states and in the key-and-value matrices of linear attention, and "
-            "no part of it attends to a cache of frames. Choose it for a hybrid that "
-            "is recurrent throughout and streams exactly."
-        ),
+        about="""This is two layers of Mamba and one of gated linear attention, twice
+        over, a pattern of ExPhil's builder of hybrids. It remembers in Mamba's small
+        states and in the key-and-value matrices of linear attention, and no part of it
+        attends to a cache of frames. Choose it for a hybrid that is recurrent
+        throughout and streams exactly.""",
         differences=(LIKE,),
     ),
     "rwkv_attention": Row(
@@ -224,12 +202,10 @@ ROWS: dict[str, Row] = {
         paper="ExPhil's HybridBuilder",
         pattern="rwkv*3+swa+rwkv*2",
         options={"swa.qk_norm": True},
-        about=(
-            "This is RWKV with one layer of attention among six, a pattern of ExPhil's "
-            "builder of hybrids. RWKV's matrices carry the episode, and the fourth "
-            "layer recalls the last 30 frames exactly. Choose it to see what a single "
-            "layer of attention adds to a strong recurrent stack."
-        ),
+        about="""This is RWKV with one layer of attention among six, a pattern of
+        ExPhil's builder of hybrids. RWKV's matrices carry the episode, and the fourth
+        layer recalls the last 30 frames exactly. Choose it to see what a single layer
+        of attention adds to a strong recurrent stack.""",
         differences=("The pattern is ExPhil's; its RWKV layers are RWKV-7 here.",),
     ),
     "full_hybrid": Row(
@@ -237,25 +213,20 @@ ROWS: dict[str, Row] = {
         paper="ExPhil's HybridBuilder",
         pattern="mamba+swa+gla+rwkv+mamba+ffn",
         options={"swa.qk_norm": True},
-        about=(
-            "This is six layers of five kinds, Mamba twice, a pattern of ExPhil's "
-            "builder of hybrids. It remembers in four ways at once: Mamba's states, a "
-            "cache of 30 frames, a linear attention matrix and RWKV's delta rule. "
-            "Choose it as a stress test of the parts working together more than as a "
-            "design."
-        ),
+        about="""This is six layers of five kinds, Mamba twice, a pattern of ExPhil's
+        builder of hybrids. It remembers in four ways at once: Mamba's states, a cache
+        of 30 frames, a linear attention matrix and RWKV's delta rule. Choose it as a
+        stress test of the parts working together more than as a design.""",
         differences=(LIKE,),
     ),
     "ssm_stack": Row(
         title="Stack of Mamba",
         paper="ExPhil's HybridBuilder",
         pattern="mamba*6",
-        about=(
-            "This is Mamba six layers deep, a pattern of ExPhil's builder of hybrids. "
-            "Each layer keeps Mamba's selective state, so memory is the same as in the "
-            "row mamba and only the depth is larger. Choose it as the baseline of the "
-            "same depth for the other six-layer hybrids."
-        ),
+        about="""This is Mamba six layers deep, a pattern of ExPhil's builder of
+        hybrids. Each layer keeps Mamba's selective state, so memory is the same as in
+        the row mamba and only the depth is larger. Choose it as the baseline of the
+        same depth for the other six-layer hybrids.""",
         differences=(LIKE,),
     ),
 }

@@ -11,13 +11,11 @@ ROWS: dict[str, Row] = {
         mixer="gla:GLA",
         channel="glu",
         norm="rms",
-        about=(
-            "Gated linear attention keeps a matrix for each head that is filled with "
-            "products of keys and values and asked with queries. Before every write, "
-            "each key channel of the matrix fades by a factor that the input chooses. "
-            "Choose it when you want the key-and-value lookup of attention with a "
-            "state that does not grow."
-        ),
+        about="""Gated linear attention keeps a matrix for each head that is filled with
+        products of keys and values and asked with queries. Before every write, each key
+        channel of the matrix fades by a factor that the input chooses. Choose it when
+        you want the key-and-value lookup of attention with a state that does not
+        grow.""",
         primitives=("gated_linear_attention:key",),
     ),
     "retnet": Row(
@@ -29,13 +27,11 @@ ROWS: dict[str, Row] = {
         options={"channel.expansion": 2.0},
         aliases=("retention",),
         note="decays are fixed; 30 frames barely fade",
-        about=(
-            "RetNet is linear attention whose matrices fade at fixed rates, one for "
-            "each head, with rotated queries and keys. It remembers sums of key and "
-            "value products, recent ones more strongly, and the rates are not trained. "
-            "Choose it as the plainest member of this family, or where a forgetting "
-            "that is known beforehand is wanted."
-        ),
+        about="""RetNet is linear attention whose matrices fade at fixed rates, one for
+        each head, with rotated queries and keys. It remembers sums of key and value
+        products, recent ones more strongly, and the rates are not trained. Choose it as
+        the plainest member of this family, or where a forgetting that is known
+        beforehand is wanted.""",
         primitives=("gated_linear_attention:head",),
     ),
     "hgrn": Row(
@@ -45,13 +41,11 @@ ROWS: dict[str, Row] = {
         channel="glu",
         norm="rms",
         aliases=("hgrn2",),
-        about=(
-            "HGRN-2 is a gated recurrence whose state is widened to a matrix by using "
-            "one minus the forget gate as the key. Every layer has a learned lower "
-            "bound on its forget gate that rises with depth, so lower layers follow "
-            "the moment and upper layers remember long. Choose it when slow and fast "
-            "changes in the data should be kept apart by layers."
-        ),
+        about="""HGRN-2 is a gated recurrence whose state is widened to a matrix by
+        using one minus the forget gate as the key. Every layer has a learned lower
+        bound on its forget gate that rises with depth, so lower layers follow the
+        moment and upper layers remember long. Choose it when slow and fast changes in
+        the data should be kept apart by layers.""",
         primitives=("gated_linear_attention:key",),
     ),
     "performer": Row(
@@ -61,13 +55,11 @@ ROWS: dict[str, Row] = {
         channel="mlp",
         norm="layer",
         note="sums over an episode never fade",
-        about=(
-            "Performer estimates ordinary softmax attention with random features, "
-            "which turns it into running sums of a fixed size. It remembers the whole "
-            "episode in those sums without any forgetting, so every frame keeps a "
-            "weight above zero. Choose it when attention to everything that happened "
-            "is wanted at a cost that does not grow with the past."
-        ),
+        about="""Performer estimates ordinary softmax attention with random features,
+        which turns it into running sums of a fixed size. It remembers the whole episode
+        in those sums without any forgetting, so every frame keeps a weight above zero.
+        Choose it when attention to everything that happened is wanted at a cost that
+        does not grow with the past.""",
         primitives=("normalized_linear_attention",),
     ),
     "rwkv6": Row(
@@ -76,14 +68,11 @@ ROWS: dict[str, Row] = {
         mixer="rwkv6:TimeMix",
         channel="rwkv6",
         norm="layer",
-        about=(
-            "RWKV-6 is linear attention in which every key channel fades at a rate "
-            "that the input chooses, with inputs mixed from this frame and the one "
-            "before. It remembers a matrix for each head, and the current frame's own "
-            "write counts with a learned bonus when it is read. Choose it for a "
-            "well-tested recurrent design without softmax, or to compare with its "
-            "successor, the row rwkv."
-        ),
+        about="""RWKV-6 is linear attention in which every key channel fades at a rate
+        that the input chooses, with inputs mixed from this frame and the one before. It
+        remembers a matrix for each head, and the current frame's own write counts with
+        a learned bonus when it is read. Choose it for a well-tested recurrent design
+        without softmax, or to compare with its successor, the row rwkv.""",
         primitives=("gated_linear_attention:key",),
     ),
     "mlstm": Row(
@@ -92,14 +81,12 @@ ROWS: dict[str, Row] = {
         mixer="xlstm:MLSTM",
         channel="none",
         norm="layer",
-        about=(
-            "The mLSTM is the matrix half of xLSTM: an LSTM whose cell is a matrix of "
-            "keys and values, with an exponential input gate. It remembers products of "
-            "keys and values with a learned forget gate for each head, and divides "
-            "what it reads by the sum of the gated keys. Choose it when single frames "
-            "may matter far more than others, since its input gate can outweigh "
-            "everything written before."
-        ),
+        about="""The mLSTM is the matrix half of xLSTM: an LSTM whose cell is a matrix
+        of keys and values, with an exponential input gate. It remembers products of
+        keys and values with a learned forget gate for each head, and divides what it
+        reads by the sum of the gated keys. Choose it when single frames may matter far
+        more than others, since its input gate can outweigh everything written
+        before.""",
         primitives=(
             "short_convolution",
             "normalized_linear_attention",

@@ -11,14 +11,12 @@ ROWS: dict[str, Row] = {
         mixer="recurrent:LSTM",
         channel="none",
         norm="layer",
-        about=(
-            "The LSTM is the classic recurrent network: a cell that gates guard, as "
-            "wide as the model. It remembers one number for each channel, keeps it "
-            "while the forget gate is open and rewrites it when the input gate opens, "
-            "and both gates see the previous output. Choose it as the baseline "
-            "everybody knows, or where a small state and reliable training count for "
-            "more than speed on long sequences."
-        ),
+        about="""The LSTM is the classic recurrent network: a cell that gates guard, as
+        wide as the model. It remembers one number for each channel, keeps it while the
+        forget gate is open and rewrites it when the input gate opens, and both gates
+        see the previous output. Choose it as the baseline everybody knows, or where a
+        small state and reliable training count for more than speed on long
+        sequences.""",
         primitives=("lstm_scan",),
     ),
     "gru": Row(
@@ -28,13 +26,11 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="layer",
         note="reset gate after the recurrent product",
-        about=(
-            "The GRU is a lighter LSTM: one state, two gates and no separate cell. It "
-            "remembers one number for each channel, and at every frame blends the old "
-            "value with a new one in a proportion that depends on the input and the "
-            "previous state. Choose it when an LSTM would do and fewer parameters or a "
-            "smaller state are welcome."
-        ),
+        about="""The GRU is a lighter LSTM: one state, two gates and no separate cell.
+        It remembers one number for each channel, and at every frame blends the old
+        value with a new one in a proportion that depends on the input and the previous
+        state. Choose it when an LSTM would do and fewer parameters or a smaller state
+        are welcome.""",
         primitives=("gru_scan",),
     ),
     "min_lstm": Row(
@@ -43,13 +39,11 @@ ROWS: dict[str, Row] = {
         mixer="minimal:MinLSTM",
         channel="mlp",
         norm="layer",
-        about=(
-            "The minLSTM is an LSTM cut down until its gates see only the input, so "
-            "that all frames can be computed at once. It remembers a weighted average "
-            "of its past candidates, where a forget and an input gate, scaled to sum "
-            "to one, set the weights. Choose it when you want something like an LSTM "
-            "that trains in parallel over long sequences."
-        ),
+        about="""The minLSTM is an LSTM cut down until its gates see only the input, so
+        that all frames can be computed at once. It remembers a weighted average of its
+        past candidates, where a forget and an input gate, scaled to sum to one, set the
+        weights. Choose it when you want something like an LSTM that trains in parallel
+        over long sequences.""",
         primitives=("diagonal",),
     ),
     "min_gru": Row(
@@ -58,13 +52,11 @@ ROWS: dict[str, Row] = {
         mixer="minimal:MinGRU",
         channel="mlp",
         norm="layer",
-        about=(
-            "The minGRU is a GRU without a reset gate whose one gate sees only the "
-            "input, so that all frames can be computed at once. It remembers a moving "
-            "average of its candidates, with a share of new and old that the input "
-            "chooses for each channel. Choose it as the smallest gated recurrence that "
-            "still trains in parallel."
-        ),
+        about="""The minGRU is a GRU without a reset gate whose one gate sees only the
+        input, so that all frames can be computed at once. It remembers a moving average
+        of its candidates, with a share of new and old that the input chooses for each
+        channel. Choose it as the smallest gated recurrence that still trains in
+        parallel.""",
         primitives=("diagonal",),
     ),
     "slstm": Row(
@@ -74,15 +66,12 @@ ROWS: dict[str, Row] = {
         channel="glu",
         norm="layer",
         options={**GEGLU, "channel.expansion": 4 / 3},
-        about=(
-            "The sLSTM is the scalar half of xLSTM: an LSTM with an exponential input "
-            "gate and a running sum that normalises its cell. It remembers one number "
-            "for each channel, and because the gates see the previous output it can "
-            "follow states step by step in ways that a memory updated in parallel "
-            "finds hard. Choose it for tasks where the next state depends on the last "
-            "one in a nonlinear way, and accept that frames are computed one after the "
-            "other."
-        ),
+        about="""The sLSTM is the scalar half of xLSTM: an LSTM with an exponential
+        input gate and a running sum that normalises its cell. It remembers one number
+        for each channel, and because the gates see the previous output it can follow
+        states step by step in ways that a memory updated in parallel finds hard. Choose
+        it for tasks where the next state depends on the last one in a nonlinear way,
+        and accept that frames are computed one after the other.""",
         primitives=(
             "short_convolution",
             "cell_scan",
@@ -95,14 +84,11 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="layer",
         aliases=("cfc",),
-        about=(
-            "The closed-form continuous-time network (CfC) imitates neurons that "
-            "follow a differential equation, by a formula that needs no solver. It "
-            "remembers one number for each channel, which a gate moves between two "
-            "targets, all three computed from the frame and the previous state. Choose "
-            "it when the spirit of liquid networks is wanted at about the cost of a "
-            "GRU."
-        ),
+        about="""The closed-form continuous-time network (CfC) imitates neurons that
+        follow a differential equation, by a formula that needs no solver. It remembers
+        one number for each channel, which a gate moves between two targets, all three
+        computed from the frame and the previous state. Choose it when the spirit of
+        liquid networks is wanted at about the cost of a GRU.""",
         primitives=("cell_scan",),
     ),
     "ltc": Row(
@@ -111,14 +97,12 @@ ROWS: dict[str, Row] = {
         mixer="liquid:LTC",
         channel="none",
         norm="layer",
-        about=(
-            "The liquid time-constant network is a layer of neurons that obey a "
-            "differential equation whose speed depends on the input and the state. It "
-            "remembers one number for each channel, which leaks at its own rate and is "
-            "pulled to a target the harder the more the input drives it. Choose it to "
-            "study neurons with changing time constants, and expect several solver "
-            "steps for every frame."
-        ),
+        about="""The liquid time-constant network is a layer of neurons that obey a
+        differential equation whose speed depends on the input and the state. It
+        remembers one number for each channel, which leaks at its own rate and is pulled
+        to a target the harder the more the input drives it. Choose it to study neurons
+        with changing time constants, and expect several solver steps for every
+        frame.""",
         primitives=("cell_scan",),
     ),
     "reservoir": Row(
@@ -129,14 +113,11 @@ ROWS: dict[str, Row] = {
         norm="layer",
         aliases=("esn",),
         note="the recurrence is not trained",
-        about=(
-            "The echo state network is a random recurrent network that is never "
-            "trained; only a linear layer that reads it is. It remembers a fading echo "
-            "of its inputs in random nonlinear mixtures, and how fast the echo fades "
-            "is set beforehand by the scale of the random matrix. Choose it as a "
-            "baseline that shows how much of a result comes from learning the "
-            "recurrence at all."
-        ),
+        about="""The echo state network is a random recurrent network that is never
+        trained; only a linear layer that reads it is. It remembers a fading echo of its
+        inputs in random nonlinear mixtures, and how fast the echo fades is set
+        beforehand by the scale of the random matrix. Choose it as a baseline that shows
+        how much of a result comes from learning the recurrence at all.""",
         primitives=("cell_scan",),
     ),
     "snn": Row(
@@ -146,14 +127,11 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="layer",
         note="leaky integrate-and-fire neurons, surrogate gradients",
-        about=(
-            "The spiking network consists of neurons that gather input, fire a spike "
-            "when a threshold is passed and then start again. It remembers the charge "
-            "of each neuron and a leaky trace of its spikes, both fading within a few "
-            "to some twenty frames at the start of training. Choose it for research on "
-            "spiking models, since passing on nothing but zeros and ones makes "
-            "learning harder."
-        ),
+        about="""The spiking network consists of neurons that gather input, fire a spike
+        when a threshold is passed and then start again. It remembers the charge of each
+        neuron and a leaky trace of its spikes, both fading within a few to some twenty
+        frames at the start of training. Choose it for research on spiking models, since
+        passing on nothing but zeros and ones makes learning harder.""",
         primitives=("cell_scan",),
     ),
     "ntm": Row(
@@ -162,13 +140,11 @@ ROWS: dict[str, Row] = {
         mixer="ntm:NTM",
         channel="none",
         norm="layer",
-        about=(
-            "The neural Turing machine is an LSTM that reads from and writes to a "
-            "separate memory of numbered slots. It remembers vectors in those slots, "
-            "finds them by likeness to a key or by moving on from the last place, and "
-            "erases and adds at every frame. Choose it for tasks that look like "
-            "storing and recalling lists, and give it time to train."
-        ),
+        about="""The neural Turing machine is an LSTM that reads from and writes to a
+        separate memory of numbered slots. It remembers vectors in those slots, finds
+        them by likeness to a key or by moving on from the last place, and erases and
+        adds at every frame. Choose it for tasks that look like storing and recalling
+        lists, and give it time to train.""",
         primitives=("cell_scan",),
     ),
 }

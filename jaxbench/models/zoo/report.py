@@ -47,14 +47,11 @@ ROWS: dict[str, Row] = {
         depth=DEPTH,
         options={"value_expansion": 2, "conv_bias": False},
         note="no channel mixer, and no norm after the stack",
-        about=(
-            "This is the DeltaNet that the pentathlon's first report trained: four "
-            "delta-rule layers with nothing between them and no norm at the end. It "
-            "remembers a matrix of keys by values for each head, with values twice as "
-            "wide as keys, and sees its neighbours through convolutions over four "
-            "tokens. Choose it to repeat that report; the deltanet row is the model "
-            "to build on."
-        ),
+        about="""This is the DeltaNet that the pentathlon's first report trained: four
+        delta-rule layers with nothing between them and no norm at the end. It remembers
+        a matrix of keys by values for each head, with values twice as wide as keys, and
+        sees its neighbours through convolutions over four tokens. Choose it to repeat
+        that report; the deltanet row is the model to build on.""",
         differences=(
             "The report casts this model, and no other, to bfloat16.",
             STARTS,
@@ -72,13 +69,11 @@ ROWS: dict[str, Row] = {
         depth=DEPTH,
         options={"double_bias": True},
         note="no residual sums and no norms",
-        about=(
-            "This is the LSTM that the pentathlon's first report trained: four cells "
-            "stacked as PyTorch stacks them, each fed by the one below alone. It "
-            "remembers one number for each channel and layer, behind gates that see "
-            "the previous output. Choose it to repeat that report; the lstm row has "
-            "the residual sums and norms that make a stack train well."
-        ),
+        about="""This is the LSTM that the pentathlon's first report trained: four cells
+        stacked as PyTorch stacks them, each fed by the one below alone. It remembers
+        one number for each channel and layer, behind gates that see the previous
+        output. Choose it to repeat that report; the lstm row has the residual sums and
+        norms that make a stack train well.""",
         differences=(STARTS, LAST_DROP),
         primitives=("lstm_scan",),
     ),
@@ -92,13 +87,11 @@ ROWS: dict[str, Row] = {
         depth=DEPTH,
         options={"double_bias": True},
         note="no residual sums and no norms",
-        about=(
-            "This is the GRU that the pentathlon's first report trained: four cells "
-            "stacked as PyTorch stacks them, each fed by the one below alone. It "
-            "remembers one number for each channel and layer, and blends old and new "
-            "at every token. Choose it to repeat that report; the gru row has the "
-            "residual sums and norms that make a stack train well."
-        ),
+        about="""This is the GRU that the pentathlon's first report trained: four cells
+        stacked as PyTorch stacks them, each fed by the one below alone. It remembers
+        one number for each channel and layer, and blends old and new at every token.
+        Choose it to repeat that report; the gru row has the residual sums and norms
+        that make a stack train well.""",
         differences=(STARTS, LAST_DROP),
         primitives=("gru_scan",),
     ),
@@ -112,13 +105,11 @@ ROWS: dict[str, Row] = {
         options=BLOCK,
         streams="unbounded",
         note="full causal attention up to 2048 frames",
-        about=(
-            "This is the transformer with rotary positions that the pentathlon's "
-            "first report trained: four pre-norm blocks with biases everywhere. It "
-            "remembers every token of the sequence exactly, as keys and values, and "
-            "knows how far back each is. Choose it to repeat that report; with a "
-            "short convolution before the mixer it learns recall far sooner."
-        ),
+        about="""This is the transformer with rotary positions that the pentathlon's
+        first report trained: four pre-norm blocks with biases everywhere. It remembers
+        every token of the sequence exactly, as keys and values, and knows how far back
+        each is. Choose it to repeat that report; with a short convolution before the
+        mixer it learns recall far sooner.""",
         differences=(FULL, FEWER_DROPS, STARTS, EPSILON),
         primitives=("banded_attention",),
     ),
@@ -133,14 +124,12 @@ ROWS: dict[str, Row] = {
         learned_positions=True,
         streams="unbounded",
         note="knows positions only where the task adds learned ones",
-        about=(
-            "This is the plain transformer that the pentathlon's first report "
-            "trained: the blocks of the rope_report row without rotary positions. It "
-            "remembers every token of the sequence exactly, as keys and values, and "
-            "tells their places by a learned vector for each, which the task adds to "
-            "the tokens. Choose it to repeat that report, and never for sequences "
-            "longer than those it was trained on."
-        ),
+        about="""This is the plain transformer that the pentathlon's first report
+        trained: the blocks of the rope_report row without rotary positions. It
+        remembers every token of the sequence exactly, as keys and values, and tells
+        their places by a learned vector for each, which the task adds to the tokens.
+        Choose it to repeat that report, and never for sequences longer than those it
+        was trained on.""",
         differences=(FULL, FEWER_DROPS, STARTS, EPSILON),
         primitives=("banded_attention",),
     ),

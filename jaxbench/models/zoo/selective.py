@@ -11,13 +11,11 @@ ROWS: dict[str, Row] = {
         mixer="mamba:Mamba",
         channel="none",
         norm="rms",
-        about=(
-            "Mamba is a state space that decides at every frame how much to write, how "
-            "fast to forget and what to read. Each channel keeps 16 numbers that decay "
-            "at rates set by the input, after a convolution over the last four frames. "
-            "Choose it when most frames are unimportant and a few must be kept, with a "
-            "fixed cost for each frame."
-        ),
+        about="""Mamba is a state space that decides at every frame how much to write,
+        how fast to forget and what to read. Each channel keeps 16 numbers that decay at
+        rates set by the input, after a convolution over the last four frames. Choose it
+        when most frames are unimportant and a few must be kept, with a fixed cost for
+        each frame.""",
         primitives=(
             "short_convolution",
             "selective_scan",
@@ -30,13 +28,11 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="rms",
         aliases=("mamba_ssd",),
-        about=(
-            "Mamba-2 gives every head a single decay in place of Mamba's decay for "
-            "every number, so that training becomes matrix products. Each head keeps a "
-            "matrix of 64 states for each of its channels, which fades at a rate set "
-            "by the input and is added to at every frame. Choose it instead of Mamba "
-            "when a larger state and large matrix products suit your hardware."
-        ),
+        about="""Mamba-2 gives every head a single decay in place of Mamba's decay for
+        every number, so that training becomes matrix products. Each head keeps a matrix
+        of 64 states for each of its channels, which fades at a rate set by the input
+        and is added to at every frame. Choose it instead of Mamba when a larger state
+        and large matrix products suit your hardware.""",
         primitives=(
             "short_convolution",
             "gated_linear_attention:head",
@@ -55,14 +51,11 @@ ROWS: dict[str, Row] = {
         channel="glu",
         norm="rms",
         note="single input; A does not depend on the input",
-        about=(
-            "Mamba-3 adds two things to Mamba-2: it writes each input over two "
-            "neighbouring frames, and it rotates its state by angles that the input "
-            "chooses. The rotation lets it remember phases, such as whether something "
-            "happened an even or an odd number of times, which a purely shrinking "
-            "state cannot. Choose it when Mamba-2 is nearly right but the task has "
-            "counting, parity or cycles in it."
-        ),
+        about="""Mamba-3 adds two things to Mamba-2: it writes each input over two
+        neighbouring frames, and it rotates its state by angles that the input chooses.
+        The rotation lets it remember phases, such as whether something happened an even
+        or an odd number of times, which a purely shrinking state cannot. Choose it when
+        Mamba-2 is nearly right but the task has counting, parity or cycles in it.""",
         primitives=(
             "diagonal",
             "gated_linear_attention:head",
@@ -75,13 +68,11 @@ ROWS: dict[str, Row] = {
         channel="none",
         norm="layer",
         note="a recurrence with learned decays; the original weighed positions",
-        about=(
-            "The gated SSM has Mamba's outline but a much simpler inside: a moving "
-            "average of each channel with one learned decay. Two gates, one number "
-            "each for a whole frame, decide how much of the frame enters and how much "
-            "of the average is read. Choose it as the cheap baseline that shows what "
-            "Mamba's selection adds."
-        ),
+        about="""The gated SSM has Mamba's outline but a much simpler inside: a moving
+        average of each channel with one learned decay. Two gates, one number each for a
+        whole frame, decide how much of the frame enters and how much of the average is
+        read. Choose it as the cheap baseline that shows what Mamba's selection
+        adds.""",
         primitives=(
             "short_convolution",
             "diagonal",
@@ -95,13 +86,11 @@ ROWS: dict[str, Row] = {
         norm="rms",
         options={**GEGLU, "channel.expansion": 3.0},
         note="initial decays as the authors' code",
-        about=(
-            "Hawk is a recurrence of one number for each channel, with a gate that "
-            "sets its decay and a gate that sets its input at every frame. When a "
-            "channel forgets less it also takes in less, by a square root that keeps "
-            "the state at the size of the input. Choose it when you want a selective "
-            "memory with a very small state, as the recurrent half of Griffin."
-        ),
+        about="""Hawk is a recurrence of one number for each channel, with a gate that
+        sets its decay and a gate that sets its input at every frame. When a channel
+        forgets less it also takes in less, by a square root that keeps the state at the
+        size of the input. Choose it when you want a selective memory with a very small
+        state, as the recurrent half of Griffin.""",
         primitives=(
             "short_convolution",
             "diagonal",

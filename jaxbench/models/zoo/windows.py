@@ -17,13 +17,11 @@ ROWS: dict[str, Row] = {
         streams="window",
         window=30,
         note="option blocks is its depth",
-        about=(
-            "The Perceiver reads a window of frames into a few latent vectors, lets "
-            "those think among themselves and then lets every frame ask them. It "
-            "remembers nothing from call to call: the last 30 frames are kept as they "
-            "are and read anew for every frame. Choose it when the input is wide or "
-            "long and a small number of latents should do the expensive work."
-        ),
+        about="""The Perceiver reads a window of frames into a few latent vectors, lets
+        those think among themselves and then lets every frame ask them. It remembers
+        nothing from call to call: the last 30 frames are kept as they are and read anew
+        for every frame. Choose it when the input is wide or long and a small number of
+        latents should do the expensive work.""",
         primitives=("attention",),
     ),
     "hopfield": Row(
@@ -35,14 +33,12 @@ ROWS: dict[str, Row] = {
         streams="window",
         window=30,
         note="the frames of the episode are the stored patterns",
-        about=(
-            "The modern Hopfield network treats the frames seen so far as stored "
-            "patterns and retrieves the one that the current frame calls to mind. It "
-            "remembers the frames of the window exactly and refines its question by "
-            "one or more retrieval steps before it reads an answer. Choose it to test "
-            "associative recall that sharpens its query, of which attention is the "
-            "case without refinement."
-        ),
+        about="""The modern Hopfield network treats the frames seen so far as stored
+        patterns and retrieves the one that the current frame calls to mind. It
+        remembers the frames of the window exactly and refines its question by one or
+        more retrieval steps before it reads an answer. Choose it to test associative
+        recall that sharpens its query, of which attention is the case without
+        refinement.""",
         primitives=("attention",),
     ),
     "fnet": Row(
@@ -54,13 +50,10 @@ ROWS: dict[str, Row] = {
         causal=False,
         streams="window",
         window=30,
-        about=(
-            "FNet replaces attention by a Fourier transform over frames and channels, "
-            "which mixes everything with everything and has nothing to learn. It "
-            "remembers nothing from call to call: the last 30 frames are kept as they "
-            "are and transformed anew for every frame. Choose it to see how much a "
-            "network gains from mixing frames at all, since its MLPs do all the "
-            "learning."
-        ),
+        about="""FNet replaces attention by a Fourier transform over frames and
+        channels, which mixes everything with everything and has nothing to learn. It
+        remembers nothing from call to call: the last 30 frames are kept as they are and
+        transformed anew for every frame. Choose it to see how much a network gains from
+        mixing frames at all, since its MLPs do all the learning.""",
     ),
 }
