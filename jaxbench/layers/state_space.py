@@ -77,5 +77,5 @@ def complex_parts(
 def gated_output(mixer: Mixer, y_btd: jax.Array) -> jax.Array:
     """(W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)."""
     y_btd = nn.gelu(y_btd.astype(mixer.dtype))
-    gate_btd = mixer.dense(mixer.width, "gate", bias=True)(y_btd)
-    return mixer.dense_out(bias=True)(y_btd) * nn.sigmoid(gate_btd)
+    out_btd = mixer.dense_out(bias=True)(y_btd)
+    return out_btd * nn.sigmoid(mixer.dense(mixer.width, "gate", bias=True)(y_btd))
