@@ -284,7 +284,6 @@ def test_residual_branches_start_smaller_in_deeper_stacks(name):
     for index, layer in enumerate(layers):
         if layer.join == "next":
             continue
-        assert "out_scale" in field_names(mixer_class(layer.mixer))
         kernel = params[f"blocks_{index}"]["mixer"]["out"]["kernel"]
         expected = (kernel.shape[0] * branches) ** -0.5
         assert np.std(kernel) == pytest.approx(expected, rel=0.2)
