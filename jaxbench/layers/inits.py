@@ -71,3 +71,10 @@ def orthogonal_gates(key: jax.Array, shape: Sequence[int], dtype=jnp.float32):
     keys = jax.random.split(key, columns // width)
     init = nn.initializers.orthogonal()
     return jnp.concatenate([init(k, (width, width), dtype) for k in keys], axis=1)
+
+
+def forget_one(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
+    """Biases of an LSTM: zeros, and ones for the forget gate, the second of four."""
+    del key
+    width = shape[0] // 4
+    return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)

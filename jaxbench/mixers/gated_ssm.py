@@ -88,6 +88,7 @@ class GatedSSM(Mixer):
         kernel_re = self.param("gate_kernel", lecun(), (rank, inner))
         bias_e = self.param("ssm_gate_bias", nn.initializers.zeros, (inner,))
         step_bte = jax.nn.softplus(delta_btr @ kernel_re + bias_e[None, None])
+        # g = sigmoid(mean softplus(W_g δ + b_g));  s = sigmoid(B · C)
         logit_bt1 = step_bte.mean(axis=-1, keepdims=True)
         shared_bt1 = nn.sigmoid(jnp.sum(b_btn * c_btn, axis=-1, keepdims=True))
         return nn.sigmoid(logit_bt1), nn.sigmoid(-logit_bt1), shared_bt1

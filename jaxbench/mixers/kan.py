@@ -39,6 +39,7 @@ class SplineDense(nn.Module):
             "kernel", _spline_kernel(self.grid, self.scale), (rows, self.features)
         )
 
+        # Eq. 2.10: w SiLU(x) + Σ c B(x), all inputs of all edges as one product.
         # The basis is G + 4 times as large as x: cheaper to make twice than to keep.
         @jax.checkpoint
         def product(x_btd: jax.Array, kernel: jax.Array) -> jax.Array:

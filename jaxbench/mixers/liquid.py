@@ -62,6 +62,7 @@ class CfC(Mixer):
             z_bk = jnp.tanh(input_bk + _product(state.h_bd, recurrent))
             g, k, s = jnp.split(_product(z_bk, heads) + bias[None], 3, axis=-1)
             s = jax.nn.sigmoid(s)
+            # h_t = (1 - s) g + s k
             h_bd = (1 - s) * jnp.tanh(g) + s * jnp.tanh(k)
             return LiquidState(h_bd), h_bd
 
@@ -118,6 +119,7 @@ class LTC(Mixer):
 
         def cell(state, input_bd):
             def unfold(h_bd, _):
+                # Eq. 3: h = (h + f A / K) / (1 + (1/τ + f) / K)
                 f_bd = jax.nn.sigmoid(input_bd + _product(h_bd, recurrent))
                 rate_bd = 1 / tau_d[None] + f_bd
                 h_bd = h_bd + step * f_bd * target_d[None]

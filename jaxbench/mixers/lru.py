@@ -56,6 +56,7 @@ class LRU(Mixer):
         """Mixes [B, T, D] along time; O(T D N) work."""
         (h_bn,) = state or (None,)
         x_float = x_btd.astype(jnp.float32)
+        # h_t = λ h_{t-1} + exp(γ) B x_t
         lambda_n, scale_n = self._eigenvalues()
         part_init = nn.initializers.normal((2 * self.width) ** -0.5)
         shape = (self.width, self.state_size)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError
-from jaxbench.layers.inits import lecun, orthogonal_gates
+from jaxbench.layers.inits import forget_one, lecun, orthogonal_gates
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import l2_normalize
 from jaxbench.ops.cell import cell_scan, lstm_step
@@ -65,7 +65,7 @@ class NTM(Mixer):
         self.check()
         gates = 4 * self.width
         heads = 4 * self.slot_width + 12
-        self.project = nn.Dense(gates, dtype=self.dtype, bias_init=_forget_one)
+        self.project = nn.Dense(gates, dtype=self.dtype, bias_init=forget_one)
         self.out = nn.Dense(
             self.width, dtype=self.dtype, kernel_init=lecun(self.out_scale)
         )
@@ -164,10 +164,3 @@ def _address(head_bk: jax.Array, memory_bnm: jax.Array, w_bn: jax.Array) -> jax.
     )
     # w^gamma / sum in the log: the power of a tiny weight has a finite slope there.
     return jax.nn.softmax((1 + jax.nn.softplus(gamma_b1)) * jnp.log(w_bn + 1e-8))
-
-
-def _forget_one(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:
-    """Zeros, and ones for the forget gate, the second of i, f, g, o."""
-    del key
-    width = shape[0] // 4
-    return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)

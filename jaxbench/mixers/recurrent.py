@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxbench.layers.inits import orthogonal_gates
+from jaxbench.layers.inits import forget_one, orthogonal_gates
 from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.cell import gru_scan, lstm_scan
 
@@ -50,7 +50,7 @@ class LSTM(Mixer):
         gates_bt4d = nn.Dense(
             4 * self.width,
             dtype=self.dtype,
-            bias_init=_forget_one,
+            bias_init=forget_one,
             name="project",
         )(x_btd)
         if self.double_bias:
@@ -59,6 +59,7 @@ class LSTM(Mixer):
             gates_bt4d = gates_bt4d + bias_4d.astype(self.dtype)[None, None]
         r_d4d = self.param("recurrent", orthogonal_gates, (self.width, 4 * self.width))
         h_bd, c_bd = state or (None, None)
+        # Gates i, f, g, o side by side
         y_btd, (h_bd, c_bd) = lstm_scan(
             gates_bt4d, r_d4d.astype(self.dtype), h_bd, c_bd, reset_bt
         )
@@ -115,10 +116,3 @@ class GRU(Mixer):
 
     def state_shapes(self):
         return GRUState((self.width,))
-
-
-def _forget_one(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:
-    """Zeros, and ones for the forget gate, the second of i, f, g, o."""
-    del key
-    width = shape[0] // 4
-    return jnp.zeros(shape, dtype).at[width : 2 * width].set(1)

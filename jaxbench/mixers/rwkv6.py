@@ -61,6 +61,7 @@ class TimeMix(Mixer):
             split_heads(project(name), heads).astype(jnp.float32)
             for name in ("receptance", "key", "value")
         )
+        # u, the bonus, weighs a frame's own write in its read-out.
         o, s_bhkv = gated_linear_attention(
             r,
             k,

@@ -78,6 +78,7 @@ class TimeMix(Mixer):
         r = self._project("receptance", mixed, 1.0)
         k = self._project("key", mixed, 0.1)
         v = self._project("value", mixed, 1.0)
+        # w = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2)), and η
         logit = self._low_rank("decay", mixed["decay"], self.rank, w0, jnp.tanh)
         log_decay = FLOOR * nn.sigmoid(logit)
         eta = nn.sigmoid(self._low_rank("rate", mixed["rate"], self.rank, a0))
@@ -87,6 +88,7 @@ class TimeMix(Mixer):
         else:
             share = self._low_rank("share", mixed["value"], self.rank, v0)
             v = v + (lower[VALUES] - v) * nn.sigmoid(share)
+        # κ = ξ * k / |ξ * k|, the key that is removed; k~, the key that is written
         xi_d = self.param("key_removed", lambda *_: jnp.float32(xi))
         psi_d = self.param("key_rate", lambda *_: jnp.full(self.width, 1.02))
         kappa = l2_normalize(split_heads(k * xi_d[None, None], heads), 1e-12)
@@ -99,6 +101,7 @@ class TimeMix(Mixer):
         )
         rho_init = nn.initializers.constant(-0.04)
         rho_hk = self.param("bonus", rho_init, (heads, self.width // heads))
+        # (r · (k~ * ρ)) v: a frame reads what it wrote past the state.
         own_bth = jnp.einsum("bthk,bthk,hk->bth", r, k, rho_hk)
         epsilon = 1e-5 * (self.width // heads)
         o_btd = GroupNorm(heads, epsilon=epsilon, name="head_norm")(merge_heads(o))

@@ -57,6 +57,7 @@ class S5(Mixer):
         """Mixes [B, T, D] along time; O(T D P) work."""
         (x_bn,) = state or (None,)
         u_btd, half = x_btd.astype(jnp.float32), self._half()
+        # x_t = exp(dt Λ) x_{t-1} + (exp(dt Λ) - 1) / Λ B u_t
         a_n, b_scale_n = self._discretized()
         part_init = nn.initializers.normal((2 * self.width) ** -0.5)
         b_dn2 = complex_parts(self, "ssm_b", part_init, (self.width, half), axis=1)

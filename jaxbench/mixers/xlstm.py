@@ -80,6 +80,7 @@ class MLSTM(Mixer):
         c_bte = nn.silu(c_bte)
         q_bte, k_bte = self._in_blocks("query", c_bte), self._in_blocks("key", c_bte)
         v_bte = self._in_blocks("value", u_bte)
+        # log i and log f of each head, from queries, keys and values
         log_i_bth, log_f_bth = self._log_gates(
             jnp.concatenate([q_bte, k_bte, v_bte], axis=-1)
         )
@@ -97,6 +98,7 @@ class MLSTM(Mixer):
             reset_bt,
             normalizer="maxabs",
         )
+        # LayerNorm_heads(h) + a c, the learnable skip
         skip_e = self.param("skip", nn.initializers.ones, (inner,))
         h_bte = _head_norm()(h_bthk).reshape(batch, length, inner)
         h_bte = h_bte + skip_e[None, None] * c_bte.astype(jnp.float32)
