@@ -18,6 +18,7 @@ import numpy as np
 import jaxbench
 from jaxbench.bench.memory import Plan
 from jaxbench.bench.result import blank_result, curve
+from jaxbench.bench.run_folder import write_json
 from jaxbench.bench.utilization import matmul_peak
 from jaxbench.models.build import count_parameters, state_bytes
 from jaxbench.models.flops import jaxpr_flops
@@ -37,19 +38,22 @@ class Facts:
 
     Args:
       config: the resolved config.
+      folder: the run folder.
       shared_by: how many runs the process has: they share its seconds.
 
     Attributes:
       outcome: what training has come to.
       plan: how the run is computed, once that is chosen.
       copies: how many runs train as one program.
+      result: the content of `result.json`, once the run has ended.
     """
 
-    def __init__(self, config: Mapping[str, Any], shared_by: int = 1):
-        self.config, self.shared_by = config, shared_by
+    def __init__(self, config: Mapping[str, Any], folder: Path, shared_by: int):
+        self.config, self.folder, self.shared_by = config, folder, shared_by
         self.outcome = Outcome()
         self.plan: Plan | None = None
         self.copies = 1
+        self.result: dict[str, Any] | None = None
         self._began = time.monotonic()
         self._startup: float | None = None
         self._compile_seconds: float | None = None
@@ -120,13 +124,12 @@ class Facts:
         """Notes how long everything before the first step took."""
         self._startup = (time.monotonic() - self._began) / self.shared_by
 
-    def result(self, status: str, reason: str, folder: Path) -> dict[str, Any]:
-        """The content of `result.json`.
+    def ends(self, status: str, reason: str) -> None:
+        """Writes `result.json`: the run has ended, with this status and reason."""
+        self.result = self._result(status, reason)
+        write_json(self.folder / "result.json", self.result)
 
-        Args:
-          status, reason: how the run ended.
-          folder: the run folder, whose metrics file holds the curve.
-        """
+    def _result(self, status: str, reason: str) -> dict[str, Any]:
         outcome, config = self.outcome, self.config
         batch = config["train"]["batch_size"]
         seconds = outcome.train_seconds
@@ -153,7 +156,7 @@ class Facts:
                 "best": outcome.best,
                 "last": outcome.last,
                 "curve": curve(
-                    folder / "metrics.jsonl", primary["metric"] if primary else ""
+                    self.folder / "metrics.jsonl", primary["metric"] if primary else ""
                 ),
                 "throughput": blank["throughput"]
                 | {

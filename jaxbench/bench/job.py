@@ -26,13 +26,7 @@ from jaxbench.bench.finals import score_finals
 from jaxbench.bench.heartbeat import Heartbeat
 from jaxbench.bench.memory import fit
 from jaxbench.bench.result import FINISHED
-from jaxbench.bench.run_folder import (
-    check_owner,
-    claim,
-    held,
-    read_json,
-    write_json,
-)
+from jaxbench.bench.run_folder import check_owner, claim, held, read_json
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
@@ -66,27 +60,6 @@ Config = Mapping[str, Any]
 
 class OutOfMemoryError(Exception):
     """No way of computing the runs fits the memory; known before they start."""
-
-
-@dataclasses.dataclass
-class Job:
-    """One of the runs: what was asked for, and what is known of it.
-
-    Attributes:
-      config, folder: what to train, and where it goes.
-      facts: for its result.
-      result: what its `result.json` holds, once it has ended.
-    """
-
-    config: Config
-    folder: Path
-    facts: Facts
-    result: dict[str, Any] | None = None
-
-    def ends(self, status: str, reason: str) -> None:
-        """Writes the result."""
-        self.result = self.facts.result(status, reason, self.folder)
-        write_json(self.folder / "result.json", self.result)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,34 +119,34 @@ def run_jobs(
     for config, folder in zip(configs, folders, strict=True):
         check_values(config)
         check_owner(folder, config)
-    found = [read_json(folder / "result.json") for folder in folders]
-    finished = [r if r is not None and r["status"] in FINISHED else None for r in found]
-    jobs = [
-        Job(config, folder, Facts(config, finished.count(None)), result)
-        for config, folder, result in zip(configs, folders, finished, strict=True)
-    ]
-    for job in jobs:
-        if job.result is not None:
-            told = f"holds a finished run ({job.result['status']}); nothing to do"
-            _say(f"{job.folder} {told}")
-    todo = [job for job in jobs if job.result is None]
+    results = [read_json(folder / "result.json") for folder in folders]
+    todo = []
+    for i, (result, folder) in enumerate(zip(results, folders, strict=True)):
+        if result is not None and result["status"] in FINISHED:
+            done = f"{folder} holds a finished run ({result['status']})"
+            _say(f"{done}; nothing to do")
+        else:
+            todo.append(i)
+    jobs = [Facts(configs[i], folders[i], len(todo)) for i in todo]
     try:
-        if todo:
-            _run(todo)
+        if jobs:
+            _run(jobs)
     except InputError:
         raise
     except Exception as error:
         if disk_is_full(error):
-            raise InputError(full_disk_message(todo[0].folder)) from error
-        for job in todo:
+            raise InputError(full_disk_message(jobs[0].folder)) from error
+        for job in jobs:
             if job.result is None:
                 claim(job.folder, job.config)
                 (job.folder / "error.txt").write_text(traceback.format_exc())
-                job.ends(*describe_failure(error, job.facts))
-    return [job.result for job in jobs if job.result is not None]
+                job.ends(*describe_failure(error, job.predicted_bytes))
+    for i, job in zip(todo, jobs, strict=True):
+        results[i] = job.result
+    return [result for result in results if result is not None]
 
 
-def _run(jobs: Sequence[Job]) -> None:
+def _run(jobs: Sequence[Facts]) -> None:
     """Builds what is shared, then trains as many at a time as fit the memory."""
     shared = _prepare(jobs)
     with contextlib.ExitStack() as exits:
@@ -187,14 +160,14 @@ def _run(jobs: Sequence[Job]) -> None:
         signals = exits.enter_context(StopSignals())
         for start in range(0, len(jobs), shared.size):
             group = jobs[start : start + shared.size]
-            runs, states = _begin(group, shared, arrays)
+            going = _begin(group, shared, arrays)
             if start == 0:
                 for job in jobs:
-                    job.facts.starts()
-            _train(group, runs, states, shared, arrays, signals)
+                    job.starts()
+            _train(group, going, shared, arrays, signals)
 
 
-def _prepare(jobs: Sequence[Job]) -> Shared:
+def _prepare(jobs: Sequence[Facts]) -> Shared:
     """Builds everything, and compiles it so that it fits the memory."""
     config = jobs[0].config
     train = config["train"]
@@ -208,7 +181,7 @@ def _prepare(jobs: Sequence[Job]) -> Shared:
     budget = build.build_budget(config, task, order)
     goal = build.build_goal(config, task, budget)
     for job in jobs:
-        job.facts.prepared(task, order, budget, goal)
+        job.prepared(task, order, budget, goal)
     home = Placement.of_runs(1)
     if len(jobs) == 1:
         home = Placement.over_all_devices(train["batch_size"])
@@ -252,7 +225,7 @@ def _prepare(jobs: Sequence[Job]) -> Shared:
             limit_gb=config["xla"]["memory_limit"],
         )
     for job in jobs:
-        job.facts.plan = plan
+        job.plan = plan
     if plan.programs is None:
         raise OutOfMemoryError(plan.refusal())
     remat, parts = plan.tried[-1]["remat"], plan.tried[-1]["micro_batches"]
@@ -261,7 +234,7 @@ def _prepare(jobs: Sequence[Job]) -> Shared:
             f"memory: remat and {parts} micro-batches, so that {plan.limit_is} suffices"
         )
     for job in jobs:
-        job.facts.compiled(model, plan.programs)
+        job.compiled(model, plan.programs)
     placement = plan.programs.placement
     if len(jobs) > 1:
         _say(describe_placement(placement.runs, placement.mesh.size))
@@ -278,8 +251,8 @@ def _prepare(jobs: Sequence[Job]) -> Shared:
 
 
 def _begin(
-    jobs: Sequence[Job], shared: Shared, arrays: Mapping[str, jax.Array]
-) -> tuple[list[TrainingRun], list[TrainState]]:
+    jobs: Sequence[Facts], shared: Shared, arrays: Mapping[str, jax.Array]
+) -> list[tuple[TrainingRun, TrainState]]:
     """Each run where it was left; those that go on, at the last step all have saved."""
     train, compilation = shared.config["train"], shared.compilation
     size = train["batch_size"]
@@ -297,7 +270,7 @@ def _begin(
     ]
     saved = [c.steps() for c, ended in zip(kept, over, strict=True) if not ended]
     common = max(set.intersection(*saved), default=0) if saved else 0
-    runs, states = [], []
+    begun = []
     for job, checkpoints, ended, last in zip(jobs, kept, over, newest, strict=True):
         seed, rate = job.config["seed"], job.config["train"]["learning_rate"]
         step = last if ended else common
@@ -311,21 +284,19 @@ def _begin(
             with compilation.reported(), compilation.program("initial values"):
                 state = shared.first_state(rate)(seed, arrays, rows)
             outcome, writer = Outcome(), MetricWriter(job.folder)
-        job.facts.outcome, job.facts.copies = outcome, len(jobs)
+        job.outcome, job.copies = outcome, len(jobs)
         orders = [
             stage.order(batch_size=size, seed=seed) for stage in shared.task.stages
         ]
-        runs.append(TrainingRun(orders, outcome, checkpoints, writer))
-        states.append(state)
+        begun.append((TrainingRun(orders, outcome, checkpoints, writer), state))
     if common or all(over):
-        _say(f"going on from step {max(run.outcome.step for run in runs)}")
-    return runs, states
+        _say(f"going on from step {max(run.outcome.step for run, _ in begun)}")
+    return begun
 
 
 def _train(
-    jobs: Sequence[Job],
-    runs: Sequence[TrainingRun],
-    states: list[TrainState],
+    jobs: Sequence[Facts],
+    going: list[tuple[TrainingRun, TrainState]],
     shared: Shared,
     arrays: Mapping[str, jax.Array],
     signals: StopSignals,
@@ -334,7 +305,7 @@ def _train(
 
     When half of the runs have ended, a smaller program takes the others further.
     """
-    task, train = shared.task, shared.config["train"]
+    task, train, runs = shared.task, shared.config["train"], [run for run, _ in going]
     label = shared.config["model"]["backbone"]
     first_steps = FIRST_STEPS if "budget" in train else 0
     progress = TrainingProgress(
@@ -345,14 +316,17 @@ def _train(
         report_phase=shared.heartbeat.phase,
     )
     with progress:
-        going = list(range(len(runs)))
         while going:
             with shared.compilation.reported():
                 programs = shared.programs_of(len(going))
             placement = programs.placement
-            trained = loop.train(
-                placement.stack([states[i] for i in going]),
-                [runs[i] for i in going],
+            together = [run for run, _ in going]
+            states = placement.stack([state for _, state in going])
+            # Single states are given away or copied: nothing may hold them any longer.
+            going.clear()
+            states = loop.train(
+                states,
+                together,
                 jax.device_put(dict(arrays), placement.whole),
                 programs=programs,
                 lessons=[
@@ -369,16 +343,19 @@ def _train(
                 stop=signals.reason,
                 goal=shared.goal,
                 first_steps=first_steps,
-                leave=len(going) // 2,
+                leave=len(together) // 2,
             )
-            for place, i in enumerate(going):
-                states[i] = placement.take(trained, place)
-            going, first_steps = [i for i in going if not runs[i].ended], 0
+            going = [
+                (run, placement.take(states, index))
+                for index, run in enumerate(together)
+                if not run.ended
+            ]
+            first_steps = 0
         for job, run in zip(jobs, runs, strict=True):
             if run.outcome.status == "ok" and task.finals:
                 shared.heartbeat.phase("test")
                 best, _ = run.checkpoints.restore(programs.abstract_state, "best")
-                job.facts.scored(
+                job.scored(
                     score_finals(
                         *(shared.model, task, best),
                         batch_size=programs.evaluation_batch_size,
@@ -417,13 +394,12 @@ def _kind(config: Config, runs: int) -> str:
     return f"{config['task']} {config['protocol']} {model['backbone']} {size}{several}"
 
 
-def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:
+def describe_failure(error: Exception, predicted: int | None) -> tuple[str, str]:
     """Maps an exception to a status and a reason of one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, OutOfMemoryError):
         return "oom", text
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        predicted = facts.predicted_bytes
         known = f"; predicted {predicted / 1e9:.2f} GB" if predicted else ""
         return "oom", (
             f"out of memory: {text[:200]}{known}; lower train.batch_size or "
