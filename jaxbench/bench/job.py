@@ -290,7 +290,7 @@ def _begin(
         ]
         begun.append((TrainingRun(orders, outcome, checkpoints, writer), state))
     if common or all(over):
-        _say(f"going on from step {max(run.outcome.step for run, _ in begun)}")
+        _say(f"going on from step {common or begun[0][0].outcome.step}")
     return begun
 
 
