@@ -34,9 +34,9 @@ from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.loop import score
 from jaxbench.training.packed import unpack
-from jaxbench.training.programs import grouped_batches
+from jaxbench.training.programs import Placement, evaluation_batches
 from jaxbench.training.state import TrainState, leaf_names
-from jaxbench.training.step import train_step
+from jaxbench.training.step import Update, train_step
 
 UPDATES, BATCH, WIDTH = 3, 8, 16
 # Examples of the validation split, which is cut to them.
@@ -113,10 +113,7 @@ def _train(row: str, name: str) -> dict[str, Any]:
             state,
             _batch(task, rows[update], np.ones(BATCH)),
             jnp.float32(update / UPDATES),
-            model=model,
-            task=task,
-            optimizer=optimizer,
-            ema_decay=0.0,
+            Update(model, task, optimizer),
         )
         if int(state.broken_step) >= 0:
             leaf = int(state.broken_leaf)
@@ -128,13 +125,15 @@ def _train(row: str, name: str) -> dict[str, Any]:
                 "is not finite",
             }
         losses.append(float(statistics["total_loss"]))
-    metrics = score(
-        state,
-        task.arrays,
-        task,
-        SimpleNamespace(evaluate=functools.partial(_evaluate, model, task)),
-        grouped_batches(task.splits["validation"], 1, BATCH),
+    programs = SimpleNamespace(
+        update=Update(model, task, optimizer),
+        placement=Placement.of_runs(1),
+        evaluate=functools.partial(_evaluate, model, task),
+        batches_per_evaluation=1,
+        evaluation_batch_size=BATCH,
     )
+    validation = evaluation_batches(task.splits["validation"], programs)
+    (metrics,) = score(state, task.arrays, programs, validation)
     value = float(metrics[task.primary])
     broken = not math.isfinite(value)
     return {

@@ -53,16 +53,13 @@ def measure(row: str, options: argparse.Namespace) -> str:
 
     from configs import zelda
     from jaxbench.bench import build
-    from jaxbench.bench.trained import one_device
-    from jaxbench.training import copies
     from jaxbench.training.budget import Budget
     from jaxbench.training.programs import (
+        Placement,
         compile_programs,
         first_batch,
-        make_initializer,
         place_span,
     )
-    from jaxbench.training.step import Span
 
     text = f"{row},width={options.width},simulated_games=4,warmup_steps=1"
     config = json.loads(zelda.get_config(text).to_json())
@@ -70,50 +67,39 @@ def measure(row: str, options: argparse.Namespace) -> str:
     batch, count = config["train"]["batch_size"], options.copies
     task = build.build_task(config, lambda line: None)
     model = build.build_model(build.build_backbone(config), task)
-    optimizer = build.build_optimizer(config, Budget(100), lambda line: None)
-    place = one_device()
-    initialize = make_initializer(model, task, optimizer, place, seed=0, ema=False)
-    shared: dict[str, Any] = {
+    update = build.build_update(config, model, task, Budget(100), lambda line: None)
+    home, places = Placement.of_runs(1), Placement.of_runs(count)
+    initialize = build.build_first_state(config, update, home)
+    sizes: dict[str, Any] = {
+        "batch_size": batch,
         "steps_per_dispatch": DISPATCH,
         "batches_per_evaluation": 1,
-        "ema_decay": 0.0,
-        "max_skips": 0,
     }
     began = time.process_time()
-    alone = compile_programs(
-        model, task, optimizer, initialize, place, batch_size=batch, **shared
-    )
+    alone = compile_programs(update, initialize, home, **sizes)
     middle = time.process_time()
-    rows = first_batch(task, batch)
-    beside = copies.compile_copies(
-        model,
-        task,
-        optimizer,
-        alone.abstract_state,
-        copies=count,
-        rows=rows,
-        **shared,
-    )
+    beside = compile_programs(update, initialize, places, **sizes)
     ended = time.process_time()
-    arrays = jax.device_put(dict(task.arrays), place.whole)
-    state = initialize(arrays, jax.device_put(rows, place.whole))
-    spread = beside.placement.sharding
-    states = jax.device_put(copies.stack([state] * count), spread(copies.SPECS[0]))
-    spread_arrays = jax.device_put(arrays, spread(copies.SPECS[None]))
+    arrays = jax.device_put(dict(task.arrays), home.whole)
+    rows = jax.device_put(first_batch(task, batch), home.whole)
+    state = initialize(0, arrays, rows)
+    states = places.stack([state] * count)
+    spread_arrays = jax.device_put(arrays, places.whole)
     examples = task.order(batch_size=batch, seed=0).steps(0, DISPATCH, DISPATCH)
-    span = place_span(place, DISPATCH, 0.0, 1.0, 100.0)
-    spans = Span(*(np.full(count, value, value.dtype) for value in span))
+    stacked = np.stack([examples] * count, axis=1)
+    span = place_span(home, [DISPATCH], 0.0, 1.0, 100.0)
+    spans = place_span(places, [DISPATCH] * count, 0.0, 1.0, 100.0)
     one, each = [], []
     for _ in range(ROUNDS + 1):
         start = time.process_time()
         state, found = alone.train(
-            state, arrays, jax.device_put(examples, place.whole), span
+            state, arrays, jax.device_put(examples, home.batch), span
         )
         jax.block_until_ready(found)
         one.append((time.process_time() - start) / DISPATCH)
         start = time.process_time()
         states, found = beside.train(
-            states, spread_arrays, np.stack([examples] * count, axis=1), spans
+            states, spread_arrays, jax.device_put(stacked, places.batch), spans
         )
         jax.block_until_ready(found)
         each.append((time.process_time() - start) / DISPATCH / count)

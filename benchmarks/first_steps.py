@@ -96,36 +96,35 @@ def _losses(
     from jaxbench.training import loop
     from jaxbench.training.budget import Budget
     from jaxbench.training.programs import (
+        FirstState,
         Placement,
         compile_programs,
         evaluation_batches,
         first_batch,
-        make_initializer,
         place_span,
     )
+    from jaxbench.training.step import Update
 
     config = _config(name, rate, options)
     batch, third = options.batch, options.steps // 3
     model = build.build_model(build.build_backbone(config), task)
     optimizer = build.build_optimizer(config, Budget(options.steps), print)
     placement = Placement.over_all_devices(batch)
-    initialize = make_initializer(model, task, optimizer, placement, seed=0, ema=False)
+    update = Update(model, task, optimizer)
+    initialize = FirstState(update, placement)
     programs = compile_programs(
-        model,
-        task,
-        optimizer,
+        update,
         initialize,
         placement,
         batch_size=batch,
         steps_per_dispatch=options.steps,
         batches_per_evaluation=BATCHES_PER_EVALUATION,
-        ema_decay=0.0,
     )
     arrays = {
         name: jax.device_put(v, placement.whole) for name, v in task.arrays.items()
     }
     first = jax.device_put(first_batch(task, batch), placement.whole)
-    state = initialize(arrays, first)
+    state = initialize(0, arrays, first)
     order = task.order(batch_size=batch, seed=0)
     examples = jax.device_put(
         order.steps(0, options.steps, options.steps),
@@ -135,18 +134,18 @@ def _losses(
     held_out = task.splits["validation"]
     count = min(BATCHES_PER_EVALUATION * batch, len(held_out))
     chosen = held_out[np.linspace(0, len(held_out) - 1, count).astype(int)]
-    validation = evaluation_batches(chosen, programs, placement)
+    validation = evaluation_batches(chosen, programs)
 
     losses = []
     for steps in (0, third, options.steps - third):
         if steps:
-            span = place_span(placement, steps, int(state.step), 1.0, options.steps)
+            span = place_span(placement, [steps], int(state.step), 1.0, options.steps)
             state, _ = programs.train(state, arrays, examples, span)
             examples = np.roll(np.asarray(examples), -steps, axis=0)
             examples = jax.device_put(examples, placement.batch)
         if int(state.broken_step) >= 0:
             return losses, f"not finite at step {int(state.broken_step)}"
-        scored = loop.score(state, arrays, task, programs, validation)
+        (scored,) = loop.score(state, arrays, programs, validation)
         losses.append(scored["loss"])
     return losses, ""
 

@@ -9,7 +9,7 @@ from toy import BATCH, Parts, toy_task
 
 from jaxbench.errors import InputError
 from jaxbench.training.budget import Budget, parse_budget, read_budget
-from jaxbench.training.loop import Meter, Outcome
+from jaxbench.training.outcome import Meter, Outcome, TrainingRun
 from jaxbench.training.records import read_metrics
 
 
@@ -185,7 +185,7 @@ def test_the_schedule_sees_the_part_that_is_spent(parts, tmp_path, monkeypatch):
 def test_a_meter_counts_only_what_is_known_to_have_ended():
     times = iter([0.0, 3.0, 10.0, 11.0])
     outcome = Outcome()
-    meter = Meter(outcome, lambda: next(times))
+    meter = Meter([TrainingRun([], outcome, None, None)], lambda: next(times))
     meter.leave_out(2)
     assert (outcome.first_steps, outcome.first_seconds) == (2, 3.0)
     assert meter.seconds_at(4) == pytest.approx(2 * 1.5)
@@ -196,6 +196,18 @@ def test_a_meter_counts_only_what_is_known_to_have_ended():
     assert meter.last_step(Budget(10, "seconds")) == 12
     meter.start()
     assert outcome.train_seconds == 7.0
+
+
+def test_runs_that_go_on_share_the_time():
+    times = iter([0.0, 6.0, 10.0, 13.0])
+    runs = [TrainingRun([], Outcome(), None, None) for _ in range(3)]
+    meter = Meter(runs, lambda: next(times))
+    meter.reach(5)
+    runs[0].ended = True
+    meter.reach(10)
+    meter.evaluated()
+    assert [run.outcome.train_seconds for run in runs] == [2, 4, 4]
+    assert [run.outcome.evaluate_seconds for run in runs] == [0, 1.5, 1.5]
 
 
 def broken_task(*steps: int, seed: int = 3):

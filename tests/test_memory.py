@@ -54,24 +54,26 @@ def toy_run(monkeypatch, tmp_path):
 
 
 def test_stages_go_from_cheap_to_dear():
-    assert list(stages(False, 8, 1)) == [
-        (False, 1), (True, 1), (True, 2), (True, 4), (True, 8),
+    assert list(stages(1, False, 8, 1)) == [
+        (1, False, 1), (1, True, 1), (1, True, 2), (1, True, 4), (1, True, 8),
     ]  # fmt: skip
-    assert list(stages(True, 12, 2)) == [(True, 1), (True, 2)]
-    assert list(stages(False, 8, 4)) == [(False, 1), (True, 1), (True, 2)]
+    assert list(stages(1, True, 12, 2)) == [(1, True, 1), (1, True, 2)]
+    assert list(stages(5, False, 4, 4)) == [
+        (5, False, 1), (3, False, 1), (2, False, 1), (1, False, 1), (1, True, 1),
+    ]  # fmt: skip
 
 
 def test_the_first_stage_that_fits_is_taken():
     needs = {(False, 1): 900, (True, 1): 500, (True, 2): 300, (True, 4): 200}
 
-    def compile_at(remat, parts):
+    def compile_at(runs, remat, parts):
+        assert runs == 1
         predicted = needs[remat, parts]
         return dataclasses.make_dataclass("Fake", ["predicted_bytes"])(predicted)
 
     def plan(limit):
-        return fit(
-            compile_at, remat=False, batch_size=4, devices=1, limit_gb=limit / 1e9
-        )
+        sizes = dict(runs=1, remat=False, batch_size=4, devices=1)
+        return fit(compile_at, **sizes, limit_gb=limit / 1e9)
 
     for limit, stage in ((900, (False, 1)), (899, (True, 1)), (499, (True, 2))):
         facts = plan(limit).facts()
@@ -90,8 +92,9 @@ def test_a_limit_forces_each_stage_and_the_run_says_so(toy_run):
     assert "micro-batches" in refused["reason"] and "MB" in refused["reason"]
     assert refused["data"]["source"] == "toy"
     tried = refused["memory"]["tried"]
-    assert [(t["remat"], t["micro_batches"]) for t in tried] == list(
-        stages(False, BATCH, 1)
+    names = ("copies", "remat", "micro_batches")
+    assert [tuple(t[name] for name in names) for t in tried] == list(
+        stages(1, False, BATCH, 1)
     )
     predicted = [t["predicted_bytes"] for t in tried]
     assert predicted[0] > predicted[1] > predicted[2] > predicted[3]

@@ -78,15 +78,16 @@ def test_the_score_counts_every_byte_of_the_file_and_is_its_likelihood():
     """Through the real evaluation program, padding and all, against a plain sum."""
     made = task()
     model, variables = drawn_model(made)
-    placement = Placement.over_all_devices(8)
     programs = SimpleNamespace(
+        update=SimpleNamespace(task=made),
+        placement=Placement.over_all_devices(8),
         evaluate=jax.jit(make_evaluate_program(model, made)),
         evaluation_batch_size=8,
         batches_per_evaluation=3,
     )
-    validation = evaluation_batches(made.splits["validation"], programs, placement)
+    validation = evaluation_batches(made.splits["validation"], programs)
     state = SimpleNamespace(evaluation_variables=lambda: jax.device_put(variables))
-    metrics = score(state, {}, made, programs, validation)
+    (metrics,) = score(state, {}, programs, validation)
     assert metrics["bytes"] == 1003
 
     total, apply = 0.0, jax.jit(model.apply)

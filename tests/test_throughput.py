@@ -86,19 +86,11 @@ def test_flops_and_bytes_are_those_of_one_update(run, tmp_path, device):
     opened = open_run(folder)
     weights = opened.result["params"]["total"]
     placement, rows = one_device(), first_batch(opened.task, 16)
-    state = opened.initializer(placement)(dict(opened.task.arrays), rows)
+    state = opened.initializer(placement)(0, dict(opened.task.arrays), rows)
 
     def update(state, arrays, rows):
         batch = dict(opened.task.gather(arrays, rows)) | {"weight_b": jnp.ones(16)}
-        return train_step(
-            state,
-            batch,
-            jnp.float32(0.5),
-            model=opened.model,
-            task=opened.task,
-            optimizer=opened.optimizer(),
-            ema_decay=0.5,
-        )
+        return train_step(state, batch, jnp.float32(0.5), opened.update())
 
     # One update alone counts what the loop over four of them says of one.
     arrays = {name: jnp.asarray(value) for name, value in opened.task.arrays.items()}
@@ -140,8 +132,8 @@ def test_the_memory_plan_of_the_run_is_the_one_that_is_timed(
     result["memory"] |= {"remat": True, "micro_batches": 4}
     path.write_text(json.dumps(result))
 
-    def spy(model, *arguments, **options):
-        raise LookupError(model.stack.remat, options["micro_batches"])
+    def spy(update, *arguments, **options):
+        raise LookupError(update.model.stack.remat, update.micro_batches)
 
     monkeypatch.setattr(throughput, "compile_programs", spy)
     with pytest.raises(LookupError) as caught:

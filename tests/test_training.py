@@ -164,7 +164,7 @@ def test_a_dispatch_equals_its_steps_one_by_one(parts):
     state, total = parts.start(), 0.0
     for k in range(3):
         own = jnp.asarray(np.roll(rows_kb, -k, axis=0))
-        span = place_span(parts.placement, 1, float(k), 1.0, 100)
+        span = place_span(parts.placement, [1], float(k), 1.0, 100)
         state, single = parts.programs.train(state, parts.arrays, own, span)
         total += float(single["error"])
     assert int(together.step) == 3 and float(statistics["steps"]) == 3
@@ -187,9 +187,7 @@ def test_ema_follows_the_parameters(parts):
 def test_padding_of_the_last_batch_counts_nothing(parts):
     """21 validation examples in groups of 16: compare with numpy on all 21."""
     state = parts.start()
-    metrics = loop.score(
-        state, parts.arrays, parts.task, parts.programs, parts.validation
-    )
+    (metrics,) = loop.score(state, parts.arrays, parts.programs, parts.validation)
     rows = jnp.asarray(parts.task.splits["validation"])
     batch = parts.task.gather(parts.arrays, rows)
     outputs, _ = parts.model.apply(unpack(state.evaluation_variables()), batch)

@@ -18,6 +18,7 @@ from jaxbench.training import loop
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.optimizer import adamw, schedule
+from jaxbench.training.outcome import Outcome, TrainingRun
 from jaxbench.training.programs import (
     FirstState,
     Placement,
@@ -27,6 +28,7 @@ from jaxbench.training.programs import (
     place_span,
 )
 from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.step import Update
 from jaxbench.training.writers import MetricWriter
 
 WINDOW = 5
@@ -127,27 +129,20 @@ class Parts:
     ):
         self.task = task or toy_task()
         self.model = toy_model(self.task, backbone, dropout=dropout)
-        self.optimizer = optimizer(rate)
         self.placement = Placement.over_all_devices(BATCH)
-        self.initialize = FirstState(
-            self.model,
-            self.task,
-            self.optimizer,
-            self.placement,
-            seed=3,
-            ema=ema > 0,
+        update = Update(
+            *(self.model, self.task, optimizer(rate)),
+            ema_decay=ema,
+            max_skips=max_skips,
         )
+        self.initialize = FirstState(update, self.placement)
         self.programs = compile_programs(
-            self.model,
-            self.task,
-            self.optimizer,
+            update,
             self.initialize,
             self.placement,
             batch_size=BATCH,
             steps_per_dispatch=k,
             batches_per_evaluation=2,
-            ema_decay=ema,
-            max_skips=max_skips,
         )
         self.order = self.task.order(batch_size=BATCH, seed=3)
         self.arrays = {
@@ -155,44 +150,40 @@ class Parts:
             for name, value in self.task.arrays.items()
         }
         self.validation = evaluation_batches(
-            self.task.splits["validation"], self.programs, self.placement
+            self.task.splits["validation"], self.programs
         )
 
     def start(self):
         rows = jnp.asarray(first_batch(self.task, BATCH))
-        return self.initialize(self.arrays, rows)
+        return self.initialize(3, self.arrays, rows)
 
     def span(self, count, total=100):
-        return place_span(self.placement, count, 0.0, 1.0, total)
+        return place_span(self.placement, [count], 0.0, 1.0, total)
 
     def train(self, folder, budget, *, stop=lambda: None, **overrides):
         budget = budget if isinstance(budget, Budget) else Budget(budget)
         folder.mkdir(exist_ok=True)
         checkpoints = Checkpoints(folder / "checkpoints")
-        outcome = loop.Outcome()
+        outcome = Outcome()
         if checkpoints.latest_step() is None:
             state, writer = self.start(), MetricWriter(folder)
         else:
             state, facts = checkpoints.restore(self.programs.abstract_state)
-            outcome = loop.Outcome.resumed(int(state.step), facts)
+            outcome = Outcome.resumed(int(state.step), facts)
             writer = MetricWriter(folder, resume_step=outcome.step)
         settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
         with TrainingProgress(budget.steps or 0) as progress:
-            result = loop.train(
+            state = loop.train(
                 state,
+                [TrainingRun([self.order], outcome, checkpoints, writer)],
                 self.arrays,
-                task=self.task,
                 programs=self.programs,
-                placement=self.placement,
-                lessons=[loop.Lesson("", self.order, self.validation)],
+                lessons=[loop.Lesson("", self.validation)],
                 budget=budget,
-                checkpoints=checkpoints,
-                writer=writer,
                 progress=progress,
-                outcome=outcome,
                 stop=stop,
                 **settings,
             )
         checkpoints.close()
         writer.close()
-        return result
+        return state, outcome

@@ -1,4 +1,4 @@
-"""Which runs can train as one program. Imports no jax: a suite's parent asks it."""
+"""Decides which runs train as one program. Imports no jax, for a suite's parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxbench.bench.run_folder import differences, identity
 from jaxbench.errors import InputError
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 
-# What they may differ in: numbers of their state, or of their batches.
+# Settings in which such runs may differ: they change numbers in states and batches.
 VARIED = ("seed", "train.learning_rate")
 
 # Tokens of an update times width up to which one program is chosen: zelda's at width
@@ -55,12 +55,11 @@ def check_copies(configs: Sequence[Config]) -> None:
 
 
 def pays(config: Config) -> bool:
-    """Whether runs like this one take less as one program than one by one.
+    """Whether runs of this config take less time as one program than one by one.
 
-    They do where an update is small: part of its time is then spent between operations,
-    which one program makes once for all copies, and the start of a process, which comes
-    on top, is much of a run. Larger ones have more to lose: memory, and the speed
-    columns of their board.
+    They do where an update is small: much of its time is then overhead between
+    operations, which one program has once for all runs, and the start of a process is
+    much of a run. Larger ones have more to lose: memory, and speed columns.
     """
     try:
         check_copies([config])
@@ -81,6 +80,6 @@ def _length(config: Config) -> int:
 
 
 def saved_step(folder: Path) -> int:
-    """The step a run would go on from; 0 for one that has saved nothing."""
+    """The step of the newest checkpoint in a run folder; 0 where there is none."""
     saved = (folder / "checkpoints" / "last").glob("*")
     return max((int(p.name) for p in saved if p.name.isdigit()), default=0)

@@ -34,6 +34,8 @@ from jaxbench.tasks.zelda.augment import Augment
 from jaxbench.training.budget import Budget, read_budget
 from jaxbench.training.goal import EarlyStopping, Goal
 from jaxbench.training.optimizer import adamw, schedule
+from jaxbench.training.programs import FirstState, Placement
+from jaxbench.training.step import Update
 
 Config = Mapping[str, Any]
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -309,6 +311,33 @@ def evaluate_every(config: Config, budget: Budget) -> float:
         return 0
     every = budget.total / train["evaluations"]
     return every if budget.unit == "seconds" else math.ceil(every)
+
+
+def build_update(
+    config: Config,
+    model: Model,
+    task: Task,
+    budget: Budget,
+    say: Callable[[str], None],
+    *,
+    micro_batches: int = 1,
+) -> Update:
+    """What an update of the configured run computes; `model` may differ in remat."""
+    return Update(
+        model,
+        task,
+        build_optimizer(config, budget, say),
+        ema_decay=config["train"]["ema_decay"],
+        micro_batches=micro_batches,
+        max_skips=config["train"]["max_skips"],
+    )
+
+
+def build_first_state(
+    config: Config, update: Update, placement: Placement
+) -> FirstState:
+    """What makes first states of the configured run, at `placement`."""
+    return FirstState(update, placement, DTYPES[config["train"]["parameter_dtype"]])
 
 
 def build_optimizer(

@@ -1,4 +1,4 @@
-"""From a resolved config to one of the five synthetic tasks."""
+"""Builds the data of the synthetic task that a config names."""
 
 from __future__ import annotations
 

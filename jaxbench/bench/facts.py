@@ -1,4 +1,4 @@
-"""What a result says about its run besides the metrics."""
+"""Gathers all that a run's `result.json` holds, as far as the run has come."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 import jaxbench
 from jaxbench.bench.memory import Plan
 from jaxbench.bench.result import blank_result, curve
+from jaxbench.bench.run_folder import write_json
 from jaxbench.bench.utilization import matmul_peak
 from jaxbench.models.build import count_parameters, state_bytes
 from jaxbench.models.flops import jaxpr_flops
@@ -25,7 +26,7 @@ from jaxbench.models.model import Model
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.goal import EarlyStopping, Goal
-from jaxbench.training.loop import Outcome
+from jaxbench.training.outcome import Outcome
 from jaxbench.training.packed import unpacked_shapes
 from jaxbench.training.programs import Programs
 
@@ -37,14 +38,27 @@ class Facts:
 
     Args:
       config: the resolved config.
+      folder: the run folder.
+      shared_by: how many runs the process has: they share its seconds.
+
+    Attributes:
+      outcome: what training has come to.
+      plan: how the run is computed, once that is chosen.
+      copies: how many runs train as one program.
+      result: the content of `result.json`, once the run has ended.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
-        self.config = config
+    def __init__(self, config: Mapping[str, Any], folder: Path, shared_by: int):
+        self.config, self.folder, self.shared_by = config, folder, shared_by
         self.outcome = Outcome()
-        self.signal = 0
         self.plan: Plan | None = None
+        self.copies = 1
+        self.result: dict[str, Any] | None = None
         self._began = time.monotonic()
+        self._startup: float | None = None
+        self._compile_seconds: float | None = None
+        self._goal: Goal | EarlyStopping | None = None
+        self._tokens = self._step_flops = 0
         self._known: dict[str, Any] = {}
 
     @property
@@ -59,7 +73,7 @@ class Facts:
         budget: Budget,
         goal: Goal | EarlyStopping | None,
     ) -> None:
-        """Takes in what the data says."""
+        """Takes in the task, how long the run is, and what may end it sooner."""
         self._goal, self._lessons = goal, [stage.name for stage in task.stages]
         self._tokens = task.tokens_per_example
         self._known |= {
@@ -98,31 +112,32 @@ class Facts:
             "state_bytes": state_bytes(state),
         }
         self._known["compiler_options"] = dict(programs.compiler_options)
-        self._compile_seconds = programs.compile_seconds
+        self._compile_seconds = programs.compile_seconds / self.shared_by
         self._step_flops = jaxpr_flops(programs.train_jaxpr)
         self._known["step_flops"] = self._step_flops
-        self._devices = jax.device_count()
 
     def scored(self, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Takes in metrics of other splits than validation."""
         self._known["scores"] = {name: dict(m) for name, m in scores.items()}
 
-    def first_step_at(self, now: float) -> None:
+    def starts(self) -> None:
         """Notes how long everything before the first step took."""
-        self._startup = now - self._began
+        self._startup = (time.monotonic() - self._began) / self.shared_by
 
-    def result(self, status: str, reason: str, folder: Path) -> dict[str, Any]:
-        """Everything, in the form of `result.json`.
+    def ends(self, status: str, reason: str) -> None:
+        """Writes `result.json`: the run has ended, with this status and reason."""
+        self.result = self._result(status, reason)
+        write_json(self.folder / "result.json", self.result)
 
-        Args:
-          status, reason: how the run ended.
-          folder: the run's, for the curve in its metrics file.
-        """
+    def _result(self, status: str, reason: str) -> dict[str, Any]:
         outcome, config = self.outcome, self.config
         batch = config["train"]["batch_size"]
         seconds = outcome.train_seconds
         timed = outcome.step - outcome.first_steps
         rate = timed / seconds if seconds and timed > 0 else None
+        if self.shared_by > 1:
+            # Runs side by side are slower than alone, and faster all together.
+            rate = None
         blank = blank_result(config, status, reason)
         primary = self._known.get("primary")
         return (
@@ -135,12 +150,13 @@ class Facts:
                     "count": outcome.skips,
                     "first_step": outcome.first_skip if outcome.skips else None,
                 },
+                "copies": self.copies,
                 "solved": self._solved(batch),
                 "budget": self._budget(),
                 "best": outcome.best,
                 "last": outcome.last,
                 "curve": curve(
-                    folder / "metrics.jsonl", primary["metric"] if primary else ""
+                    self.folder / "metrics.jsonl", primary["metric"] if primary else ""
                 ),
                 "throughput": blank["throughput"]
                 | {
@@ -150,11 +166,12 @@ class Facts:
                     "mfu": rate and self._mfu(rate),
                 },
                 "seconds": {
-                    "startup": getattr(self, "_startup", None),
-                    "compile": getattr(self, "_compile_seconds", None),
+                    "startup": self._startup,
+                    "compile": self._compile_seconds,
                     "first_steps": outcome.first_seconds,
                     "train": outcome.train_seconds,
                     "eval": outcome.evaluate_seconds,
+                    "shared_by": self.shared_by,
                 },
                 "memory": blank["memory"]
                 | {
@@ -169,20 +186,18 @@ class Facts:
         )
 
     def _budget(self) -> dict[str, Any] | None:
-        """What the run was given, and where it stopped for want of gains, if it did."""
+        """The budget, and the step at which early stopping ended the run, if it did."""
         known = self._known.get("budget")
-        stops = isinstance(getattr(self, "_goal", None), EarlyStopping)
-        if known is None or not stops:
+        if known is None or not isinstance(self._goal, EarlyStopping):
             return known
         return known | {"stopped_early": self.outcome.convergence.stalled_step}
 
     def _solved(self, batch: int) -> dict[str, Any] | None:
-        """What it took until the goal was reached; None for a run without a goal."""
-        goal = getattr(self, "_goal", None)
+        """Updates, examples and FLOPs until the goal; None for a run without a goal."""
+        goal, now = self._goal, self.outcome.convergence
         if not isinstance(goal, Goal):
             return None
-        found = self.outcome.convergence
-        step, each = found.solved_step, self._known.get("step_flops", 0)
+        step = now.solved_step
 
         def until(amount: int) -> int | None:
             return None if step is None else step * amount
@@ -193,15 +208,15 @@ class Facts:
             "step": step,
             "examples": until(batch),
             "tokens": until(batch * self._tokens),
-            "flops": until(each),
-            "stalled": found.stalled_step,
-            "stages": {name: found.passed.get(name) for name in self._lessons},
+            "flops": until(self._step_flops),
+            "stalled": now.stalled_step,
+            "stages": {name: now.passed.get(name) for name in self._lessons},
         }
 
     def _mfu(self, steps_per_s: float) -> float:
         """Matrix FLOP/s used over what the devices reach in a plain product."""
-        dtype = self.config["train"]["dtype"]
-        return self._step_flops * steps_per_s / (matmul_peak(dtype) * self._devices)
+        peak = matmul_peak(self.config["train"]["dtype"]) * jax.device_count()
+        return self._step_flops * steps_per_s / peak
 
 
 def peak_bytes() -> int:
@@ -214,7 +229,7 @@ def peak_bytes() -> int:
 
 
 def device() -> dict[str, Any]:
-    """What the run computed on; of a CPU its model and how many cores it had."""
+    """The device that the run computed on; of a CPU its model and number of cores."""
     first = jax.devices()[0]
     kind = first.device_kind
     if first.platform == "cpu":
@@ -241,13 +256,13 @@ def cpu_model() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number."""
-    found = {"python": platform.python_version(), "jaxbench": jaxbench.__version__}
+    known = {"python": platform.python_version(), "jaxbench": jaxbench.__version__}
     for package in VERSIONS:
         try:
-            found[package] = importlib.metadata.version(package)
+            known[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            known[package] = "absent"
+    return known
 
 
 def git_revision() -> str | None:

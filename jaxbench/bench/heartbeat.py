@@ -1,10 +1,11 @@
-"""What a run is doing now, in a small file that a suite reads. Imports no jax."""
+"""Tells a suite, in a small file, how far a run has come. Imports no jax."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,24 @@ EVERY_SECONDS = 0.5
 
 
 class Heartbeat:
-    """Writes `progress.json` into a run's folder, at most twice a second.
+    """Writes `progress.json` into the folders of runs, at most twice a second.
 
     A suite shows it, and takes a run whose file does not change for one that hangs.
 
     Args:
-      folder: the run folder. Nothing is written while it does not exist: a run that is
-        refused leaves nothing behind.
+      folders: of the runs that train together. Nothing is written while a folder does
+        not exist: a run that is refused leaves nothing behind.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folders: Sequence[Path]):
+        self._folders = folders
         self._written = 0.0
         self._content: dict[str, Any] = {}
 
     def phase(self, name: str) -> None:
-        """Says what begins or goes on: "data", "compile", "evaluate".
+        """Says what begins or goes on: "data", "compile", "evaluate", "test".
 
-        How far training is stays as it was.
+        The step, where there is one, stays as it was.
         """
         self._write(self._content | {"phase": name})
 
@@ -49,13 +50,12 @@ class Heartbeat:
         )
 
     def _write(self, content: dict[str, Any]) -> None:
-        if not self._folder.is_dir():
-            return
-        self._written = time.monotonic()
-        self._content = content
-        partial = self._folder / (FILE + ".partial")
-        partial.write_text(json.dumps(content))
-        os.replace(partial, self._folder / FILE)
+        for folder in (f for f in self._folders if f.is_dir()):
+            self._written = time.monotonic()
+            self._content = content
+            partial = folder / (FILE + ".partial")
+            partial.write_text(json.dumps(content))
+            os.replace(partial, folder / FILE)
 
 
 def read_heartbeat(folder: Path) -> tuple[dict[str, Any], float]:

@@ -1,11 +1,17 @@
-"""One run: config in, folder out. Boards read nothing but its `result.json`."""
+"""Trains 1..n runs: configs in, folders out. Boards read nothing but `result.json`.
+
+Several runs are those of one backbone that differ in seed and learning rate. Each has
+the folder, the curve, the checkpoints and the result that it would have had alone.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import sys
-import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +19,24 @@ import jax
 import numpy as np
 
 from jaxbench.bench import build
+from jaxbench.bench.beside import check_copies
 from jaxbench.bench.check import check_finite, check_values
 from jaxbench.bench.facts import Facts
 from jaxbench.bench.finals import score_finals
 from jaxbench.bench.heartbeat import Heartbeat
-from jaxbench.bench.memory import Plan, fit
+from jaxbench.bench.memory import fit
 from jaxbench.bench.result import FINISHED
-from jaxbench.bench.run_folder import (
-    check_owner,
-    claim,
-    held,
-    read_json,
-    write_json,
-)
+from jaxbench.bench.run_folder import check_owner, claim, held, read_json
 from jaxbench.errors import InputError
-from jaxbench.models.stack import Stack
+from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
 from jaxbench.training import loop
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
 from jaxbench.training.compiling import Compilation
 from jaxbench.training.disk import disk_is_full, full_disk_message
+from jaxbench.training.goal import EarlyStopping, Goal
+from jaxbench.training.outcome import Outcome, TrainingRun
 from jaxbench.training.programs import (
     FirstState,
     Placement,
@@ -43,6 +46,7 @@ from jaxbench.training.programs import (
     first_batch,
 )
 from jaxbench.training.progress import TrainingProgress
+from jaxbench.training.state import TrainState
 from jaxbench.training.stop import StopSignals
 from jaxbench.training.writers import MetricWriter
 
@@ -51,226 +55,351 @@ BATCHES_PER_EVALUATION = 16
 # Updates that a budget leaves out: the device warms up.
 FIRST_STEPS = 5
 
+Config = Mapping[str, Any]
+
 
 class OutOfMemoryError(Exception):
-    """No way of computing the run fits the memory; known before it starts."""
+    """No way of computing the runs fits the memory; known before they start."""
 
 
-def run_job(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What all of the runs have in common.
+
+    Attributes:
+      config: the first run's; those of the others differ in seed and rate.
+      task, model, budget, goal: built from it.
+      home: where states begin and end; several runs may lie elsewhere in between.
+      first_state: learning rate -> what makes first states.
+      programs_of: number of runs -> their programs, compiled once.
+      size: how many runs train at a time.
+      heartbeat, compilation: who is told what goes on.
+    """
+
+    config: Config
+    task: Task
+    model: Model
+    budget: Budget
+    goal: Goal | EarlyStopping | None
+    home: Placement
+    first_state: Callable[[float], FirstState]
+    programs_of: Callable[[int], Programs]
+    size: int
+    heartbeat: Heartbeat
+    compilation: Compilation
+
+
+def run_job(config: Config, folder: Path) -> dict[str, Any]:
+    """Trains and evaluates one run: `run_jobs` of one."""
+    return run_jobs([config], [folder])[0]
+
+
+def run_jobs(
+    configs: Sequence[Config], folders: Sequence[Path]
+) -> list[dict[str, Any]]:
     """Trains and evaluates one backbone on one task; resumes what was begun.
 
     Args:
-      config: the resolved config as plain nested dicts (see `configs/`).
-      folder: the run folder. One that already holds this config's finished run is
-        left as it is; one with a checkpoint is gone on with.
+      configs: resolved, as plain nested dicts (see `configs/`). Those of several runs,
+        which train as one program, are equal but for `beside.VARIED`.
+      folders: the run folders. One that already holds its config's finished run is left
+        as it is. Those with a checkpoint are gone on with, several from the last step
+        that all of them have saved.
 
     Returns:
-      What `result.json` holds. Its `status` is "ok", "diverged", "oom",
+      What each `result.json` holds. Its `status` is "ok", "diverged", "oom",
       "interrupted" or "crashed"; anything but "ok" has a `reason`.
 
     Raises:
-      InputError: the config, the data, the folder or the disk cannot be used. Nothing
-        was written, or what was written is a checkpoint to go on from.
+      InputError: the configs, the data, a folder or the disk cannot be used. Nothing
+        was written, or what was written are checkpoints to go on from.
     """
-    check_values(config)
-    check_owner(folder, config)
-    finished = read_json(folder / "result.json")
-    if finished is not None and finished["status"] in FINISHED:
-        _say(f"{folder} holds a finished run ({finished['status']}); nothing to do")
-        return finished
-    facts = Facts(config)
+    if len(configs) > 1:
+        check_copies(configs)
+    for config, folder in zip(configs, folders, strict=True):
+        check_values(config)
+        check_owner(folder, config)
+    results = [read_json(folder / "result.json") for folder in folders]
+    todo = []
+    for i, (result, folder) in enumerate(zip(results, folders, strict=True)):
+        if result is not None and result["status"] in FINISHED:
+            done = f"{folder} holds a finished run ({result['status']})"
+            _say(f"{done}; nothing to do")
+        else:
+            todo.append(i)
+    jobs = [Facts(configs[i], folders[i], len(todo)) for i in todo]
     try:
-        result = _run(config, folder, facts)
+        if jobs:
+            _run(jobs)
     except InputError:
         raise
     except Exception as error:
         if disk_is_full(error):
-            raise InputError(full_disk_message(folder)) from error
-        status, reason = describe_failure(error, facts)
-        claim(folder, config)
-        (folder / "error.txt").write_text(traceback.format_exc())
-        result = facts.result(status, reason, folder)
-    write_json(folder / "result.json", result)
-    return result
+            raise InputError(full_disk_message(jobs[0].folder)) from error
+        for job in jobs:
+            if job.result is None:
+                claim(job.folder, job.config)
+                (job.folder / "error.txt").write_text(traceback.format_exc())
+                job.ends(*describe_failure(error, job.predicted_bytes))
+    for i, job in zip(todo, jobs, strict=True):
+        results[i] = job.result
+    return [result for result in results if result is not None]
 
 
-def _run(config: Mapping[str, Any], folder: Path, facts: Facts) -> dict[str, Any]:
+def _run(jobs: Sequence[Facts]) -> None:
+    """Builds what is shared, then trains as many at a time as fit the memory."""
+    shared = _prepare(jobs)
+    with contextlib.ExitStack() as exits:
+        for job in jobs:
+            exits.enter_context(held(job.folder, "the run folder"))
+            claim(job.folder, job.config)
+        arrays = {
+            name: jax.device_put(np.asarray(value), shared.home.whole)
+            for name, value in shared.task.arrays.items()
+        }
+        signals = exits.enter_context(StopSignals())
+        for start in range(0, len(jobs), shared.size):
+            group = jobs[start : start + shared.size]
+            going = _begin(group, shared, arrays)
+            if start == 0:
+                for job in jobs:
+                    job.starts()
+            _train(group, going, shared, arrays, signals)
+
+
+def _prepare(jobs: Sequence[Facts]) -> Shared:
+    """Builds everything, and compiles it so that it fits the memory."""
+    config = jobs[0].config
     train = config["train"]
-    heartbeat = Heartbeat(folder)
+    heartbeat = Heartbeat([job.folder for job in jobs])
     heartbeat.phase("data")
     # Before the data, so that a wrong option is refused in seconds.
     stack = build.build_backbone(config)
     task = build.build_task(config, _say)
     check_finite(task.arrays)
-    orders = [
-        stage.order(batch_size=train["batch_size"], seed=config["seed"])
-        for stage in task.stages
-    ]
-    order = orders[-1]
+    order = task.order(batch_size=train["batch_size"], seed=config["seed"])
     budget = build.build_budget(config, task, order)
     goal = build.build_goal(config, task, budget)
-    facts.prepared(task, order, budget, goal)
-    placement = Placement.over_all_devices(train["batch_size"])
-
+    for job in jobs:
+        job.prepared(task, order, budget, goal)
+    home = Placement.of_runs(1)
+    if len(jobs) == 1:
+        home = Placement.over_all_devices(train["batch_size"])
     heartbeat.phase("compile")
-    compilation = Compilation(_kind(config), _say)
-    with compilation.reported():
-        plan, initialize = _compile(config, stack, task, placement, budget, compilation)
-    facts.plan = plan
-    if plan.programs is None:
-        raise OutOfMemoryError(plan.refusal())
-    programs = plan.programs
-    facts.compiled(build.build_model(stack, task), programs)
-    keep = train.get("keep_best", 1)
-    require_space(folder, tree_bytes(programs.abstract_state), keep=keep)
+    compilation = Compilation(_kind(config, len(jobs)), _say)
+    model = build.build_model(stack, task)
 
-    with held(folder, "the run folder"):
-        claim(folder, config)
-        arrays = {
-            name: jax.device_put(np.asarray(value), placement.whole)
-            for name, value in task.arrays.items()
-        }
-        checkpoints = Checkpoints(folder / "checkpoints", keep=keep)
-        if checkpoints.latest_step() is None:
-            start_rows = jax.device_put(
-                first_batch(task, train["batch_size"]), placement.whole
-            )
-            with compilation.reported(), compilation.program("initial values"):
-                state = initialize(arrays, start_rows)
-            outcome = loop.Outcome()
-            writer = MetricWriter(folder)
-        else:
-            state, saved = checkpoints.restore(programs.abstract_state)
-            outcome = loop.Outcome.resumed(int(jax.device_get(state.step)), saved)
-            writer = MetricWriter(folder, resume_step=outcome.step)
-            _say(f"going on from step {outcome.step}")
-        facts.outcome = outcome
-        facts.first_step_at(time.monotonic())
+    @functools.cache
+    def first_state(rate: float) -> FirstState:
+        own = {**config, "train": {**train, "learning_rate": rate}}
+        say = _say if rate == train["learning_rate"] else lambda line: None
+        update = build.build_update(own, model, task, budget, say)
+        return build.build_first_state(config, update, home)
 
-        progress = TrainingProgress(
-            budget.steps or 0,
-            start=outcome.step,
-            label=config["model"]["backbone"],
-            report=heartbeat.step,
-            report_phase=heartbeat.phase,
-        )
-        with StopSignals() as signals, progress:
-            state, outcome = loop.train(
-                state,
-                arrays,
-                task=task,
-                programs=programs,
-                placement=placement,
-                lessons=[
-                    loop.Lesson(
-                        stage.name,
-                        order,
-                        evaluation_batches(
-                            task.splits[stage.split], programs, placement
-                        ),
-                    )
-                    for stage, order in zip(task.stages, orders, strict=True)
-                ],
-                budget=budget,
-                evaluate_every=build.evaluate_every(config, budget),
-                checkpoint_every=train["checkpoint_every"],
-                checkpoints=checkpoints,
-                writer=writer,
-                progress=progress,
-                outcome=outcome,
-                stop=signals.reason,
-                goal=goal,
-                first_steps=FIRST_STEPS if "budget" in train else 0,
-            )
-            if outcome.status == "ok" and task.finals:
-                heartbeat.phase("test")
-                facts.scored(
-                    score_finals(
-                        build.build_model(stack, task),
-                        task,
-                        checkpoints.restore(programs.abstract_state, "best")[0],
-                        batch_size=programs.evaluation_batch_size,
-                        report=progress.evaluating,
-                    )
-                )
-        checkpoints.close()
-        facts.signal = signals.number
-        if outcome.status in FINISHED:
-            final = outcome.best["metrics"] if outcome.best else {}
-            writer.hyperparameters(config, final)
-        writer.close()
-        return facts.result(outcome.status, outcome.reason, folder)
-
-
-def _compile(
-    config: Mapping[str, Any],
-    stack: Stack,
-    task: Task,
-    placement: Placement,
-    budget: Budget,
-    compilation: Compilation,
-) -> tuple[Plan, FirstState]:
-    """Compiles the run so that it fits, and gives what makes its first state."""
-    train = config["train"]
-    optimizer = build.build_optimizer(config, budget, _say)
-    initialize = FirstState(
-        build.build_model(stack, task),
-        task,
-        optimizer,
-        placement,
-        seed=config["seed"],
-        ema=train["ema_decay"] > 0,
-        parameter_dtype=build.DTYPES[train["parameter_dtype"]],
-    )
-
-    def compile_at(remat: bool, micro_batches: int) -> Programs:
+    @functools.cache
+    def compile_at(runs: int, remat: bool, micro_batches: int) -> Programs:
+        first = first_state(train["learning_rate"])
         return compile_programs(
-            build.build_model(stack.clone(remat=remat), task),
-            task,
-            optimizer,
-            initialize,
-            placement,
+            dataclasses.replace(
+                first.update,
+                model=build.build_model(stack.clone(remat=remat), task),
+                micro_batches=micro_batches,
+            ),
+            first,
+            home if len(jobs) == 1 else Placement.of_runs(runs),
             batch_size=train["batch_size"],
             steps_per_dispatch=min(
                 train["steps_per_dispatch"], budget.steps or sys.maxsize
             ),
             batches_per_evaluation=BATCHES_PER_EVALUATION,
-            ema_decay=train["ema_decay"],
-            micro_batches=micro_batches,
-            max_skips=train["max_skips"],
             watch=compilation.program,
         )
 
-    plan = fit(
-        compile_at,
-        remat=stack.remat,
-        batch_size=train["batch_size"],
-        devices=jax.device_count(),
-        limit_gb=config["xla"]["memory_limit"],
-    )
-    chosen = plan.tried[-1]
-    if plan.programs is not None and len(plan.tried) > 1:
-        _say(
-            f"memory: remat and {chosen['micro_batches']} micro-batches, so that "
-            f"{plan.limit_is} suffices"
+    with compilation.reported():
+        plan = fit(
+            compile_at,
+            runs=len(jobs),
+            remat=stack.remat,
+            batch_size=train["batch_size"],
+            devices=home.mesh.size,
+            limit_gb=config["xla"]["memory_limit"],
         )
-    return plan, initialize
+    for job in jobs:
+        job.plan = plan
+    if plan.programs is None:
+        raise OutOfMemoryError(plan.refusal())
+    remat, parts = plan.tried[-1]["remat"], plan.tried[-1]["micro_batches"]
+    if remat > stack.remat or parts > 1:
+        _say(
+            f"memory: remat and {parts} micro-batches, so that {plan.limit_is} suffices"
+        )
+    for job in jobs:
+        job.compiled(model, plan.programs)
+    placement = plan.programs.placement
+    if len(jobs) > 1:
+        _say(describe_placement(placement.runs, placement.mesh.size))
+    require_space(
+        jobs[0].folder,
+        len(jobs) * tree_bytes(plan.programs.abstract_state),
+        keep=train.get("keep_best", 1),
+    )
+    return Shared(
+        *(config, task, model, budget, goal, home, first_state),
+        *(lambda runs: compile_at(runs, remat, parts), placement.runs),
+        *(heartbeat, compilation),
+    )
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _begin(
+    jobs: Sequence[Facts], shared: Shared, arrays: Mapping[str, jax.Array]
+) -> list[tuple[TrainingRun, TrainState]]:
+    """Each run where it was left; those that go on, at the last step all have saved."""
+    train, compilation = shared.config["train"], shared.compilation
+    size = train["batch_size"]
+    kept = [
+        Checkpoints(job.folder / "checkpoints", keep=train.get("keep_best", 1))
+        for job in jobs
+    ]
+    newest = [checkpoints.latest_step() for checkpoints in kept]
+    over = [
+        step is not None
+        and Outcome.resumed(step, checkpoints.facts(step)).is_over(
+            shared.budget, shared.goal
+        )
+        for checkpoints, step in zip(kept, newest, strict=True)
+    ]
+    saved = [c.steps() for c, ended in zip(kept, over, strict=True) if not ended]
+    common = max(set.intersection(*saved), default=0) if saved else 0
+    begun = []
+    for job, checkpoints, ended, last in zip(jobs, kept, over, newest, strict=True):
+        seed, rate = job.config["seed"], job.config["train"]["learning_rate"]
+        step = last if ended else common
+        if step:
+            abstract = shared.programs_of(shared.size).abstract_state
+            state, facts = checkpoints.restore(abstract, step=step)
+            outcome = Outcome.resumed(step, facts)
+            writer = MetricWriter(job.folder, resume_step=step)
+        else:
+            rows = jax.device_put(first_batch(shared.task, size), shared.home.whole)
+            with compilation.reported(), compilation.program("initial values"):
+                state = shared.first_state(rate)(seed, arrays, rows)
+            outcome, writer = Outcome(), MetricWriter(job.folder)
+        job.outcome, job.copies = outcome, len(jobs)
+        orders = [
+            stage.order(batch_size=size, seed=seed) for stage in shared.task.stages
+        ]
+        begun.append((TrainingRun(orders, outcome, checkpoints, writer), state))
+    if common or all(over):
+        _say(f"going on from step {common or begun[0][0].outcome.step}")
+    return begun
+
+
+def _train(
+    jobs: Sequence[Facts],
+    going: list[tuple[TrainingRun, TrainState]],
+    shared: Shared,
+    arrays: Mapping[str, jax.Array],
+    signals: StopSignals,
+) -> None:
+    """Trains one group from where it was left, scores it, and writes its results.
+
+    When half of the runs have ended, a smaller program takes the others further.
+    """
+    task, train, runs = shared.task, shared.config["train"], [run for run, _ in going]
+    label = shared.config["model"]["backbone"]
+    first_steps = FIRST_STEPS if "budget" in train else 0
+    progress = TrainingProgress(
+        shared.budget.steps or 0,
+        start=min(run.outcome.step for run in runs),
+        label=label if len(jobs) == 1 else f"{label} x {len(jobs)}",
+        report=shared.heartbeat.step,
+        report_phase=shared.heartbeat.phase,
+    )
+    with progress:
+        while going:
+            with shared.compilation.reported():
+                programs = shared.programs_of(len(going))
+            placement = programs.placement
+            together = [run for run, _ in going]
+            states = placement.stack([state for _, state in going])
+            # Single states are given away or copied: nothing may hold them any longer.
+            going.clear()
+            states = loop.train(
+                states,
+                together,
+                jax.device_put(dict(arrays), placement.whole),
+                programs=programs,
+                lessons=[
+                    loop.Lesson(
+                        stage.name,
+                        evaluation_batches(task.splits[stage.split], programs),
+                    )
+                    for stage in task.stages
+                ],
+                budget=shared.budget,
+                evaluate_every=build.evaluate_every(shared.config, shared.budget),
+                checkpoint_every=train["checkpoint_every"],
+                progress=progress,
+                stop=signals.reason,
+                goal=shared.goal,
+                first_steps=first_steps,
+                leave=len(together) // 2,
+            )
+            going = [
+                (run, placement.take(states, index))
+                for index, run in enumerate(together)
+                if not run.ended
+            ]
+            first_steps = 0
+        for job, run in zip(jobs, runs, strict=True):
+            if run.outcome.status == "ok" and task.finals:
+                shared.heartbeat.phase("test")
+                best, _ = run.checkpoints.restore(programs.abstract_state, "best")
+                job.scored(
+                    score_finals(
+                        *(shared.model, task, best),
+                        batch_size=programs.evaluation_batch_size,
+                        report=progress.evaluating,
+                    )
+                )
+    for job, run in zip(jobs, runs, strict=True):
+        run.checkpoints.close()
+        if run.outcome.status in FINISHED:
+            final = run.outcome.best["metrics"] if run.outcome.best else {}
+            run.writer.hyperparameters(job.config, final)
+        run.writer.close()
+        job.ends(run.outcome.status, run.outcome.reason)
+
+
+def describe_placement(runs: int, devices: int) -> str:
+    """One line: how many train at a time, and on how much of the machine."""
+    visible = jax.local_device_count()
+    if runs == 1:
+        return "one run at a time, as one program each, on one device"
+    line = f"{runs} runs as one program"
+    if visible == 1:
+        return line
+    if devices == visible:
+        return f"{line}, {runs // devices} on each of {devices} devices"
+    return (
+        f"{line} on {devices} of {visible} devices: {runs} runs do not divide over more"
+    )
+
+
+def _kind(config: Config, runs: int) -> str:
     """What runs have in common that take as long to compile, in words."""
     model = config["model"]
     size = model["width"] or model.get("size") or model.get("parameters")
-    return f"{config['task']} {config['protocol']} {model['backbone']} {size}"
+    several = f" x {runs}" if runs > 1 else ""
+    return f"{config['task']} {config['protocol']} {model['backbone']} {size}{several}"
 
 
-def describe_failure(error: Exception, facts: Facts) -> tuple[str, str]:
+def describe_failure(error: Exception, predicted: int | None) -> tuple[str, str]:
     """Maps an exception to a status and a reason of one line."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, OutOfMemoryError):
         return "oom", text
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        predicted = facts.predicted_bytes
         known = f"; predicted {predicted / 1e9:.2f} GB" if predicted else ""
         return "oom", (
             f"out of memory: {text[:200]}{known}; lower train.batch_size or "

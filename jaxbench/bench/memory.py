@@ -1,4 +1,4 @@
-"""Memory known before the start: compile, read the prediction, choose what fits."""
+"""Chooses before training how to compute 1..n runs so that they fit the memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ GB = 1e9
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a run will be computed, and what else was tried.
+    """How runs are computed so that they fit the memory, and what was tried before.
 
     Attributes:
       limit_bytes: what one device may use; None where it is not known.
-      limit_is: where the limit comes from, in words.
-      tried: {"remat", "micro_batches", "predicted_bytes"} of each stage compiled; the
-        last one is what was chosen if it fits.
+      limit_is: what sets the limit, in words: "this machine".
+      tried: {"copies", "remat", "micro_batches", "predicted_bytes"} of each stage
+        compiled, copies being the runs that train at a time; the last one is what was
+        chosen if it fits.
       programs: the chosen programs, or None when nothing fits.
     """
 
@@ -55,50 +56,53 @@ class Plan:
 
 
 def fit(
-    compile_at: Callable[[bool, int], Programs],
+    compile_at: Callable[[int, bool, int], Programs],
     *,
+    runs: int,
     remat: bool,
     batch_size: int,
     devices: int,
     limit_gb: float,
 ) -> Plan:
-    """Compiles a run, again with less memory if it will not fit, until it does.
+    """Compiles runs, again with less memory if they will not fit, until they do.
 
-    As configured; then with blocks recomputed in the backward pass; then in 2, 4, 8,
-    ... micro-batches of the same effective batch.
+    As configured; then half as many runs at a time, until it is one; then with blocks
+    recomputed in the backward pass; then in 2, 4, 8, ... micro-batches of the same
+    effective batch.
 
     Args:
-      compile_at: `(remat, micro_batches) -> Programs`.
+      compile_at: `(runs, remat, micro_batches) -> Programs`.
+      runs: how many there are.
       remat: what the config asks for.
       batch_size: examples of one update.
-      devices: how many share a batch.
+      devices: how many share a batch of a single run.
       limit_gb: most memory of one device, in 10^9 bytes; 0 for what the device has.
     """
     limit, limit_is = memory_limit(limit_gb)
     tried: list[dict[str, Any]] = []
-    for recompute, parts in stages(remat, batch_size, devices):
-        programs = compile_at(recompute, parts)
+    for stage in stages(runs, remat, batch_size, devices):
+        programs = compile_at(*stage)
         predicted = programs.predicted_bytes
-        tried.append(
-            {
-                "remat": recompute,
-                "micro_batches": parts,
-                "predicted_bytes": predicted,
-            }
-        )
+        told = dict(zip(("copies", "remat", "micro_batches"), stage, strict=True))
+        tried.append(told | {"predicted_bytes": predicted})
         if limit is None or predicted <= limit:
             return Plan(limit, limit_is, tuple(tried), programs)
     return Plan(limit, limit_is, tuple(tried), None)
 
 
-def stages(remat: bool, batch_size: int, devices: int) -> Iterator[tuple[bool, int]]:
-    """What to try, in order: (remat, micro-batches)."""
-    yield remat, 1
+def stages(
+    runs: int, remat: bool, batch_size: int, devices: int
+) -> Iterator[tuple[int, bool, int]]:
+    """What to try, in order: (runs at a time, remat, micro-batches)."""
+    while runs > 1:
+        yield runs, remat, 1
+        runs = -(-runs // 2)
+    yield 1, remat, 1
     if not remat:
-        yield True, 1
+        yield 1, True, 1
     parts = 2
     while batch_size % parts == 0 and (batch_size // parts) % devices == 0:
-        yield True, parts
+        yield 1, True, parts
         parts *= 2
 
 
@@ -127,7 +131,7 @@ def device_memory() -> tuple[int | None, str]:
 
 
 def gigabytes(count: int) -> str:
-    """Bytes for people."""
+    """Bytes as text: "2.50 GB", "77.00 MB"."""
     return f"{count / GB:.2f} GB" if count >= 1e7 else f"{count / 1e6:.2f} MB"
 
 

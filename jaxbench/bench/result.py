@@ -1,4 +1,4 @@
-"""The form of `result.json`. Imports no jax: a suite's parent writes rows too."""
+"""The fields of `result.json`. Imports no jax: a suite's parent writes rows too."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def blank_result(config: Mapping[str, Any], status: str, reason: str) -> dict[st
             "first_steps": 0.0,
             "train": 0.0,
             "eval": 0.0,
+            "shared_by": 1,
         },
         "memory": {
             "predicted_bytes": None,

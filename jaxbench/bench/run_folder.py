@@ -1,4 +1,4 @@
-"""A run's folder: which config owns it, and files that are whole or absent.
+"""The run folder: which config it belongs to, and files that are whole or absent.
 
 Nothing here imports jax: a suite's parent reads and writes these folders too.
 """
@@ -20,7 +20,7 @@ from jaxbench.errors import InputError
 from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.records import flatten
 
-# They change where and how fast a run goes, never what it computes.
+# Settings that change where and how fast a run goes, never what it computes.
 NOT_IDENTITY = ("xla.", "data.workers", "data.cache")
 
 
@@ -125,7 +125,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def claim(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes the folder and writes the resolved config, which says whose it is."""
+    """Makes the folder and marks it as this config's by writing that."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", {**config, "config_hash": config_hash(config)})
 

@@ -96,17 +96,12 @@ def _compile(run: Run, placement: Placement) -> Programs:
     train = run.config["train"]
     dispatched = min(train["steps_per_dispatch"], max(run.result["steps"], 1))
     return compile_programs(
-        run.model,
-        run.task,
-        run.optimizer(),
+        run.update(),
         run.initializer(placement),
         placement,
         batch_size=train["batch_size"],
         steps_per_dispatch=dispatched,
         batches_per_evaluation=BATCHES_PER_EVALUATION,
-        ema_decay=train["ema_decay"],
-        micro_batches=run.micro_batches,
-        max_skips=train["max_skips"],
     )
 
 
@@ -123,7 +118,7 @@ def _time(
     epoch = order.steps_per_epoch or programs.steps_per_dispatch * GROUPS_OF_EXAMPLES
     length = min(programs.steps_per_dispatch, epoch)
     # The schedule stays where the run is half done: its rate is neither 0 nor gone.
-    span = place_span(placement, length, 0.5, 0.0, 1.0)
+    span = place_span(placement, [length], 0.5, 0.0, 1.0)
     examples = [
         jax.device_put(
             order.steps(start, length, programs.steps_per_dispatch), placement.batch
@@ -136,7 +131,7 @@ def _time(
     }
     batch_size = run.config["train"]["batch_size"]
     first = jax.device_put(first_batch(run.task, batch_size), placement.whole)
-    state = run.initializer(placement)(arrays, first)
+    state = run.initializer(placement)(run.config["seed"], arrays, first)
 
     def dispatch(times: int) -> float:
         nonlocal state

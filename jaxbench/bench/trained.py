@@ -1,4 +1,4 @@
-"""A finished run's folder as things to use: its task, its model, its weights."""
+"""Opens the folder of a finished run: its task, its model, its weights."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxbench.bench import build
 from jaxbench.bench.result import FINISHED, SCHEMA
@@ -21,6 +19,7 @@ from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.packed import on_host
 from jaxbench.training.programs import FirstState, Placement, first_batch
+from jaxbench.training.step import Update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +27,12 @@ class Run:
     """A run that has ended by itself.
 
     Attributes:
-      folder: where it lies.
-      config: its resolved config, with the memory plan that the run came to.
+      folder: the run folder.
+      config: resolved, with `model.remat` as the memory plan had it in the end.
       micro_batches: parts an update's batch was worked through in.
-      result: its `result.json`.
-      task: its task, on the data it was trained on.
-      model: its model, without weights.
+      result: the content of `result.json`.
+      task: on the data that the run was trained on.
+      model: without weights.
     """
 
     folder: Path
@@ -43,30 +42,23 @@ class Run:
     task: Task
     model: Model
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """Its optimiser."""
-        return build.build_optimizer(self.config, self.budget(), lambda line: None)
+    def update(self) -> Update:
+        """What one training update of the run computes."""
+        given = (self.config, self.model, self.task, self.budget(), lambda line: None)
+        return build.build_update(*given, micro_batches=self.micro_batches)
 
     def order(self) -> Order:
-        """Which rows made up which of its steps."""
+        """Which examples made up which training step."""
         batch_size = self.config["train"]["batch_size"]
         return self.task.order(batch_size=batch_size, seed=self.config["seed"])
 
     def budget(self) -> Budget:
-        """What it was given to spend."""
+        """How many steps or seconds the run was given."""
         return build.build_budget(self.config, self.task, self.order())
 
-    def initializer(self, placement: Placement) -> Any:
-        """The function that makes its train state, see `FirstState`."""
-        return FirstState(
-            self.model,
-            self.task,
-            self.optimizer(),
-            placement,
-            seed=self.config["seed"],
-            ema=self.config["train"]["ema_decay"] > 0,
-            parameter_dtype=build.DTYPES[self.config["train"]["parameter_dtype"]],
-        )
+    def initializer(self, placement: Placement) -> FirstState:
+        """Makes the run's first train state, given its seed."""
+        return build.build_first_state(self.config, self.update(), placement)
 
 
 def open_run(folder: Path) -> Run:
@@ -114,12 +106,13 @@ def restore_variables(run: Run, which: str, placement: Placement) -> tuple[Any, 
     """Reads trained weights.
 
     Args:
-      run: whose.
+      run: the run that trained them.
       which: "best" or "last".
       placement: where to put them.
 
     Returns:
-      Variables to play with, averaged where the run kept an average, and their step.
+      Variables for `Model.apply`, averaged where the run kept an average, and the step
+      they were saved at.
 
     Raises:
       InputError: there is no such checkpoint, or it does not fit the run's config.
@@ -149,20 +142,13 @@ def restore_variables(run: Run, which: str, placement: Placement) -> tuple[Any, 
 
 def one_device() -> Placement:
     """Everything whole on the first device, however many there are."""
-    mesh = jax.make_mesh(
-        (1,),
-        ("batch",),
-        axis_types=(jax.sharding.AxisType.Auto,),
-        devices=jax.devices()[:1],
-    )
-    whole = NamedSharding(mesh, PartitionSpec())
-    return Placement(whole=whole, batch=whole)
+    return Placement.of_runs(1)
 
 
 def write_measurement(folder: Path, path: tuple[str, ...], value: Any) -> None:
     """Sets one field of a run's `result.json`, say ("throughput", "steady").
 
-    The file is read anew, so that what others wrote meanwhile is kept.
+    The file is read anew, so that what other processes wrote meanwhile is kept.
     """
     result = _read(folder, "result.json")
     inside = result

@@ -1,4 +1,4 @@
-"""What the device can give."""
+"""Measures the device: FLOP/s of matrix products, bytes/s of memory traffic."""
 
 from __future__ import annotations
 

@@ -70,14 +70,16 @@ class Checkpoints:
         """The newest complete step under `which`, or None."""
         return self._managers[which].latest_step()
 
-    def facts(self) -> tuple[int, dict[str, Any]]:
-        """The step of the newest "last" state and the facts saved with it."""
-        step = self.latest_step()
-        assert step is not None
+    def steps(self) -> set[int]:
+        """The steps of all complete states under "last"."""
+        return set(self._managers["last"].all_steps())
+
+    def facts(self, step: int) -> dict[str, Any]:
+        """The facts that were saved with a state under "last"."""
         restored = self._managers["last"].restore(
             step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())
         )
-        return step, restored["facts"]
+        return restored["facts"]
 
     def restore(
         self, abstract: TrainState, which: str = "last", step: int | None = None

@@ -1,4 +1,4 @@
-"""What a person sees while a run's programs compile."""
+"""Tells the user which programs are compiling, and for how long."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ QUIET_SECONDS = 5.0
 
 
 class Compilation:
-    """Says which programs are compiling, for how long, and what it took last time.
+    """Says which programs are compiling, for how long, and what they took last time.
 
-    What it took is kept beside the compilation cache, where there is one.
+    The seconds are kept beside the compilation cache, where there is one.
 
     Args:
-      kind: what two runs have in common whose programs take as long.
+      kind: names runs whose programs take equally long to compile.
       say: prints a line.
       every: seconds between two lines.
     """

@@ -1,4 +1,4 @@
-"""What a full disk looks like, and what is said about it. Imports no jax."""
+"""Recognises errors of a full disk, and words them. Imports no jax."""
 
 from __future__ import annotations
 

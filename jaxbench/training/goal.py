@@ -57,7 +57,7 @@ class EarlyStopping:
         step: int,
         metrics: Mapping[str, float],
     ) -> bool:
-        """Takes in a validation; no lesson follows, so it returns False."""
+        """Takes in a validation; False: there is no next lesson to begin."""
         del lessons
         # As a loss: the lower, the better.
         value = -metrics[self.metric] if self.maximize else metrics[self.metric]

@@ -1,8 +1,7 @@
-"""The training loop, read from top to bottom: no trainer, no hooks."""
+"""The training loop of 1..n runs, read from top to bottom: no trainer, no hooks."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,15 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxbench.tasks.task import Order, Task
+from jaxbench.tasks.task import Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
-from jaxbench.training.goal import Convergence, EarlyStopping, Goal
-from jaxbench.training.programs import Placement, Programs, place_span
+from jaxbench.training.goal import EarlyStopping, Goal
+from jaxbench.training.outcome import Meter, TrainingRun
+from jaxbench.training.programs import Programs, place_span
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState, leaf_names
 from jaxbench.training.step import MODEL_METRICS
-from jaxbench.training.writers import MetricWriter
 
 # Sums the train step adds to the task's own.
 STEP_STATISTICS = (
@@ -33,125 +32,84 @@ class Lesson(NamedTuple):
 
     Attributes:
       name: of the level; empty where there is no curriculum.
-      order: which rows make up which step.
       validation: groups of validation batches (see `evaluation_batches`).
     """
 
     name: str
-    order: Order
     validation: list[tuple[jax.Array, jax.Array]]
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What a run came to; the mutable record that every checkpoint carries.
-
-    Attributes:
-      status: "ok", "diverged" or "interrupted".
-      reason: why, where and what to do, when status is not "ok".
-      step: updates done.
-      best: {"step", "metrics"} of the best validation so far, or None.
-      last: the same of the newest validation, or None.
-      skips, first_skip: updates left out because they were not finite, and the step of
-        the first of them (-1: none).
-      first_steps, first_seconds: updates at the start of each process that the rates
-        and a budget of seconds leave out, and how long they took.
-      train_seconds, evaluate_seconds: without compilation and without those.
-      convergence: how far it is on its way to its goal, where it has one.
-    """
-
-    status: str = "ok"
-    reason: str = ""
-    step: int = 0
-    best: dict[str, Any] | None = None
-    last: dict[str, Any] | None = None
-    skips: int = 0
-    first_skip: int = -1
-    first_steps: int = 0
-    first_seconds: float = 0.0
-    train_seconds: float = 0.0
-    evaluate_seconds: float = 0.0
-    convergence: Convergence = dataclasses.field(default_factory=Convergence)
-
-    @classmethod
-    def resumed(cls, step: int, facts: Mapping[str, Any]) -> Outcome:
-        """What a run had come to, from the facts of its checkpoint."""
-        facts = dict(facts)
-        convergence = Convergence(**facts.pop("convergence", {}))
-        return cls(step=step, convergence=convergence, **facts)
-
-    def facts(self) -> dict[str, Any]:
-        """The part that a resumed run goes on from."""
-        return {
-            "best": self.best,
-            "last": self.last,
-            "first_steps": self.first_steps,
-            "first_seconds": self.first_seconds,
-            "train_seconds": self.train_seconds,
-            "evaluate_seconds": self.evaluate_seconds,
-            "convergence": dataclasses.asdict(self.convergence),
-        }
-
-
 def train(
-    state: TrainState,
+    states: TrainState,
+    runs: Sequence[TrainingRun],
     arrays: Mapping[str, jax.Array],
     *,
-    task: Task,
     programs: Programs,
-    placement: Placement,
     lessons: Sequence[Lesson],
     budget: Budget,
     evaluate_every: float,
     checkpoint_every: int,
-    checkpoints: Checkpoints,
-    writer: MetricWriter,
     progress: TrainingProgress,
-    outcome: Outcome,
     stop: Callable[[], str | None],
     goal: Goal | EarlyStopping | None = None,
     first_steps: int = 0,
+    leave: int = 0,
     clock: Callable[[], float] = time.perf_counter,
-) -> tuple[TrainState, Outcome]:
-    """Trains from `outcome.step` until the budget is spent or the goal is reached.
+) -> TrainState:
+    """Trains runs until each has ended: solved, out of budget, diverged, interrupted.
 
-    Dispatches end at multiples of K, epochs, evaluations and checkpoints, counted from
-    step 0, so a resumed run makes the dispatches that the unbroken one would have
-    made. The metrics of a dispatch are fetched while the next one runs.
+    Every run makes the updates, validations and checkpoints that it would make alone;
+    one that has ended keeps its state while the others go on. Dispatches end at
+    multiples of K, epochs, evaluations and checkpoints, counted from step 0, so a
+    resumed run makes the dispatches that the unbroken one would have made. The metrics
+    of a dispatch are fetched while the next one runs.
 
     Args:
-      state: the state after `outcome.step` updates; its buffers are given away.
-      arrays: the task's arrays on the device.
+      states: of all runs, see `Placement.stack`; its buffers are given away.
+      runs: as many as `programs` are for. Those that have not ended are at one step.
+      arrays: the task's arrays on the devices.
       lessons: of the curriculum, in their order; most tasks have one.
-      budget: when to end. One of seconds is spent by training alone; the last dispatch
-        is shortened so that it ends close to it.
+      budget: when to end. One of seconds has one run, and is spent by training alone;
+        the last dispatch is shortened so that it ends close to it.
       evaluate_every: steps, or seconds where the budget is in seconds, between
         validations besides those at each epoch's end and at the end of the run; 0 for
         none.
       checkpoint_every: steps between saves besides those at each validation; 0: none.
-      outcome: what the run had come to when it was last saved.
       stop: returns a reason to stop now, or None; asked after every dispatch.
       goal: what ends a lesson, and training before its budget; None for nothing.
       first_steps: updates at the start of this process that are made, but timed apart;
         0 for none.
+      leave: return as soon as no more than so many runs go on: a program of fewer runs
+        would take them further in less time.
       clock: seconds, for tests.
 
     Returns:
-      The final state (the last good one after a divergence), and the outcome.
+      The states of all runs, each where it ended; after a divergence, the last good
+      one.
     """
+    placement, meter = programs.placement, Meter(runs, clock)
     pending: tuple[int, int, Any] | None = None
-    meter = Meter(outcome, clock)
     timed = first_steps == 0
 
-    while outcome.status == "ok":
-        step, before = outcome.step, meter.seconds_at(outcome.step)
-        if budget.done(step, outcome.train_seconds):
-            break
-        if goal is not None and goal.reached(outcome.convergence):
-            break
-        lesson = lessons[outcome.convergence.lesson]
+    def settle() -> None:
+        """Writes the metrics of the dispatch that was not waited for."""
+        nonlocal pending
+        if pending is not None:
+            end, count, statistics = pending
+            pending = None
+            each = placement.each(jax.device_get(statistics))
+            meter.reach(end)
+            losses = record(states, runs, end, count, each, programs)
+            if losses:
+                progress.update(end, float(np.mean(losses)), meter.last_step(budget))
+
+    for run in runs:
+        run.ended |= run.outcome.is_over(budget, goal)
+    while len(going := [run for run in runs if not run.ended]) > leave:
+        step = going[0].outcome.step
+        before = meter.seconds_at(step)
         validation_periods = [
-            lesson.order.steps_per_epoch,
+            *(run.order.steps_per_epoch for run in going),
             int(evaluate_every) if budget.unit == "steps" else 0,
         ]
         periods = [programs.steps_per_dispatch, *validation_periods, checkpoint_every]
@@ -160,28 +118,28 @@ def train(
             end = min(end, meter.last_step(budget))
         else:
             end = min(end, step + first_steps, budget.steps or end)
-        rows = lesson.order.steps(step, end - step, programs.steps_per_dispatch)
-        examples_kb = jax.device_put(rows, placement.batch)
+        examples = examples_of(runs, step, end - step, programs)
+        # A run that has ended makes no updates: its state stays what it is.
+        updates = [0 if run.ended else end - step for run in runs]
         each = 1.0 if budget.unit == "steps" else meter.seconds_per_step
         span = place_span(
-            placement, end - step, budget.spent(step, before), each, budget.total
+            *(placement, updates),
+            *(budget.spent(step, before), each, budget.total),
         )
         with jax.transfer_guard("disallow"):
-            state, statistics = programs.train(state, arrays, examples_kb, span)
-        if pending is not None:
-            if not record(*pending, task, writer, progress, meter, budget):
-                break
+            states, statistics = programs.train(states, arrays, examples, span)
+        settle()
+        for run in going:
+            if not run.ended:
+                run.outcome.step = end
         pending = (end, end - step, statistics)
-        outcome.step = end
         if not timed:
             jax.block_until_ready(statistics)
             meter.leave_out(end - step)
             timed = True
         if all(leaf.is_ready() for leaf in jax.tree.leaves(statistics)):
             # This device computes before it returns: the time is known at once.
-            if not record(*pending, task, writer, progress, meter, budget):
-                break
-            pending = None
+            settle()
 
         reason = stop()
         after = meter.seconds_at(end)
@@ -193,109 +151,43 @@ def train(
         if not (evaluates or saves or reason or ends):
             continue
 
-        if pending is not None:
-            if not record(*pending, task, writer, progress, meter, budget):
-                break
-            pending = None
+        settle()
         # The time until here was estimated; now it is known.
-        ends = budget.done(end, outcome.train_seconds)
+        ends = budget.done(end, runs[0].outcome.train_seconds)
         if evaluates or ends:
-            validate(
-                *(state, arrays, task, programs, lesson.validation),
-                *(outcome, writer, progress),
-            )
-            metrics = outcome.last["metrics"] if outcome.last else {}
-            progress.say(
-                f"step {end}: validation {task.primary} {metrics[task.primary]:.4f}"
-            )
-            better = outcome.best is not None and outcome.best["step"] == end
-            if goal is not None and goal.judge(
-                outcome.convergence, [part.name for part in lessons], end, metrics
-            ):
-                # Scores of an easier lesson are no scores of this one.
-                outcome.best = None
-                following = lessons[outcome.convergence.lesson].name
-                progress.say(f"step {end}: {lesson.name} is learned, {following} next")
-            elif better:
-                checkpoints.save("best", state, outcome.facts())
-        if reason and not ends:
-            outcome.status, outcome.reason = "interrupted", reason
-        if evaluates or saves or reason or ends:
-            checkpoints.save("last", state, outcome.facts())
+            validate(states, runs, arrays, programs, lessons, goal, progress, meter)
+        for index, run in enumerate(runs):
+            if run.ended:
+                continue
+            run.ended = run.outcome.is_over(budget, goal)
+            if reason is not None and not run.ended:
+                run.ended, run.outcome.status = True, "interrupted"
+                run.outcome.reason = reason
+            if run.ended or evaluates or saves:
+                state = placement.take(states, index)
+                run.checkpoints.save("last", state, run.outcome.facts())
         meter.start()
+    settle()
 
-    if outcome.status == "ok" and outcome.best is None and outcome.step:
+    unscored = [
+        (index, run)
+        for index, run in enumerate(runs)
+        if run.ended and run.outcome.status == "ok"
+        if run.outcome.step and run.outcome.best is None
+    ]
+    if unscored:
         # The budget ended in a curriculum: its last level is what is scored.
-        validate(
-            *(state, arrays, task, programs, lessons[-1].validation),
-            *(outcome, writer, progress),
-        )
-        checkpoints.save("best", state, outcome.facts())
-        checkpoints.save("last", state, outcome.facts())
-    outcome.skips = int(jax.device_get(state.skips))
-    outcome.first_skip = int(jax.device_get(state.first_skip))
-    if int(jax.device_get(state.broken_step)) >= 0:
-        outcome.step = int(jax.device_get(state.step))
-        meter.reach(outcome.step)
-        outcome.status = "diverged"
-        outcome.reason = describe_divergence(state, checkpoints)
-    return state, outcome
-
-
-class Meter:
-    """Keeps `outcome.train_seconds`: the time of updates that are known to have ended.
-
-    Args:
-      outcome: of the run.
-      clock: seconds.
-    """
-
-    def __init__(self, outcome: Outcome, clock: Callable[[], float]):
-        self._outcome, self._clock = outcome, clock
-        self._step = outcome.step
-        self._since = clock()
-
-    def start(self) -> None:
-        """Goes on after something that is no training."""
-        self._since = self._clock()
-
-    def reach(self, step: int) -> None:
-        """Update `step` has just been seen to have ended."""
-        now = self._clock()
-        self._outcome.train_seconds += now - self._since
-        self._step, self._since = max(step, self._step), now
-
-    def leave_out(self, steps: int) -> None:
-        """The first `steps` updates have ended; they do not count."""
-        now = self._clock()
-        self._outcome.first_steps += steps
-        self._outcome.first_seconds += now - self._since
-        self._step, self._since = self._step + steps, now
-
-    @property
-    def seconds_per_step(self) -> float:
-        """What an update takes; 0 while that is not known."""
-        outcome = self._outcome
-        counted = self._step - outcome.first_steps
-        if counted > 0 and outcome.train_seconds > 0:
-            return outcome.train_seconds / counted
-        if outcome.first_steps:
-            return outcome.first_seconds / outcome.first_steps
-        return 0.0
-
-    def seconds_at(self, step: int) -> float:
-        """When update `step` ends, in training seconds, as far as can be told."""
-        return self._outcome.train_seconds + self.seconds_per_step * max(
-            step - self._step, 0
-        )
-
-    def last_step(self, budget: Budget) -> int:
-        """The update with which the budget will be spent, as far as can be told."""
-        if budget.steps is not None:
-            return budget.steps
-        step, each = self._outcome.step, self.seconds_per_step
-        left = budget.total - self.seconds_at(step)
-        return step + max(1, math.ceil(left / each)) if each else step + 1
+        batches = lessons[-1].validation
+        found = score(states, arrays, programs, batches, progress.evaluating)
+        for index, run in unscored:
+            keep_validation(run, found[index], programs.update.task)
+            state = placement.take(states, index)
+            run.checkpoints.save("best", state, run.outcome.facts())
+            run.checkpoints.save("last", state, run.outcome.facts())
+    skips = np.atleast_1d(*jax.device_get((states.skips, states.first_skip)))
+    for run, count, first in zip(runs, *skips, strict=True):
+        run.outcome.skips, run.outcome.first_skip = int(count), int(first)
+    return states
 
 
 def passes(before: float, now: float, every: float) -> bool:
@@ -303,26 +195,50 @@ def passes(before: float, now: float, every: float) -> bool:
     return every > 0 and now // every > before // every
 
 
+def examples_of(
+    runs: Sequence[TrainingRun], step: int, count: int, programs: Programs
+) -> jax.Array:
+    """The batches of `count` steps, placed; a run that has ended gets zeros."""
+    size = programs.steps_per_dispatch
+    given = {
+        index: run.order.steps(step, count, size)
+        for index, run in enumerate(runs)
+        if not run.ended
+    }
+    if len(runs) == 1:
+        return jax.device_put(given[0], programs.placement.batch)
+    idle = np.zeros_like(next(iter(given.values())))
+    rows = [given.get(index, idle) for index in range(len(runs))]
+    return jax.device_put(np.stack(rows, axis=1), programs.placement.batch)
+
+
 def record(
+    states: TrainState,
+    runs: Sequence[TrainingRun],
     end: int,
     count: int,
-    statistics: Any,
-    task: Task,
-    writer: MetricWriter,
-    progress: TrainingProgress,
-    meter: Meter,
-    budget: Budget,
-) -> bool:
-    """Fetches and writes one dispatch's metrics; False if a step in it broke."""
-    sums = {k: np.asarray(v) for k, v in jax.device_get(statistics).items()}
-    meter.reach(end)
-    if float(sums["steps"]) + float(sums["skipped"]) < count:
-        return False
-    metrics = training_metrics(sums, task)
-    writer.write(end, "train", metrics)
-    if "total_loss" in metrics:
-        progress.update(end, metrics["total_loss"], meter.last_step(budget))
-    return True
+    each: Sequence[Mapping[str, np.ndarray]],
+    programs: Programs,
+) -> list[float]:
+    """Writes a dispatch's metrics of each run; ends runs in which a step broke.
+
+    Returns:
+      The losses of the others, of those that made an update.
+    """
+    losses = []
+    for index, (run, sums) in enumerate(zip(runs, each, strict=True)):
+        if run.ended:
+            continue
+        if float(sums["steps"]) + float(sums["skipped"]) < count:
+            state = programs.placement.take(states, index)
+            run.ended, run.outcome.status = True, "diverged"
+            run.outcome.step = int(jax.device_get(state.step))
+            run.outcome.reason = describe_divergence(state, run.checkpoints)
+            continue
+        metrics = training_metrics(sums, programs.update.task)
+        run.writer.write(end, "train", metrics)
+        losses += [metrics["total_loss"]] if "total_loss" in metrics else []
+    return losses
 
 
 def training_metrics(sums: Mapping[str, np.ndarray], task: Task) -> dict[str, float]:
@@ -331,8 +247,8 @@ def training_metrics(sums: Mapping[str, np.ndarray], task: Task) -> dict[str, fl
     if done == 0:
         return {"skipped": skipped}
     of_model = {k for k in sums if k.startswith(MODEL_METRICS)}
-    own = {k: v for k, v in sums.items() if k not in {*STEP_STATISTICS, *of_model}}
-    metrics = task.summarize(own) | {k: float(sums[k]) / done for k in of_model}
+    of_task = {k: v for k, v in sums.items() if k not in {*STEP_STATISTICS, *of_model}}
+    metrics = task.summarize(of_task) | {k: float(sums[k]) / done for k in of_model}
     metrics |= {
         "gradient_norm": float(sums["gradient_norm"]) / done,
         "auxiliary_loss": float(sums["auxiliary_loss"]) / done,
@@ -342,25 +258,56 @@ def training_metrics(sums: Mapping[str, np.ndarray], task: Task) -> dict[str, fl
 
 
 def validate(
-    state: TrainState,
+    states: TrainState,
+    runs: Sequence[TrainingRun],
     arrays: Mapping[str, jax.Array],
-    task: Task,
     programs: Programs,
-    validation: list[tuple[jax.Array, jax.Array]],
-    outcome: Outcome,
-    writer: MetricWriter,
+    lessons: Sequence[Lesson],
+    goal: Goal | EarlyStopping | None,
     progress: TrainingProgress,
+    meter: Meter,
 ) -> None:
-    """Scores the whole validation split and updates `outcome.best` and `.last`."""
-    start = time.perf_counter()
-    metrics = score(state, arrays, task, programs, validation, progress.evaluating)
-    writer.write(outcome.step, "validation", metrics)
-    keep_validation(outcome, metrics, task)
-    outcome.evaluate_seconds += time.perf_counter() - start
+    """Scores each run that goes on with the whole validation split of its lesson.
+
+    Saves what is the best so far, and begins the next lesson where one is learned.
+    """
+    task, names = programs.update.task, [lesson.name for lesson in lessons]
+    found: dict[int, list[dict[str, float]]] = {}
+    scored = []
+    for index, run in enumerate(runs):
+        if run.ended:
+            continue
+        lesson = run.outcome.convergence.lesson
+        if lesson not in found:
+            batches = lessons[lesson].validation
+            found[lesson] = score(
+                states, arrays, programs, batches, progress.evaluating
+            )
+        keep_validation(run, found[lesson][index], task)
+        scored.append((index, run, found[lesson][index]))
+    meter.evaluated()
+    if scored:
+        step = scored[0][1].outcome.step
+        told = ", ".join(f"{metrics[task.primary]:.4f}" for *_, metrics in scored)
+        progress.say(f"step {step}: validation {task.primary} {told}")
+    for index, run, metrics in scored:
+        outcome, now = run.outcome, run.outcome.convergence
+        lesson, better = now.lesson, outcome.best is outcome.last
+        if goal is not None and goal.judge(now, names, step, metrics):
+            # Scores of an easier lesson are no scores of this one.
+            outcome.best = None
+            who = f" by run {index + 1}" if len(runs) > 1 else ""
+            following = f"{names[now.lesson]} next"
+            progress.say(f"step {step}: {names[lesson]} is learned{who}, {following}")
+        elif better:
+            state = programs.placement.take(states, index)
+            run.checkpoints.save("best", state, outcome.facts())
 
 
-def keep_validation(outcome: Outcome, metrics: dict[str, float], task: Task) -> None:
-    """Makes a validation the last one, and the best one if it is."""
+def keep_validation(run: TrainingRun, metrics: dict[str, float], task: Task) -> None:
+    """Writes a validation: it is the last one, and the best one where it is better."""
+    outcome = run.outcome
+    run.writer.write(outcome.step, "validation", metrics)
     outcome.last = {"step": outcome.step, "metrics": metrics}
     sign = -1 if task.maximize else 1
     value = sign * metrics[task.primary]
@@ -371,18 +318,17 @@ def keep_validation(outcome: Outcome, metrics: dict[str, float], task: Task) -> 
 
 
 def score(
-    state: TrainState,
+    states: TrainState,
     arrays: Mapping[str, jax.Array],
-    task: Task,
     programs: Programs,
     batches: list[tuple[jax.Array, jax.Array]],
     report: Callable[[], None] | None = None,
-) -> dict[str, float]:
-    """Metrics over the given batches, summed in float64 between dispatches.
+) -> list[dict[str, float]]:
+    """Metrics of each run over the given batches, summed in float64 between dispatches.
 
     `report` is called after each dispatch.
     """
-    variables = state.evaluation_variables()
+    variables = states.evaluation_variables()
     total: dict[str, np.ndarray] = {}
     for examples_kb, weight_kb in batches:
         with jax.transfer_guard("disallow"):
@@ -391,7 +337,8 @@ def score(
             total[name] = total.get(name, 0.0) + np.asarray(value, np.float64)
         if report is not None:
             report()
-    return task.summarize(total)
+    summarize = programs.update.task.summarize
+    return [summarize(sums) for sums in programs.placement.each(total)]
 
 
 def describe_divergence(state: TrainState, checkpoints: Checkpoints) -> str:

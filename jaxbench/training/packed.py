@@ -24,7 +24,7 @@ LARGE = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How vectors make up a tree.
+    """Which leaves of a tree lie in which flat vector, and in what order.
 
     Attributes:
       structure: of the tree.
@@ -52,7 +52,7 @@ class Packed(struct.PyTreeNode):
 
     Attributes:
       vectors: by name: the parameter group, and for a large leaf also its index.
-      layout: how to get the tree back.
+      layout: where the leaves of the tree lie in them.
     """
 
     vectors: dict[str, jax.Array]

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains."""
+"""Shows the user how far training has come: a bar, or lines."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TrainingProgress:
             self._bar.stop()
 
     def update(self, step: int, loss: float, total: int) -> None:
-        """Shows `step` of `total`, as far as that is known now, and the newest loss."""
+        """Shows that `step` of `total` updates are done, and the newest loss."""
         self.total = max(step, total)
         now = time.monotonic()
         rate = (step - self.start) / max(now - self._began, 1e-9)
@@ -92,7 +92,7 @@ class TrainingProgress:
             self.say(f"step {step}/{self.total}  {facts}  {left:.0f} s left")
 
     def evaluating(self) -> None:
-        """Says that a part of an evaluation is done; it may take minutes."""
+        """Reports that an evaluation goes on: a long one must not look like a hang."""
         if self._report_phase is not None:
             self._report_phase("evaluate")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict
 
+from jaxbench.models.model import Model
 from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.optimizer import spend
 from jaxbench.training.packed import first_broken_leaf, unpack
@@ -38,6 +40,25 @@ class Span(NamedTuple):
     spent: Any
     each: Any
     total: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What an update trains, on what and how: the static parts of the train program.
+
+    Attributes:
+      model, task, optimizer: its functions.
+      ema_decay: decay of the averaged parameters; 0 keeps no average.
+      micro_batches: parts the batch is worked through in; they divide it.
+      max_skips: non-finite updates to leave out before the run counts as diverged.
+    """
+
+    model: Model
+    task: Task
+    optimizer: optax.GradientTransformation
+    ema_decay: float = 0.0
+    micro_batches: int = 1
+    max_skips: int = 0
 
 
 TrainProgram = Callable[
@@ -155,43 +176,38 @@ def train_step(
     state: TrainState,
     batch: Batch,
     fraction: jax.Array,
-    *,
-    model: nn.Module,
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    ema_decay: float,
-    micro_batches: int = 1,
-    max_skips: int = 0,
+    update: Update,
 ) -> tuple[TrainState, Statistics]:
     """Makes one update, or none if the loss or a gradient is not finite.
 
     A non-finite step leaves parameters and optimiser state untouched. The first
-    `max_skips` of them are skipped and counted; the next one records itself in
+    `update.max_skips` of them are skipped and counted; the next one records itself in
     `broken_step` and `broken_leaf`, so the caller holds the last good state.
 
     Args:
       state: the state after `state.step` updates.
       batch: what the task's `gather` returned, with `weight_b`.
       fraction: of the budget that is spent, for the schedule.
-      model, task, optimizer: static parts of the program.
-      ema_decay: decay of the averaged parameters; unused when there are none.
-      micro_batches: parts the batch is worked through in; they divide it.
-      max_skips: non-finite updates to leave out before the run counts as diverged.
+      update: static parts of the program.
     """
     loss, statistics, grads = loss_and_grads(
-        state, batch, model=model, task=task, micro_batches=micro_batches
+        state,
+        batch,
+        model=update.model,
+        task=update.task,
+        micro_batches=update.micro_batches,
     )
     grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    skip = ~good & (state.skips < max_skips)
-    updates, opt_state = optimizer.update(
+    skip = ~good & (state.skips < update.max_skips)
+    updates, opt_state = update.optimizer.update(
         grads, spend(state.opt_state, fraction), state.params
     )
     params = optax.apply_updates(state.params, updates)
     ema_params = (
         ()
         if isinstance(state.ema_params, tuple)
-        else optax.incremental_update(params, state.ema_params, 1.0 - ema_decay)
+        else optax.incremental_update(params, state.ema_params, 1.0 - update.ema_decay)
     )
 
     def keep_if_good(new: Any, old: Any) -> Any:
@@ -217,15 +233,7 @@ def train_step(
     return new_state, statistics | {"skipped": skip.astype(jnp.float32)}
 
 
-def make_train_program(
-    model: nn.Module,
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    *,
-    ema_decay: float = 0.0,
-    micro_batches: int = 1,
-    max_skips: int = 0,
-) -> TrainProgram:
+def make_train_program(update: Update) -> TrainProgram:
     """Builds `(state, arrays, examples_kb, span) -> (state, statistics)`.
 
     Runs up to `span.updates` <= K updates in one dispatch: windows are gathered from
@@ -238,19 +246,9 @@ def make_train_program(
     def step(
         state: TrainState, arrays: Arrays, examples_b: jax.Array, fraction: jax.Array
     ) -> Any:
-        batch = dict(task.gather(arrays, examples_b))
+        batch = dict(update.task.gather(arrays, examples_b))
         batch["weight_b"] = jnp.ones(examples_b.shape[0], jnp.float32)
-        return train_step(
-            state,
-            batch,
-            fraction,
-            model=model,
-            task=task,
-            optimizer=optimizer,
-            ema_decay=ema_decay,
-            micro_batches=micro_batches,
-            max_skips=max_skips,
-        )
+        return train_step(state, batch, fraction, update)
 
     def train(
         state: TrainState, arrays: Arrays, examples_kb: jax.Array, span: Span

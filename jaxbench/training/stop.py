@@ -1,4 +1,4 @@
-"""Ending a run from outside without losing it."""
+"""Lets a signal end a run at its next dispatch, with everything saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ class StopSignals:
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        self.number = 0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -38,6 +37,5 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        self.number = number
         self._reason = f"{name} received; run the same command again to go on"
         signal.signal(number, signal.SIG_DFL)

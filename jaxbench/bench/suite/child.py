@@ -26,14 +26,9 @@ def main(arguments: list[str]) -> int:
     folders = [Path(argument) for argument in arguments[2:]]
     try:
         configs = [_config(folder) for folder in folders]
-        if len(folders) == 1:
-            from jaxbench.bench.job import run_job
+        from jaxbench.bench.job import run_jobs
 
-            results = [run_job(configs[0], folders[0])]
-        else:
-            from jaxbench.bench.copies import run_copies
-
-            results = run_copies(configs, folders)
+        results = run_jobs(configs, folders)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         # Threads of a failed save would go on to print tracebacks of the same error.

@@ -1,4 +1,4 @@
-"""Which devices a suite's processes may take, found without touching them."""
+"""Deals out GPUs and CPU cores to the runs of a suite, without touching them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def visible_gpus(platform: str) -> tuple[str, ...]:
 
 
 def slots(jobs: int, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """What each of `jobs` places adds to the environment of the runs started in it.
+    """Environment variables of each of `jobs` places, for the runs started in it.
 
     GPUs are dealt out in turn. Places on a CPU get their cores from `core_share`.
     """

@@ -1,4 +1,4 @@
-"""Which runs a suite consists of: a function of what was asked and what is done."""
+"""Lists the runs of a suite: a function of what was asked and what is done."""
 
 from __future__ import annotations
 

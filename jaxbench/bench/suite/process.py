@@ -1,4 +1,4 @@
-"""One run of a suite as a child process: started, watched, stopped, its end told."""
+"""Starts, watches and stops a run as a child process, and writes how it ended."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Child:
         return time.monotonic() - self.began
 
     def heartbeat(self) -> tuple[dict[str, Any], float]:
-        """What it does, and for how many seconds it has said nothing new."""
+        """The newest progress, and how many seconds ago the run reported it."""
         content, written = read_heartbeat(self.folder)
         return content, time.time() - written if written else self.seconds
 

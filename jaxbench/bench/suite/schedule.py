@@ -1,4 +1,4 @@
-"""The loop of a suite: what is done, what goes on, what is next."""
+"""Runs a suite: starts what is not done yet, and gathers what has ended."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def default_suite_folder(base: Mapping[str, Any]) -> Path:
 
 
 def shared_identity(base: Mapping[str, Any]) -> dict[str, Any]:
-    """What all runs of a suite have in common; a folder holds one suite only."""
+    """The settings that all runs of a suite share; a folder holds one suite only."""
     varied = ("seed", "purpose", "model.backbone", "train.learning_rate")
     return {k: v for k, v in identity(base).items() if k not in varied}
 

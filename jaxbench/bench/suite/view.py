@@ -1,4 +1,4 @@
-"""What a person sees while a suite runs: a live table, or lines without a terminal."""
+"""Shows a suite while it runs: a live table, or lines without a terminal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ COLOURS = {"ok": "green", "interrupted": "yellow"}
 
 
 class SuiteView:
-    """Shows waiting, running with progress, and done.
+    """Shows which runs wait, how far those that train have come, and which are done.
 
     Args:
-      request: the suite.
-      results: what has ended before.
-      folder: where it all lies.
+      request: what the suite was asked for.
+      results: of the runs that have ended before.
+      folder: of the suite.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ def outcome_text(result: Mapping[str, Any]) -> str:
     memory = result["memory"]
     fitted = (
         f", remat, {memory['micro_batches']} micro-batches"
-        if len(memory["tried"]) > 1
+        if len(memory["tried"]) > 1 and memory["remat"]
         else ""
     )
     return f"best {words.name(metric)} {value:.4f}{speed}{skipped}{fitted}"
