@@ -95,10 +95,10 @@ def compare_row(
     from jaxbench.models.build import build_stack
     from jaxbench.models.zoo import ROWS
     from jaxbench.serving.export import loops
-    from jaxbench.serving.export.convert import to_onnx
     from jaxbench.serving.export.parity import collect
-    from jaxbench.serving.export.quantize import all_nodes
-    from jaxbench.serving.export.runtime import jax_call, onnx_call
+    from jaxbench.to_onnx.convert import to_onnx
+    from jaxbench.to_onnx.quantize import all_nodes
+    from jaxbench.to_onnx.runtime import jax_call, onnx_call
 
     # A hybrid at another depth would lose its last layers.
     stack = build_stack(name, width=width, depth=None if ROWS[name].pattern else depth)
@@ -135,8 +135,8 @@ def of_stack(stack: Any, variables: Any, length: int, name: str) -> tuple[Any, A
 
     One frame streams; more are a window without a state, its last frame asked for.
     """
-    from jaxbench.serving.export.convert import Port
     from jaxbench.serving.export.functions import next_name, open_state, with_weights
+    from jaxbench.to_onnx.convert import Port
 
     ports = [
         Port("x_btd", (1, length, stack.width), "float32"),

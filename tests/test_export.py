@@ -30,7 +30,6 @@ from jaxbench.serving.export import (
     functions,
     parity,
     timing,
-    tools,
 )
 from jaxbench.serving.export.bundle import (
     INITIAL,
@@ -39,15 +38,16 @@ from jaxbench.serving.export.bundle import (
     manifest_hash,
     read_manifest,
 )
-from jaxbench.serving.export.convert import Port
 from jaxbench.serving.export.inputs import open_inputs
-from jaxbench.serving.export.quantize import product_names, quantized
 from jaxbench.serving.export.table import export_table, quality_table
 from jaxbench.serving.weights import example_batch
 from jaxbench.tasks.pile.text import Writer
 from jaxbench.tasks.zelda import controller, features, frames, imitation
 from jaxbench.tasks.zelda.chunks import score
 from jaxbench.tasks.zelda.stream import open_stream
+from jaxbench.to_onnx import tools
+from jaxbench.to_onnx.convert import Port
+from jaxbench.to_onnx.quantize import product_names, quantized
 
 FRAMES = 200
 

@@ -37,11 +37,11 @@ def allowed_rooms(room: str) -> set[str]:
     if room in ORDER:
         allowed = set(ORDER[: ORDER.index(room) + 1])
         return allowed | ({"data"} if room == "tasks" else set())
-    if room == "data":
-        return {"data"}
+    if room in ("data", "to_onnx"):
+        return {room}
     if room in TOP:
-        return {*ORDER, "data", *TOP[: TOP.index(room) + 1]}
-    return {*ORDER, *TOP, "data", "cli"}
+        return {*ORDER, "data", "to_onnx", *TOP[: TOP.index(room) + 1]}
+    return {*ORDER, *TOP, "data", "to_onnx", "cli"}
 
 
 def test_imports_run_one_way(imported):

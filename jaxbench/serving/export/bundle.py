@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.convert import Port
 from jaxbench.serving.export.functions import next_name
-from jaxbench.serving.export.runtime import Call, onnx_call, stablehlo_call
+from jaxbench.to_onnx.convert import Port
+from jaxbench.to_onnx.runtime import Call, onnx_call, stablehlo_call
 
 # Version of the manifest: change it when an older reader would misread a newer folder.
 VERSION = 1

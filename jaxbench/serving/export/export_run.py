@@ -21,22 +21,22 @@ from jaxbench.bench.trained import (
 )
 from jaxbench.errors import InputError
 from jaxbench.serving.export import bundle, describe, functions, timing
-from jaxbench.serving.export.convert import Function, to_onnx
 from jaxbench.serving.export.functions import Exported
-from jaxbench.serving.export.graph import OPSET
 from jaxbench.serving.export.inputs import Inputs, open_inputs
 from jaxbench.serving.export.options import LEAST, check_options
 from jaxbench.serving.export.parity import LIMIT, Parity, collect, compare
-from jaxbench.serving.export.quantize import quantized
-from jaxbench.serving.export.runtime import (
+from jaxbench.tasks.zelda.chunks.heads import ChunkHead
+from jaxbench.to_onnx.convert import Function, to_onnx
+from jaxbench.to_onnx.graph import OPSET
+from jaxbench.to_onnx.quantize import quantized
+from jaxbench.to_onnx.runtime import (
     Call,
     jax_call,
     onnx_call,
     stablehlo_call,
     to_stablehlo,
 )
-from jaxbench.serving.export.tools import tool
-from jaxbench.tasks.zelda.chunks.heads import ChunkHead
+from jaxbench.to_onnx.tools import tool
 
 # Windows compared, evenly spread over the frames.
 WINDOWS = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.tools import tool
+from jaxbench.to_onnx.tools import tool
 
 FORMATS = ("onnx", "stablehlo")
 # Steps in a row on which an exported file is compared with jax, at least.

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.convert import Port
 from jaxbench.serving.export.functions import CHUNK, LABELS, next_name
-from jaxbench.serving.export.runtime import Call
+from jaxbench.to_onnx.convert import Port
+from jaxbench.to_onnx.runtime import Call
 
 # Steps after which drift is told, where as many were made.
 MARKS = (1, 3, 10, 30, 100, 200, 500, 1000, 2000)

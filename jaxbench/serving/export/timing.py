@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from jaxbench.bench.latency import BUDGET_MS, WARM_UP
-from jaxbench.serving.export.convert import Function
-from jaxbench.serving.export.runtime import Call, narrow
+from jaxbench.to_onnx.convert import Function
+from jaxbench.to_onnx.runtime import Call, narrow
 
 # What an answer may take where a game's own time is not all of it.
 FAST_MS = 1.0

@@ -12,10 +12,10 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.convert import Port, function, to_onnx
-from jaxbench.serving.export.graph import OPSET
-from jaxbench.serving.export.quantize import all_nodes
-from jaxbench.serving.export.runtime import onnx_call
+from jaxbench.to_onnx.convert import Port, function, to_onnx
+from jaxbench.to_onnx.graph import OPSET
+from jaxbench.to_onnx.quantize import all_nodes
+from jaxbench.to_onnx.runtime import onnx_call
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 5, 6)).astype(np.float32)
@@ -367,7 +367,7 @@ def test_an_operation_without_a_counterpart_is_named_with_its_caller():
     ) as error:
         exported(gamma_of, X)
     assert "(gamma_of)" in str(error.value)
-    assert "test_export_primitives.py" in str(error.value)
+    assert "test_to_onnx.py" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.arrays import cut, result_shape, shape_of
-from jaxbench.serving.export.elementwise import Handler, where
-from jaxbench.serving.export.graph import (
+from jaxbench.to_onnx.arrays import cut, result_shape, shape_of
+from jaxbench.to_onnx.elementwise import Handler, where
+from jaxbench.to_onnx.graph import (
     Const,
     Graph,
     Real,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export import arrays, indexing, products
-from jaxbench.serving.export.arrays import shape_of
-from jaxbench.serving.export.elementwise import where
-from jaxbench.serving.export.graph import (
+from jaxbench.to_onnx import arrays, indexing, products
+from jaxbench.to_onnx.arrays import shape_of
+from jaxbench.to_onnx.elementwise import where
+from jaxbench.to_onnx.graph import (
     Const,
     Graph,
     Pair,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.elementwise import Handler
-from jaxbench.serving.export.graph import Const, Graph, Real, integers
+from jaxbench.to_onnx.elementwise import Handler
+from jaxbench.to_onnx.graph import Const, Graph, Real, integers
 
 
 def shape_of(eqn: Any, i: int = 0) -> tuple[int, ...]:

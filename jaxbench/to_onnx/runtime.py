@@ -10,8 +10,8 @@ import jax
 import jax.export
 import numpy as np
 
-from jaxbench.serving.export.convert import Function, Port, specification
-from jaxbench.serving.export.tools import tool
+from jaxbench.to_onnx.convert import Function, Port, specification
+from jaxbench.to_onnx.tools import tool
 
 Arrays = Mapping[str, Any]
 # arrays by name -> arrays by name, all on the host.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.graph import Const, Graph, Real, scalar
+from jaxbench.to_onnx.graph import Const, Graph, Real, scalar
 
 Handler = Callable[[Graph, Any, Sequence[Real]], Any]
 

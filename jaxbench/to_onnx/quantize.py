@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.tools import tool
+from jaxbench.to_onnx.tools import tool
 
 
 def quantized(model: bytes, exclude: Sequence[str] = ()) -> tuple[bytes, int, int]:

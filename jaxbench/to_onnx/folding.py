@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbench.serving.export.graph import Const
+from jaxbench.to_onnx.graph import Const
 
 # Compiling each of a model's thousands of constant operations would take minutes.
 _SAME: dict[str, Callable[..., Any]] = {

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.arrays import cut, flip, shape_of
-from jaxbench.serving.export.elementwise import Handler
-from jaxbench.serving.export.graph import Const, Graph, Real, integers, scalar
+from jaxbench.to_onnx.arrays import cut, flip, shape_of
+from jaxbench.to_onnx.elementwise import Handler
+from jaxbench.to_onnx.graph import Const, Graph, Real, integers, scalar
 
 
 def dot_general(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:

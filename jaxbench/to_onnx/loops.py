@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxbench.serving.export.arrays import cut
-from jaxbench.serving.export.complexes import is_complex, parts
-from jaxbench.serving.export.graph import (
+from jaxbench.to_onnx.arrays import cut
+from jaxbench.to_onnx.complexes import is_complex, parts
+from jaxbench.to_onnx.graph import (
     Body,
     Const,
     Missing,
@@ -20,7 +20,7 @@ from jaxbench.serving.export.graph import (
     describe,
     live_nodes,
 )
-from jaxbench.serving.export.tools import tool
+from jaxbench.to_onnx.tools import tool
 
 # A loop of at most so many equations, rounds counted, is written out. A longer one is a
 # Scan: as fast (a GRU's window of 30 frames took 3.1 ms, written out 3.9), loaded in a

@@ -16,7 +16,7 @@ import numpy as np
 
 import jaxbench
 from jaxbench.errors import InputError
-from jaxbench.serving.export import (
+from jaxbench.to_onnx import (
     arrays,
     complexes,
     elementwise,
@@ -24,8 +24,8 @@ from jaxbench.serving.export import (
     loops,
     products,
 )
-from jaxbench.serving.export.folding import fold
-from jaxbench.serving.export.graph import (
+from jaxbench.to_onnx.folding import fold
+from jaxbench.to_onnx.graph import (
     IR_VERSION,
     OPSET,
     Const,
@@ -38,7 +38,7 @@ from jaxbench.serving.export.graph import (
     describe,
     raise_missing,
 )
-from jaxbench.serving.export.tools import tool
+from jaxbench.to_onnx.tools import tool
 
 HANDLERS: dict[str, elementwise.Handler] = {
     **elementwise.HANDLERS,
@@ -252,7 +252,7 @@ def source(eqn: Any) -> str:
     for inside in ("/jaxbench/", "/"):
         for frame, name in zip(frames, names, strict=True):
             _, found, rest = name.rpartition(inside)
-            library = "/site-packages/" in name or "/serving/export/" in name
+            library = "/site-packages/" in name or "/to_onnx/" in name
             if found and not library:
                 place = rest if inside == "/" else f"jaxbench/{rest}"
                 caller = frame.function_name.rpartition(".")[2]

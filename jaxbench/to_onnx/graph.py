@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.tools import tool
+from jaxbench.to_onnx.tools import tool
 
 # Version of ONNX's operators, and of its files: what runtimes since 2024 read.
 OPSET, IR_VERSION = 18, 10
