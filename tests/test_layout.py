@@ -67,6 +67,19 @@ def test_primitives_are_of_jax_and_data_of_numpy(imported):
     assert [found for found in imported if heavy(*found)] == []
 
 
+def test_the_converter_stands_alone():
+    """Whoever lifts `to_onnx` out of the house needs nothing else of it."""
+    outside = []
+    for path in (PACKAGE / "to_onnx").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                outside += [(path.name, alias.name) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                outside.append((path.name, "." * node.level + (node.module or "")))
+    assert len(outside) > 50
+    assert [x for x in outside if x[1].startswith(("jaxbench", ".."))] == []
+
+
 def test_below_a_recipe_are_plain_keyword_arguments(imported):
     config = ("ml_collections", "absl")
     users = {parts for parts, name in imported if name.partition(".")[0] in config}

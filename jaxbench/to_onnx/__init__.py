@@ -1,5 +1,12 @@
-"""JAX functions as ONNX models: jaxprs to graphs, INT8, ONNX Runtime.
+"""JAX functions as ONNX models: convert, check, quantize. See README.md.
 
-`convert.to_onnx` turns a jaxpr into ONNX. onnx and onnxruntime are imported only where
-they are used (`tools`).
+Scans, FFTs, complex numbers, gathers and scatters included; imports jax, numpy and
+onnx, and nothing of the package around it.
 """
+
+from .converter import convert
+from .graph import ConversionError
+from .int8 import quantize
+from .runtime import check
+
+__all__ = ["ConversionError", "check", "convert", "quantize"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.to_onnx.elementwise import Handler
-from jaxbench.to_onnx.graph import Const, Graph, Real, integers
+from .elementwise import Handler
+from .graph import Const, Graph, Real, integers, longer
 
 
 def shape_of(eqn: Any, i: int = 0) -> tuple[int, ...]:
@@ -21,61 +21,67 @@ def result_shape(eqn: Any, i: int = 0) -> tuple[int, ...]:
     return tuple(eqn.outvars[i].aval.shape)
 
 
-def broadcast_in_dim(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def with_size(shape: Sequence[int], axis: int, *sizes: int) -> tuple[int, ...]:
+    """A shape with other sizes in the place of one axis."""
+    return (*shape[:axis], *(int(n) for n in sizes), *shape[axis + 1 :])
+
+
+def broadcast_in_dim(g: Graph, eqn: Any, x: Real) -> Real:
     """New axes of size 1; what is longer stays to be broadcast, see `graph`."""
-    x, shape = xs[0], eqn.params["shape"]
-    thin = [1] * len(shape)
+    thin = [1] * len(eqn.params["shape"])
     for axis, size in zip(eqn.params["broadcast_dimensions"], x.shape, strict=True):
         thin[axis] = size
     return g.reshape(x, thin)
 
 
-def reshape(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def reshape(g: Graph, eqn: Any, x: Real) -> Real:
     """Another shape; one that only adds or drops axes of size 1 keeps x thin."""
     was, shape = shape_of(eqn), result_shape(eqn)
-    if [n for n in was if n != 1] == [n for n in shape if n != 1]:
-        kept = iter([k for n, k in zip(was, xs[0].shape, strict=True) if n != 1])
-        return g.reshape(xs[0], [1 if n == 1 else next(kept) for n in shape])
-    return g.reshape(g.full(xs[0], was), shape)
+    if longer(was) == longer(shape):
+        thin = iter([k for n, k in zip(was, x.shape, strict=True) if n != 1])
+        return g.reshape(x, [1 if n == 1 else next(thin) for n in shape])
+    return g.reshape(g.full(x, was), shape)
 
 
-def transpose(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
-    """Another order of axes."""
-    return g.transpose(xs[0], eqn.params["permutation"])
-
-
-def concatenate(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def concatenate(g: Graph, eqn: Any, *xs: Real) -> Real:
     """Arrays one after the other."""
-    axis, shape = eqn.params["dimension"], result_shape(eqn)
+    axis = int(eqn.params["dimension"])
     parts = [g.full(x, shape_of(eqn, i)) for i, x in enumerate(xs)]
-    kept = [x for x in parts if x.shape[axis]]
-    if len(kept) == 1:
-        return kept[0]
-    return g.emit("Concat", kept, shape, parts[0].dtype, axis=int(axis))
+    return join(g, [x for x in parts if x.shape[axis]] or parts[:1], axis)
 
 
-def stack(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def join(g: Graph, parts: Sequence[Real], axis: int) -> Real:
+    """Whole values one after the other."""
+    if all(isinstance(x, Const) for x in parts):
+        return Const(np.concatenate([x.array for x in parts], axis))  # type: ignore[union-attr]
+    if len(parts) == 1:
+        return parts[0]
+    shape = with_size(parts[0].shape, axis, sum(x.shape[axis] for x in parts))
+    return g.emit("Concat", parts, shape, parts[0].dtype, axis=axis)
+
+
+def stack(g: Graph, eqn: Any, *xs: Real) -> Real:
     """Arrays side by side along a new axis."""
     axis, shape = int(eqn.params["axis"]), result_shape(eqn)
-    one = (*shape[:axis], 1, *shape[axis + 1 :])
-    parts = [g.reshape(g.full(x, shape_of(eqn, i)), one) for i, x in enumerate(xs)]
-    return g.emit("Concat", parts, shape, xs[0].dtype, axis=axis)
+    one, each = with_size(shape, axis, 1), with_size(shape, axis)
+    return join(g, [g.reshape(g.full(x, each), one) for x in xs], axis)
 
 
-def unstack(g: Graph, eqn: Any, xs: Sequence[Real]) -> list[Real]:
+def unstack(g: Graph, eqn: Any, x: Real) -> list[Real]:
     """The entries along an axis, without it."""
-    axis = int(eqn.params["axis"])
-    x = g.full(xs[0], shape_of(eqn))
-    return [
-        g.reshape(part, result_shape(eqn))
-        for part in split_at(g, x, axis, [1] * x.shape[axis])
-    ]
+    return entries(g, g.full(x, shape_of(eqn)), int(eqn.params["axis"]))
 
 
-def split(g: Graph, eqn: Any, xs: Sequence[Real]) -> list[Real]:
+def entries(g: Graph, x: Real, axis: int) -> list[Real]:
+    """Every x[..., i, ...] along an axis."""
+    pieces = split_at(g, x, axis, [1] * x.shape[axis])
+    return [g.reshape(piece, with_size(x.shape, axis)) for piece in pieces]
+
+
+def split(g: Graph, eqn: Any, x: Real) -> list[Real]:
     """Spans along an axis."""
-    axis, sizes = int(eqn.params["axis"]), eqn.params["sizes"]
-    return split_at(g, g.full(xs[0], shape_of(eqn)), axis, sizes)
+    whole = g.full(x, shape_of(eqn))
+    return split_at(g, whole, int(eqn.params["axis"]), eqn.params["sizes"])
 
 
 def split_at(g: Graph, x: Real, axis: int, sizes: Sequence[int]) -> list[Real]:
@@ -83,26 +89,24 @@ def split_at(g: Graph, x: Real, axis: int, sizes: Sequence[int]) -> list[Real]:
     if isinstance(x, Const):
         bounds = np.cumsum(sizes)[:-1]
         return [Const(part, x.label) for part in np.split(x.array, bounds, axis)]
-    if len(sizes) == 1:
-        return [x]
-    shapes = [(*x.shape[:axis], int(n), *x.shape[axis + 1 :]) for n in sizes]
-    outputs = [(shape, x.dtype) for shape in shapes]
-    return list(g.emit_many("Split", [x, integers(sizes)], outputs, axis=axis))
+    if len(sizes) < 2:
+        return [x][: len(sizes)]
+    shapes = [with_size(x.shape, axis, n) for n in sizes]
+    lying, (place,) = g.on_axes(x, [axis])
+    outputs = [(with_size(lying.shape, place, n), x.dtype) for n in sizes]
+    made = g.emit_many("Split", [lying, integers(sizes)], outputs, axis=place)
+    return [g.reshape(y, shape) for y, shape in zip(made, shapes, strict=True)]
 
 
-def slice_(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def slice_(g: Graph, eqn: Any, x: Real) -> Real:
     """Spans of axes, with strides."""
-    p = eqn.params
-    shape, found = shape_of(eqn), xs[0]
+    p, shape, result = eqn.params, shape_of(eqn), result_shape(eqn)
     strides = p["strides"] or (1,) * len(shape)
-    for axis, (start, limit, stride) in enumerate(
-        zip(p["start_indices"], p["limit_indices"], strides, strict=True)
-    ):
-        size = result_shape(eqn)[axis]
-        if size == shape[axis] or found.shape[axis] != shape[axis]:
-            continue
-        found = cut(g, found, axis, start, limit, stride)
-    return found
+    spans = zip(p["start_indices"], p["limit_indices"], strides, strict=True)
+    for axis, span in enumerate(spans):
+        if result[axis] != shape[axis] == x.shape[axis]:
+            x = cut(g, x, axis, *span)
+    return x
 
 
 def cut(g: Graph, x: Real, axis: int, start: int, limit: int, stride: int = 1) -> Real:
@@ -110,51 +114,52 @@ def cut(g: Graph, x: Real, axis: int, start: int, limit: int, stride: int = 1) -
     if isinstance(x, Const):
         index = (slice(None),) * axis + (slice(start, limit, stride),)
         return Const(x.array[index], x.label)
-    if (start, limit, stride) == (0, x.shape[axis], 1):
-        return x
     size = len(range(start, limit, stride))
-    shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
-    lists = [integers([n]) for n in (start, limit, axis, stride)]
-    return g.emit("Slice", [x, *lists], shape, x.dtype)
-
-
-def tile(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
-    """The array several times over along each axis."""
-    reps, shape = eqn.params["reps"], result_shape(eqn)
-    x = g.full(xs[0], shape_of(eqn))
-    return g.emit("Tile", [x, integers(reps)], shape, x.dtype)
-
-
-def reverse(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
-    """Axes from their ends to their beginnings."""
-    x = xs[0]
-    for axis in eqn.params["dimensions"]:
-        x = flip(g, x, axis)
-    return x
+    if (size, stride) == (x.shape[axis], 1):
+        return x
+    return _sliced(g, x, axis, size, start, limit, stride)
 
 
 def flip(g: Graph, x: Real, axis: int) -> Real:
     """One axis backwards."""
     if isinstance(x, Const):
         return Const(np.flip(x.array, axis), x.label)
-    if x.shape[axis] == 1:
-        return x
-    lists = [integers([n]) for n in (-1, -(2**62), axis, -1)]
-    return g.emit("Slice", [x, *lists], x.shape, x.dtype)
+    size = x.shape[axis]
+    return x if size == 1 else _sliced(g, x, axis, size, -1, -(2**62), -1)
 
 
-def pad(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def _sliced(g: Graph, x: Real, axis: int, size: int, *span: int) -> Real:
+    lying, (place,) = g.on_axes(x, [axis])
+    start, limit, stride = span
+    lists = [integers([n]) for n in (start, limit, place, stride)]
+    shape = with_size(lying.shape, place, size)
+    found = g.emit("Slice", [lying, *lists], shape, x.dtype)
+    return g.reshape(found, with_size(x.shape, axis, size))
+
+
+def tile(g: Graph, eqn: Any, x: Real) -> Real:
+    """The array several times over along each axis."""
+    inputs = [g.full(x, shape_of(eqn)), integers(eqn.params["reps"])]
+    return g.emit("Tile", inputs, result_shape(eqn), x.dtype)
+
+
+def reverse(g: Graph, eqn: Any, x: Real) -> Real:
+    """Axes from their ends to their beginnings."""
+    for axis in eqn.params["dimensions"]:
+        x = flip(g, x, axis)
+    return x
+
+
+def pad(g: Graph, eqn: Any, x: Real, fill: Real) -> Real:
     """Numbers before, after and between; a negative count cuts."""
-    x, fill = g.full(xs[0], shape_of(eqn)), xs[1]
+    x = g.full(x, shape_of(eqn))
     config = eqn.params["padding_config"]
     for axis, (low, high, inside) in enumerate(config):
         if inside and x.shape[axis] > 1:
             x = _space_out(g, x, fill, axis, int(inside))
-        size = x.shape[axis]
-        x = cut(g, x, axis, max(-low, 0), size - max(-high, 0))
-    before = [max(int(low), 0) for low, _, _ in config]
-    after = [max(int(high), 0) for _, high, _ in config]
-    return add_margins(g, x, before, after, fill)
+        x = cut(g, x, axis, max(-low, 0), x.shape[axis] - max(-high, 0))
+    margins = [[max(int(c[i]), 0) for c in config] for i in (0, 1)]
+    return add_margins(g, x, *margins, fill)
 
 
 def add_margins(
@@ -163,34 +168,28 @@ def add_margins(
     """`fill` before and after along every axis."""
     if not any(before) and not any(after):
         return x
-    shape = [n + b + a for n, b, a in zip(x.shape, before, after, strict=True)]
     if x.dtype == bool:
-        as_int = add_margins(
-            g, g.cast(x, np.int32), before, after, g.cast(fill, np.int32)
-        )
-        return g.cast(as_int, bool)
-    return g.emit(
-        "Pad", [x, integers([*before, *after]), g.reshape(fill, ())], shape, x.dtype
-    )
+        as_int = [g.cast(v, np.int32) for v in (x, fill)]
+        return g.cast(add_margins(g, as_int[0], before, after, as_int[1]), bool)
+    shape = [n + b + a for n, b, a in zip(x.shape, before, after, strict=True)]
+    margins = integers([*before, *after])
+    return g.emit("Pad", [x, margins, g.reshape(fill, ())], shape, x.dtype)
 
 
 def _space_out(g: Graph, x: Real, fill: Real, axis: int, inside: int) -> Real:
     """`inside` fillers between neighbours: a new axis, padded and folded in."""
     size = x.shape[axis]
-    apart = g.reshape(x, (*x.shape[: axis + 1], 1, *x.shape[axis + 1 :]))
-    margin = [0] * len(apart.shape)
-    margin[axis + 1] = inside
+    apart = g.reshape(x, with_size(x.shape, axis, size, 1))
+    margin = [inside if i == axis + 1 else 0 for i in range(len(apart.shape))]
     apart = add_margins(g, apart, [0] * len(margin), margin, fill)
-    long = (*x.shape[:axis], size * (inside + 1), *x.shape[axis + 1 :])
-    return cut(g, g.reshape(apart, long), axis, 0, size * (inside + 1) - inside)
+    long = g.reshape(apart, with_size(x.shape, axis, size * (inside + 1)))
+    return cut(g, long, axis, 0, size * (inside + 1) - inside)
 
 
 HANDLERS: dict[str, Handler] = {
     "broadcast_in_dim": broadcast_in_dim,
-    "reshape": reshape,
-    "squeeze": reshape,
-    "expand_dims": reshape,
-    "transpose": transpose,
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), reshape),
+    "transpose": lambda g, eqn, x: g.transpose(x, eqn.params["permutation"]),
     "concatenate": concatenate,
     "stack": stack,
     "unstack": unstack,

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxbench.to_onnx import arrays, indexing, products
-from jaxbench.to_onnx.arrays import shape_of
-from jaxbench.to_onnx.elementwise import where
-from jaxbench.to_onnx.graph import (
-    Const,
-    Graph,
-    Pair,
-    Real,
-    UnsupportedError,
-    Value,
-    scalar,
-)
+from . import arrays, indexing, products
+from .elementwise import Handler, where
+from .graph import Const, Graph, Pair, Real, UnsupportedError, Value
 
 # A transform over more points would be a matrix of more than 64 MB.
 MAX_POINTS = 4096
-# Work on real and imaginary parts apart: they move numbers, or are linear.
-_APART = {
-    **arrays.HANDLERS,
-    **{k: products.HANDLERS[k] for k in ("reduce_sum", "cumsum")},
-    **{k: indexing.HANDLERS[k] for k in ("dynamic_slice", "gather")},
-}
-Binary = Callable[[Graph, Pair, Pair], Pair]
 
 
 def is_complex(dtype: Any) -> bool:
@@ -41,133 +25,127 @@ def parts(value: Value) -> Pair:
     if isinstance(value, Pair):
         return value
     assert isinstance(value, Const), value
-    real = np.ascontiguousarray(value.array.real)
-    imag = np.ascontiguousarray(value.array.imag)
-    label = value.label and f"{value.label}/real"
-    other = value.label and f"{value.label}/imag"
-    return Pair(Const(real, label), Const(imag, other))
+    real, imag = (
+        Const(np.ascontiguousarray(getattr(value.array, part)), label)
+        for part in ("real", "imag")
+        for label in [value.label and f"{value.label}/{part}"]
+    )
+    return Pair(real, imag)
 
 
-def convert(g: Graph, eqn: Any, xs: Sequence[Any]) -> Any:
+def convert(g: Graph, eqn: Any, *xs: Any) -> Any:
     """Converts an equation that reads or gives complex numbers.
 
     Raises:
-      UnsupportedError: an operation that no backbone uses on them.
+      UnsupportedError: an operation that is not in `HANDLERS`.
     """
     name = eqn.primitive.name
-    if name == "complex":
-        return Pair(*xs)
-    if name == "convert_element_type":
-        return _converted(g, eqn, xs[0])
-    if name == "fft":
-        return fft(g, eqn, xs)
-    if name == "select_n":
-        which, no, yes = xs
-        no, yes = parts(no), parts(yes)
-        return Pair(*(where(g, which, b, a) for a, b in zip(no, yes, strict=True)))
-    if name in _APART:
-        return _apart(g, eqn, xs)
-    given = [parts(x) for x in xs]
-    if name in _ONE:
-        return _ONE[name](g, given[0])
-    if name in _TWO:
-        return _TWO[name](g, *given)
-    if name == "dot_general":
-        return _dot(g, eqn, *given)
-    if name == "integer_pow":
-        return _power(g, given[0], eqn.params["y"])
-    raise UnsupportedError(f"{name} of complex numbers")
+    if name not in HANDLERS:
+        raise UnsupportedError(f"{name} of complex numbers")
+    # Constants of complex numbers come whole.
+    kinds = [is_complex(v.aval.dtype) for v in eqn.invars]
+    given = [parts(x) if two else x for x, two in zip(xs, kinds, strict=True)]
+    return HANDLERS[name](g, eqn, *given)
 
 
 def _converted(g: Graph, eqn: Any, x: Any) -> Any:
+    kind = eqn.params["new_dtype"]
     if isinstance(x, Pair):
-        if is_complex(eqn.params["new_dtype"]):
-            return x
-        return g.cast(x.real, eqn.params["new_dtype"])
-    real = g.cast(x, np.float32)
-    return Pair(real, scalar(0, np.float32))
+        return x if is_complex(kind) else g.cast(x.real, kind)
+    return Pair(g.cast(x, np.float32), Const(np.zeros(x.shape, np.float32)))
 
 
-def _apart(g: Graph, eqn: Any, xs: Sequence[Any]) -> Any:
-    handler = _APART[eqn.primitive.name]
-    both = []
-    for i in (0, 1):
+def _select(g: Graph, eqn: Any, which: Real, no: Pair, yes: Pair) -> Pair:
+    return Pair(*(where(g, which, b, a) for a, b in zip(no, yes, strict=True)))
+
+
+def _apart(handler: Handler) -> Handler:
+    """The handler on real and imaginary parts apart: it moves numbers, or is linear."""
+
+    def both(g: Graph, eqn: Any, *xs: Any) -> Any:
         # Indices are whole numbers, the same for both parts.
-        given = [
-            parts(x)[i] if is_complex(v.aval.dtype) else x
-            for x, v in zip(xs, eqn.invars, strict=True)
+        halves = [
+            handler(g, eqn, *(x[i] if isinstance(x, Pair) else x for x in xs))
+            for i in (0, 1)
         ]
-        both.append(handler(g, eqn, given))
-    if isinstance(both[0], list):
-        return [Pair(*pair) for pair in zip(*both, strict=True)]
-    return Pair(*both)
+        if isinstance(halves[0], list):
+            return [Pair(*pair) for pair in zip(*halves, strict=True)]
+        return Pair(*halves)
+
+    return both
 
 
-def _map(op: str) -> Callable[[Graph, Pair, Pair], Pair]:
-    def handler(g: Graph, a: Pair, b: Pair) -> Pair:
-        return Pair(*(g.elementwise(op, x, y) for x, y in zip(a, b, strict=True)))
+def _each(op: str) -> Handler:
+    def handler(g: Graph, eqn: Any, *xs: Pair) -> Pair:
+        return Pair(*(g.op(op, *halves) for halves in zip(*xs, strict=True)))
 
     return handler
 
 
-def _multiply(g: Graph, a: Pair, b: Pair) -> Pair:
-    def times(x: Real, y: Real) -> Real:
-        return g.elementwise("Mul", x, y)
+def _zero(x: Real) -> bool:
+    return isinstance(x, Const) and not x.array.any()
+
+
+def _product(g: Graph, a: Pair, b: Pair, times: Callable[[Real, Real], Real]) -> Pair:
+    """(a.real + i a.imag) (b.real + i b.imag), without products with a known 0."""
+
+    def combine(op: str, first: tuple[Real, Real], second: tuple[Real, Real]) -> Real:
+        if any(map(_zero, second)):
+            return times(*first)
+        if any(map(_zero, first)):
+            return g.op("Neg", times(*second)) if op == "Sub" else times(*second)
+        return g.op(op, times(*first), times(*second))
 
     return Pair(
-        g.elementwise("Sub", times(a.real, b.real), times(a.imag, b.imag)),
-        g.elementwise("Add", times(a.real, b.imag), times(a.imag, b.real)),
+        combine("Sub", (a.real, b.real), (a.imag, b.imag)),
+        combine("Add", (a.real, b.imag), (a.imag, b.real)),
     )
 
 
-def _divide(g: Graph, a: Pair, b: Pair) -> Pair:
-    over = _size2(g, b)
-    above = _multiply(g, a, _conjugate(g, b))
-    return Pair(*(g.elementwise("Div", x, over) for x in above))
+def _multiply(g: Graph, eqn: Any, a: Pair, b: Pair) -> Pair:
+    return _product(g, a, b, lambda x, y: g.op("Mul", x, y))
 
 
-def _conjugate(g: Graph, a: Pair) -> Pair:
-    return Pair(a.real, g.elementwise("Neg", a.imag))
+def _divide(g: Graph, eqn: Any, a: Pair, b: Pair) -> Pair:
+    above = a if _zero(b.imag) else _multiply(g, eqn, a, _conjugate(g, eqn, b))
+    over = b.real if _zero(b.imag) else _square(g, b)
+    return Pair(*(g.op("Div", x, over) for x in above))
 
 
-def _size2(g: Graph, a: Pair) -> Real:
-    squares = [g.elementwise("Mul", x, x) for x in a]
-    return g.elementwise("Add", *squares)
+def _conjugate(g: Graph, eqn: Any, a: Pair) -> Pair:
+    return Pair(a.real, g.op("Neg", a.imag))
 
 
-def _negative(g: Graph, a: Pair) -> Pair:
-    return Pair(*(g.elementwise("Neg", x) for x in a))
+def _square(g: Graph, a: Pair) -> Real:
+    """|a|^2."""
+    return g.op("Add", *(g.op("Mul", x, x) for x in a))
 
 
-def _exponential(g: Graph, a: Pair) -> Pair:
-    size = g.elementwise("Exp", a.real)
-    turns = [g.elementwise(op, a.imag) for op in ("Cos", "Sin")]
-    return Pair(*(g.elementwise("Mul", size, x) for x in turns))
+def _exponential(g: Graph, eqn: Any, a: Pair) -> Pair:
+    size = g.op("Exp", a.real)
+    return Pair(*(g.op("Mul", size, g.op(turn, a.imag)) for turn in ("Cos", "Sin")))
 
 
-def _power(g: Graph, a: Pair, n: int) -> Pair:
+def _power(g: Graph, eqn: Any, a: Pair) -> Pair:
+    n, found = eqn.params["y"], a
     if n < 1:
         raise UnsupportedError(f"complex numbers to the power of {n}")
-    found = a
     for _ in range(n - 1):
-        found = _multiply(g, found, a)
+        found = _multiply(g, eqn, found, a)
     return found
 
 
 def _dot(g: Graph, eqn: Any, a: Pair, b: Pair) -> Pair:
-    dimensions = eqn.params["dimension_numbers"]
+    shapes = [arrays.shape_of(eqn, i) for i in (0, 1)]
 
     def dot(x: Real, y: Real) -> Real:
-        left, right = g.full(x, shape_of(eqn)), g.full(y, shape_of(eqn, 1))
-        return products.dot(g, left, right, dimensions)
+        whole = [g.full(z, shape) for z, shape in zip((x, y), shapes, strict=True)]
+        return products.dot(g, *whole, eqn.params["dimension_numbers"])
 
-    return Pair(
-        g.elementwise("Sub", dot(a.real, b.real), dot(a.imag, b.imag)),
-        g.elementwise("Add", dot(a.real, b.imag), dot(a.imag, b.real)),
-    )
+    return _product(g, a, b, dot)
 
 
-def fft(g: Graph, eqn: Any, xs: Sequence[Any]) -> Any:
+def _fft(g: Graph, eqn: Any, x: Any) -> Any:
     """A discrete Fourier transform over the last axis as products with matrices.
 
     Cost: n^2 a row instead of n log n; up to `MAX_POINTS` points.
@@ -178,53 +156,54 @@ def fft(g: Graph, eqn: Any, xs: Sequence[Any]) -> Any:
     if len(lengths) != 1 or lengths[0] > MAX_POINTS:
         raise UnsupportedError(f"fft over {'x'.join(map(str, lengths))} points")
     (n,) = lengths
-    given = parts(xs[0]) if is_complex(eqn.invars[0].aval.dtype) else None
     k = np.arange(n)
     turns = 2 * np.pi * ((k[:, None] * k[None]) % n) / n
     cos, sin = np.cos(turns), np.sin(turns)
 
     def dot(x: Real, matrix: np.ndarray) -> Real:
-        whole = g.full(x, shape_of(eqn))
+        whole = g.full(x, arrays.shape_of(eqn))
+        last = len(whole.shape) - 1
         constant = Const(np.asarray(matrix, np.float32))
-        dimensions = (((len(whole.shape) - 1,), (0,)), ((), ()))
-        return products.dot(g, whole, constant, dimensions)
+        return products.dot(g, whole, constant, (((last,), (0,)), ((), ())))
 
+    half = n // 2 + 1
     if kind == "RFFT":
-        half = n // 2 + 1
-        return Pair(dot(xs[0], cos[:, :half]), dot(xs[0], -sin[:, :half]))
-    assert given is not None
+        return Pair(dot(x, cos[:, :half]), dot(x, -sin[:, :half]))
     if kind == "IRFFT":
         # Frequencies between 0 and n / 2 stand for their mirror images too.
-        half = n // 2 + 1
         times = np.full((half, 1), 2.0)
         times[0] = 1
         if n % 2 == 0:
             times[-1] = 1
-        real = dot(given.real, times * cos[:half] / n)
-        return g.elementwise("Sub", real, dot(given.imag, times * sin[:half] / n))
+        real = dot(x.real, times * cos[:half] / n)
+        return g.op("Sub", real, dot(x.imag, times * sin[:half] / n))
     if kind == "IFFT":
         cos, sin = cos / n, -sin / n
     # (re + i im)(cos - i sin)
     return Pair(
-        g.elementwise("Add", dot(given.real, cos), dot(given.imag, sin)),
-        g.elementwise("Sub", dot(given.imag, cos), dot(given.real, sin)),
+        g.op("Add", dot(x.real, cos), dot(x.imag, sin)),
+        g.op("Sub", dot(x.imag, cos), dot(x.real, sin)),
     )
 
 
-_ONE: dict[str, Callable[[Graph, Pair], Any]] = {
-    "real": lambda g, a: a.real,
-    "imag": lambda g, a: a.imag,
+HANDLERS: dict[str, Handler] = {
+    **{name: _apart(handler) for name, handler in arrays.HANDLERS.items()},
+    **{name: _apart(products.HANDLERS[name]) for name in ("reduce_sum", "cumsum")},
+    **{name: _apart(indexing.HANDLERS[name]) for name in ("dynamic_slice", "gather")},
+    **{"add": _each("Add"), "sub": _each("Sub"), "neg": _each("Neg")},
+    **dict.fromkeys(("copy", "stop_gradient"), lambda g, eqn, a: a),
+    "complex": lambda g, eqn, real, imag: Pair(real, imag),
+    "convert_element_type": _converted,
+    "fft": _fft,
+    "select_n": _select,
+    "real": lambda g, eqn, a: a.real,
+    "imag": lambda g, eqn, a: a.imag,
     "conj": _conjugate,
-    "neg": _negative,
     "exp": _exponential,
-    "abs": lambda g, a: g.elementwise("Sqrt", _size2(g, a)),
-    "square": lambda g, a: _multiply(g, a, a),
-    "copy": lambda g, a: a,
-    "stop_gradient": lambda g, a: a,
-}
-_TWO: dict[str, Binary] = {
-    "add": _map("Add"),
-    "sub": _map("Sub"),
+    "abs": lambda g, eqn, a: g.op("Sqrt", _square(g, a)),
+    "square": lambda g, eqn, a: _multiply(g, eqn, a, a),
     "mul": _multiply,
     "div": _divide,
+    "dot_general": _dot,
+    "integer_pow": _power,
 }

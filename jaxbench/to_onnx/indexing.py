@@ -4,175 +4,180 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxbench.to_onnx.arrays import cut, result_shape, shape_of
-from jaxbench.to_onnx.elementwise import Handler, where
-from jaxbench.to_onnx.graph import (
-    Const,
-    Graph,
-    Real,
-    UnsupportedError,
-    integers,
-    scalar,
-)
+from .arrays import cut, join, result_shape, shape_of, with_size
+from .elementwise import Handler, where
+from .graph import Const, Graph, Real, UnsupportedError, integers, scalar
 
 
-def dynamic_slice(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def dynamic_slice(g: Graph, eqn: Any, x: Real, *starts: Real) -> Real:
     """A block whose corner is computed; one that reaches out is moved inside."""
-    shape, sizes = shape_of(eqn), eqn.params["slice_sizes"]
-    x = g.full(xs[0], shape)
-    for axis, (start, size) in enumerate(zip(xs[1:], sizes, strict=True)):
+    shape = shape_of(eqn)
+    x = g.full(x, shape)
+    for axis, (start, size) in enumerate(
+        zip(starts, eqn.params["slice_sizes"], strict=True)
+    ):
         if size == shape[axis]:
             continue
         start = _inside(g, start, shape[axis] - size)
         if isinstance(start, Const):
-            begin = int(start.array)
-            x = cut(g, x, axis, begin, begin + size)
-            continue
-        x = take(g, x, _places(g, start, size), axis)
+            x = cut(g, x, axis, int(start.array), int(start.array) + size)
+        else:
+            x = take(g, x, _places(g, start, size), axis)
     return x
 
 
-def dynamic_update_slice(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+def dynamic_update_slice(
+    g: Graph, eqn: Any, x: Real, update: Real, *starts: Real
+) -> Real:
     """The array with a block, whose corner is computed, written over."""
     shape, block = shape_of(eqn), shape_of(eqn, 1)
-    x, update = g.full(xs[0], shape), g.full(xs[1], block)
+    x, update = g.full(x, shape), g.full(update, block)
     flat: Real = scalar(0, np.int64)
-    for axis, (start, size) in enumerate(zip(xs[2:], block, strict=True)):
+    for axis, (start, size) in enumerate(zip(starts, block, strict=True)):
         start = _inside(g, start, shape[axis] - size)
-        along = [1] * len(shape)
-        along[axis] = size
-        step = scalar(math.prod(shape[axis + 1 :]), np.int64)
+        along = with_size([1] * len(shape), axis, size)
         places = g.reshape(_places(g, start, size), along)
-        flat = _add(g, flat, _multiply(g, places, step))
+        flat = g.op("Add", flat, g.op("Mul", places, math.prod(shape[axis + 1 :])))
     return _write(g, x, g.full(flat, block), update, "none")
 
 
-def gather(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+class Windows(NamedTuple):
+    """Which axes of an operand indices name, drop and batch; see `lax.gather`."""
+
+    named: Sequence[int]
+    dropped: Sequence[int]
+    batched: Sequence[int]
+    index_batched: Sequence[int]
+
+
+def gather(g: Graph, eqn: Any, x: Real, start: Real) -> Real:
     """Blocks read at computed corners: one axis by Gather, others by flat index."""
-    p, shape = eqn.params, shape_of(eqn)
-    d, sizes = p["dimension_numbers"], p["slice_sizes"]
-    x, start = g.full(xs[0], shape), g.full(xs[1], shape_of(eqn, 1))
-    result = result_shape(eqn)
-    mode = _mode(p["mode"])
-    whole = [i for i, size in enumerate(sizes) if size == shape[i]]
-    single = (
-        len(d.start_index_map) == 1
-        and d.start_index_map == d.collapsed_slice_dims
-        and not d.operand_batching_dims
-        and len(whole) >= len(shape) - 1
-    )
-    if single:
-        axis = d.start_index_map[0]
+    p, shape, result = eqn.params, shape_of(eqn), result_shape(eqn)
+    d, sizes, mode = p["dimension_numbers"], p["slice_sizes"], _mode(p["mode"])
+    x, start = g.full(x, shape), g.full(start, shape_of(eqn, 1))
+    fill = scalar(_fill_value(p["fill_value"], x.dtype), x.dtype)
+    others = sum(size != n for size, n in zip(sizes, shape, strict=True))
+    single = len(d.start_index_map) == 1 and not d.operand_batching_dims and others <= 1
+    if single and d.start_index_map == d.collapsed_slice_dims:
+        (axis,) = d.start_index_map
         index = g.reshape(start, start.shape[:-1])
-        safe = index if mode == "inside" else _clip(g, index, shape[axis] - 1)
-        found = take(g, x, safe, axis)
-        if mode == "fill":
-            inside = g.elementwise("Equal", index, safe, dtype=bool)
-            lead = (*index.shape, *[1] * (len(shape) - axis - 1))
-            fill = scalar(_fill_value(p["fill_value"], x.dtype), x.dtype)
-            found = where(g, g.reshape(inside, lead), found, fill)
+        found = _take_one(g, x, index, axis, mode, fill)
         return _offsets_in_place(g, found, axis, len(index.shape), d, len(result))
-    flat, outside = _flat_index(g, start, shape, sizes, d, mode)
-    last = math.prod(shape) - 1
+    windows = Windows(
+        d.start_index_map,
+        d.collapsed_slice_dims,
+        d.operand_batching_dims,
+        d.start_indices_batching_dims,
+    )
+    flat, outside = _flat_index(g, start, shape, sizes, windows, mode)
+    size = math.prod(shape)
     if outside is not None:
-        flat = _clip(g, flat, last)
-    taken = take(g, g.reshape(x, (-1,) if last < 0 else (last + 1,)), flat, 0)
+        flat = _clip(g, flat, size - 1)
+    taken = take(g, g.reshape(x, (size,)), flat, 0)
     if outside is not None:
-        fill = _fill_value(p["fill_value"], x.dtype)
-        taken = where(g, outside, scalar(fill, x.dtype), taken)
-    return _arranged(g, taken, d, result)
+        taken = where(g, outside, fill, taken)
+    # [batch..., window...] in the order of the result's axes.
+    batch = [i for i in range(len(result)) if i not in d.offset_dims]
+    order = [*batch, *d.offset_dims]
+    whole = g.full(taken, [result[i] for i in order])
+    return g.transpose(whole, np.argsort(order).tolist())
+
+
+def _take_one(
+    g: Graph, x: Real, index: Real, axis: int, mode: str, fill: Const
+) -> Real:
+    """x read along one axis; what lies outside is moved inside, or is `fill`."""
+    size = x.shape[axis]
+    if mode == "inside":
+        return take(g, x, index, axis)
+    if mode == "clip":
+        return take(g, x, _clip(g, index, size - 1), axis)
+    if isinstance(x, Const):
+        # A table gets one more row, which every index outside reads.
+        row = Const(np.broadcast_to(fill.array, with_size(x.shape, axis, 1)))
+        longer = np.concatenate([x.array, row.array], axis)
+        table = Const(longer, x.label and f"{x.label}/filled")
+        low = where(g, g.op("Less", index, 0), scalar(size, index.dtype), index)
+        return take(g, table, g.op("Min", low, size), axis)
+    safe = _clip(g, index, size - 1)
+    lead = (*index.shape, *[1] * (len(x.shape) - axis - 1))
+    inside = g.reshape(g.op("Equal", index, safe), lead)
+    return where(g, inside, take(g, x, safe, axis), fill)
 
 
 def scatter(kind: str) -> Handler:
     """Blocks written, or added, at computed corners; those outside are dropped."""
 
-    def handler(g: Graph, eqn: Any, xs: Sequence[Real]) -> Real:
+    def handler(g: Graph, eqn: Any, x: Real, start: Real, updates: Real) -> Real:
         p, shape = eqn.params, shape_of(eqn)
-        d = p["dimension_numbers"]
-        x = g.full(xs[0], shape)
-        start = g.full(xs[1], shape_of(eqn, 1))
-        updates = g.full(xs[2], shape_of(eqn, 2))
-        as_gather = _AsGather(d)
+        d, mode = p["dimension_numbers"], _mode(p["mode"])
+        x, start = g.full(x, shape), g.full(start, shape_of(eqn, 1))
+        updates = g.full(updates, shape_of(eqn, 2))
+        windows = Windows(
+            d.scatter_dims_to_operand_dims,
+            d.inserted_window_dims,
+            d.operand_batching_dims,
+            d.scatter_indices_batching_dims,
+        )
         window = iter([updates.shape[i] for i in d.update_window_dims])
-        dropped = {*d.inserted_window_dims, *d.operand_batching_dims}
-        sizes = [1 if i in dropped else next(window) for i in range(len(shape))]
-        mode = _mode(p["mode"])
-        flat, outside = _flat_index(g, start, shape, sizes, as_gather, mode)
-        size = math.prod(shape)
+        gone = {*windows.dropped, *windows.batched}
+        sizes = [1 if i in gone else next(window) for i in range(len(shape))]
+        flat, outside = _flat_index(g, start, shape, sizes, windows, mode)
         batch = [i for i in range(len(updates.shape)) if i not in d.update_window_dims]
         updates = g.transpose(updates, [*batch, *d.update_window_dims])
         updates = g.reshape(updates, flat.shape)
         if outside is None:
             return _write(g, x, flat, updates, kind)
         # What falls outside goes to one more place, which is cut off again.
+        size = math.prod(shape)
         flat = where(g, outside, scalar(size, np.int64), flat)
-        longer = g.emit(
-            "Concat",
-            [g.reshape(x, (size,)), Const(np.zeros(1, x.dtype))],
-            (size + 1,),
-            x.dtype,
-            axis=0,
-        )
+        longer = join(g, [g.reshape(x, (size,)), Const(np.zeros(1, x.dtype))], 0)
         written = _write(g, longer, flat, updates, kind)
         return g.reshape(cut(g, written, 0, 0, size), shape)
 
     return handler
 
 
-class _AsGather:
-    """A scatter's dimension numbers in the words of a gather."""
-
-    def __init__(self, d: Any):
-        self.start_index_map = d.scatter_dims_to_operand_dims
-        self.collapsed_slice_dims = d.inserted_window_dims
-        self.operand_batching_dims = d.operand_batching_dims
-        self.start_indices_batching_dims = d.scatter_indices_batching_dims
-
-
-def sort(g: Graph, eqn: Any, xs: Sequence[Real]) -> list[Real]:
+def sort(g: Graph, eqn: Any, *xs: Real) -> list[Real]:
     """Ascending order by the first operand; the others are put in the same order."""
     axis = int(eqn.params["dimension"])
     if eqn.params["num_keys"] != 1:
         raise UnsupportedError("sort by several keys")
-    whole = [g.full(x, shape_of(eqn, i)) for i, x in enumerate(xs)]
-    keys, index = _top(g, whole[0], whole[0].shape[axis], axis, largest=0)
-    others = [
-        g.emit("GatherElements", [x, index], x.shape, x.dtype, axis=axis)
-        for x in whole[1:]
+    first, *rest = (g.full(x, shape_of(eqn, i)) for i, x in enumerate(xs))
+    keys, index = _top(g, first, first.shape[axis], axis, largest=0)
+    return [
+        keys,
+        *(
+            g.emit("GatherElements", [x, index], x.shape, x.dtype, axis=axis)
+            for x in rest
+        ),
     ]
-    return [keys, *others]
 
 
-def top_k(g: Graph, eqn: Any, xs: Sequence[Real]) -> list[Real]:
+def top_k(g: Graph, eqn: Any, x: Real) -> list[Real]:
     """The k largest along an axis and where they are; the first of equals first."""
-    x = g.full(xs[0], shape_of(eqn))
+    x = g.full(x, shape_of(eqn))
     axis = int(eqn.params.get("axis", len(x.shape) - 1)) % len(x.shape)
     values, index = _top(g, x, eqn.params["k"], axis, largest=1)
     return [values, g.cast(index, eqn.outvars[1].aval.dtype)]
 
 
-def _top(g: Graph, x: Real, k: int, axis: int, largest: int) -> tuple[Real, Real]:
-    shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
-    values, index = g.emit_many(
-        "TopK",
-        [x, integers([k])],
-        [(shape, x.dtype), (shape, np.int64)],
-        axis=axis,
-        largest=largest,
-        sorted=1,
-    )
-    return values, index
+def _top(g: Graph, x: Real, k: int, axis: int, largest: int) -> tuple[Real, ...]:
+    shape = with_size(x.shape, axis, k)
+    more = {"axis": axis, "largest": largest, "sorted": 1}
+    outputs = [(shape, x.dtype), (shape, np.int64)]
+    return g.emit_many("TopK", [x, integers([k])], outputs, **more)
 
 
 def take(g: Graph, x: Real, index: Real, axis: int) -> Real:
     """x read at `index` along one axis."""
     if isinstance(x, Const) and isinstance(index, Const):
         return Const(np.take(x.array, index.array, axis), x.label)
-    shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    shape = with_size(x.shape, axis, *index.shape)
     return g.emit("Gather", [x, index], shape, x.dtype, axis=axis)
 
 
@@ -183,73 +188,58 @@ def _write(g: Graph, x: Real, flat: Real, updates: Real, kind: str) -> Real:
         return g.cast(_write(g, as_int[0], flat, as_int[1], kind), bool)
     size, count = math.prod(x.shape), math.prod(updates.shape)
     more = {} if kind == "none" else {"reduction": kind}
-    parts = [g.reshape(x, (size,)), g.reshape(g.full(flat, updates.shape), (count,))]
-    written = g.emit(
-        "ScatterElements",
-        [*parts, g.reshape(updates, (count,))],
-        (size,),
-        x.dtype,
-        axis=0,
-        **more,
-    )
+    flat = g.reshape(g.full(flat, updates.shape), (count,))
+    inputs = [g.reshape(x, (size,)), flat, g.reshape(updates, (count,))]
+    written = g.emit("ScatterElements", inputs, (size,), x.dtype, axis=0, **more)
     return g.reshape(written, x.shape)
 
 
 def _flat_index(
-    g: Graph, start: Real, shape: Sequence[int], sizes: Sequence[int], d: Any, mode: str
+    g: Graph,
+    start: Real,
+    shape: Sequence[int],
+    sizes: Sequence[int],
+    d: Windows,
+    mode: str,
 ) -> tuple[Real, Real | None]:
     """Flat places [batch..., window...] of all blocks, and which lie outside.
 
-    The window's axes are those of the operand that are neither collapsed nor batched.
+    The window's axes are those of the operand that are neither dropped nor batched.
     """
     batch = start.shape[:-1]
-    kept = [
-        i
-        for i in range(len(shape))
-        if i not in d.collapsed_slice_dims and i not in d.operand_batching_dims
-    ]
+    windowed = [i for i in range(len(shape)) if i not in {*d.dropped, *d.batched}]
     steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     flat: Real = scalar(0, np.int64)
     outside: Real | None = None
-    rank = len(batch) + len(kept)
-    for i, axis in enumerate(d.start_index_map):
+    for i, axis in enumerate(d.named):
         corner = cut(g, start, len(batch), i, i + 1)
         corner = g.reshape(g.cast(corner, np.int64), batch)
         limit = shape[axis] - sizes[axis]
         if mode == "clip":
             corner = _clip(g, corner, limit)
         elif mode == "fill":
-            out = _or(g, _less(g, corner, 0), _less(g, scalar(limit, np.int64), corner))
-            outside = out if outside is None else _or(g, outside, out)
-        step = scalar(steps[axis], np.int64)
-        flat = _add(g, flat, _multiply(g, corner, step))
-    pairs = zip(d.operand_batching_dims, d.start_indices_batching_dims, strict=True)
-    for axis, place in pairs:
-        along = [1] * len(batch)
-        along[place] = batch[place]
-        counted = np.arange(batch[place], dtype=np.int64) * steps[axis]
-        flat = _add(g, flat, Const(counted.reshape(along)))
-    lead = (*batch, *[1] * len(kept))
+            above = g.op("Less", scalar(limit, np.int64), corner)
+            out = g.op("Or", g.op("Less", corner, 0), above)
+            outside = out if outside is None else g.op("Or", outside, out)
+        flat = g.op("Add", flat, g.op("Mul", corner, steps[axis]))
+    lead = (*batch, *[1] * len(windowed))
+
+    def counted(size: int, axis: int, rank: int, place: int) -> Const:
+        numbers = np.arange(size, dtype=np.int64) * steps[axis]
+        return Const(numbers.reshape(with_size([1] * rank, place, size)))
+
+    for axis, place in zip(d.batched, d.index_batched, strict=True):
+        flat = g.op("Add", flat, counted(batch[place], axis, len(batch), place))
     flat = g.reshape(g.full(flat, batch), lead)
-    for n, axis in enumerate(kept):
-        along = [1] * rank
-        along[len(batch) + n] = sizes[axis]
-        counted = np.arange(sizes[axis], dtype=np.int64) * steps[axis]
-        flat = _add(g, flat, Const(counted.reshape(along)))
-    flat = g.full(flat, (*batch, *(sizes[i] for i in kept)))
+    for n, axis in enumerate(windowed):
+        along = counted(sizes[axis], axis, len(lead), len(batch) + n)
+        flat = g.op("Add", flat, along)
+    flat = g.full(flat, (*batch, *(sizes[i] for i in windowed)))
     if isinstance(outside, Const) and not outside.array.any():
         outside = None
     if outside is not None:
         outside = g.reshape(g.full(outside, batch), lead)
     return flat, outside
-
-
-def _arranged(g: Graph, x: Real, d: Any, result: Sequence[int]) -> Real:
-    """[batch..., window...] in the order of the result's axes."""
-    batch = [i for i in range(len(result)) if i not in d.offset_dims]
-    order = [*batch, *d.offset_dims]
-    whole = g.full(x, [result[i] for i in order])
-    return g.transpose(whole, np.argsort(order).tolist())
 
 
 def _offsets_in_place(
@@ -260,12 +250,8 @@ def _offsets_in_place(
     index = list(range(axis, axis + count))
     offsets = [i for i in range(rank) if i not in index]
     batch = [i for i in range(rank) if i not in d.offset_dims]
-    order = [0] * rank
-    for source, target in zip(index, batch, strict=True):
-        order[target] = source
-    for source, target in zip(offsets, d.offset_dims, strict=True):
-        order[target] = source
-    return g.transpose(x, order)
+    placed = dict(zip([*batch, *d.offset_dims], [*index, *offsets], strict=True))
+    return g.transpose(x, [placed[i] for i in range(rank)])
 
 
 def _mode(mode: Any) -> str:
@@ -291,42 +277,12 @@ def _inside(g: Graph, start: Real, limit: int) -> Real:
 
 
 def _clip(g: Graph, index: Real, limit: int) -> Real:
-    if isinstance(index, Const):
-        return Const(np.clip(index.array, 0, limit))
-    low = g.elementwise("Max", index, scalar(0, index.dtype))
-    return g.elementwise("Min", low, scalar(limit, index.dtype))
+    return g.op("Min", g.op("Max", index, 0), limit)
 
 
 def _places(g: Graph, start: Real, size: int) -> Real:
     """start .. start + size - 1."""
-    return _add(g, g.reshape(start, (1,)), Const(np.arange(size, dtype=np.int64)))
-
-
-def _add(g: Graph, a: Real, b: Real) -> Real:
-    if isinstance(a, Const) and isinstance(b, Const):
-        return Const(np.add(a.array, b.array))
-    if isinstance(a, Const) and not a.array.any() and len(a.shape) <= len(b.shape):
-        return b
-    return g.elementwise("Add", a, b)
-
-
-def _multiply(g: Graph, a: Real, b: Const) -> Real:
-    if isinstance(a, Const):
-        return Const(np.multiply(a.array, b.array))
-    return a if b.array == 1 else g.elementwise("Mul", a, b)
-
-
-def _less(g: Graph, a: Real, b: Any) -> Real:
-    b = scalar(b, np.int64) if isinstance(b, int) else b
-    if isinstance(a, Const) and isinstance(b, Const):
-        return Const(np.less(a.array, b.array))
-    return g.elementwise("Less", a, b, dtype=bool)
-
-
-def _or(g: Graph, a: Real, b: Real) -> Real:
-    if isinstance(a, Const) and isinstance(b, Const):
-        return Const(np.logical_or(a.array, b.array))
-    return g.elementwise("Or", a, b)
+    return g.op("Add", g.reshape(start, (1,)), Const(np.arange(size, dtype=np.int64)))
 
 
 HANDLERS: dict[str, Handler] = {

@@ -1,4 +1,4 @@
-"""Exported functions as things to call: arrays by name in, arrays by name out."""
+"""Models in ONNX Runtime, and whether they answer as their jax function does."""
 
 from __future__ import annotations
 
@@ -7,41 +7,49 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.export
 import numpy as np
+import onnx
 
-from jaxbench.to_onnx.convert import Function, Port, specification
-from jaxbench.to_onnx.tools import tool
+from .graph import ConversionError
 
-Arrays = Mapping[str, Any]
 # arrays by name -> arrays by name, all on the host.
-Call = Callable[[Arrays], dict[str, np.ndarray]]
+Call = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 # ONNX Runtime's names of types that differ from numpy's.
-_NAMES = {"float": "float32", "double": "float64"}
+_NAMES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 
 
-def onnx_call(model: Path | bytes, threads: int = 1) -> Call:
-    """Opens an ONNX file, or its bytes, in ONNX Runtime on the CPU.
+def open_model(model: Path | bytes | onnx.ModelProto, threads: int = 1) -> Call:
+    """Opens a model, or its file, in ONNX Runtime on the CPU.
 
-    Raises:
-      InputError: onnxruntime is not installed.
+    Args:
+      model: a path, the bytes of a file, or what `convert` returned.
+      threads: of ONNX Runtime.
+
+    Returns:
+      `call(arrays by input name) -> arrays by output name`.
     """
-    runtime = tool("onnxruntime")
+    import onnxruntime as runtime
+
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Warnings are about initialisers that a Scan reads from outside.
     options.log_severity_level = 3
+    if isinstance(model, onnx.ModelProto):
+        model = model.SerializeToString()
     session = runtime.InferenceSession(
         model if isinstance(model, bytes) else str(model),
         options,
         providers=["CPUExecutionProvider"],
     )
-    kinds = {port.name: _numpy_type(port.type) for port in session.get_inputs()}
+    kinds = {
+        port.name: np.dtype(_NAMES.get(port.type, port.type[7:-1]))
+        for port in session.get_inputs()
+    }
     outputs = [port.name for port in session.get_outputs()]
 
-    def call(arrays: Arrays) -> dict[str, np.ndarray]:
-        given = {name: np.asarray(arrays[name], kinds[name]) for name in kinds}
+    def call(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        given = {name: np.asarray(arrays[name], kind) for name, kind in kinds.items()}
         # Values without axes come back as numpy scalars, which a next call refuses.
         found = map(np.asarray, session.run(outputs, given))
         return dict(zip(outputs, found, strict=True))
@@ -49,65 +57,55 @@ def onnx_call(model: Path | bytes, threads: int = 1) -> Call:
     return call
 
 
-def jax_call(exported: Function) -> Call:
-    """The function in jax, compiled once, products in full float32 on any device."""
-    names = [port.name for port in exported.outputs]
-    weights = jax.device_put(exported.weights)
-    compiled = jax.jit(exported.call)
+def check(
+    model: onnx.ModelProto,
+    function: Any,
+    params: Any,
+    *inputs: Any,
+    tolerance: float = 1e-5,
+) -> dict[str, float]:
+    """Runs a model and the function it was made of on the same inputs.
 
-    def call(arrays: Arrays) -> dict[str, np.ndarray]:
-        given = [narrow(arrays[port.name], port) for port in exported.inputs]
-        with jax.default_matmul_precision("highest"):
-            found = jax.device_get(compiled(weights, *given))
-        return dict(zip(names, map(np.asarray, found), strict=True))
+    Args:
+      model: what `convert` returned, or `quantize`.
+      function, params: as given to `convert`.
+      inputs: arrays, as the shapes given to `convert`.
+      tolerance: largest difference |a - b| / (1 + |b|) of a number, b jax's.
 
-    return call
-
-
-def to_stablehlo(exported: Function) -> bytes:
-    """The function and its weights as one file that jax loads on a CPU or on CUDA.
+    Returns:
+      The largest difference by the name of the output.
 
     Raises:
-      InputError: flatbuffers is not installed.
+      ConversionError: an output is of another shape or type, or differs by more.
     """
-    tool("flatbuffers")
-
-    def whole(*inputs: jax.Array) -> tuple[jax.Array, ...]:
-        return exported.call(exported.weights, *inputs)
-
-    # Else XLA on a GPU may round the factors of products to TF32.
+    names = [port.name for port in model.graph.input]
+    arrays = [np.asarray(x) for x in jax.tree.leaves(inputs)]
     with jax.default_matmul_precision("highest"):
-        program = jax.export.export(jax.jit(whole), platforms=["cpu", "cuda"])(
-            *map(specification, exported.inputs)
-        )
-    return bytes(program.serialize())
+        expected = jax.tree.leaves(jax.jit(function)(params, *inputs))
+    found = open_model(model)(dict(zip(names, arrays, strict=True)))
+    errors = {}
+    for (name, got), wanted in zip(
+        found.items(), map(np.asarray, expected), strict=True
+    ):
+        if (got.shape, got.dtype) != (wanted.shape, wanted.dtype):
+            raise ConversionError(
+                f"{name} is {got.dtype}{list(got.shape)} and jax's {wanted.dtype}"
+                f"{list(wanted.shape)}"
+            )
+        errors[name] = _difference(got, wanted)
+        if not errors[name] <= tolerance:
+            raise ConversionError(
+                f"{name} differs from jax's by {errors[name]:.1e}, more than "
+                f"tolerance={tolerance:.0e}"
+            )
+    return errors
 
 
-def stablehlo_call(
-    serialized: bytes, inputs: tuple[Port, ...], outputs: tuple[Port, ...]
-) -> Call:
-    """Opens what `to_stablehlo` made.
-
-    Raises:
-      InputError: flatbuffers is not installed.
-    """
-    tool("flatbuffers")
-    program = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
-    names = [port.name for port in outputs]
-
-    def call(arrays: Arrays) -> dict[str, np.ndarray]:
-        found = jax.device_get(program(*(narrow(arrays[p.name], p) for p in inputs)))
-        return dict(zip(names, map(np.asarray, found), strict=True))
-
-    return call
-
-
-def narrow(array: Any, port: Port) -> np.ndarray:
-    """An array in the port's type; a caller may hold bytes as int64."""
-    return np.asarray(array, np.dtype(port.dtype))
-
-
-def _numpy_type(name: str) -> np.dtype:
-    """numpy's type of what ONNX Runtime calls "tensor(float)"."""
-    inside = name.removeprefix("tensor(").removesuffix(")")
-    return np.dtype(_NAMES.get(inside, inside))
+def _difference(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest |a - b| / (1 + |b|); 0 where both are equal or no number."""
+    a, b = got.astype(np.float64), wanted.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    with np.errstate(invalid="ignore"):
+        error = np.abs(a - b) / (1 + np.abs(b))
+    error = np.where(same, 0, np.where(np.isnan(error), np.inf, error))
+    return float(error.max(initial=0))

@@ -14,12 +14,12 @@ from jaxbench.bench import build
 from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.serving.export.runtime import Function, Port, function
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.chunks import acting, action
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 from jaxbench.tasks.zelda.heads import choose
 from jaxbench.tasks.zelda.stream import INPUTS
-from jaxbench.to_onnx.convert import Function, Port, function
 
 LABELS = "labels_ba"
 # What a head over chunks answers with instead of logits.
