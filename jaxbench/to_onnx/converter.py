@@ -8,8 +8,10 @@ result.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import sysconfig
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ HANDLERS: dict[str, elementwise.Handler] = {
     **products.HANDLERS,
     **indexing.HANDLERS,
 }
+# A path in a tree, with slashes.
+path_name = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
 # Primitive -> its parameter that holds the jaxpr to inline.
 CALLS = {
     **dict.fromkeys(("jit", "pjit", "remat2", "checkpoint"), "jaxpr"),
@@ -88,33 +92,25 @@ def convert(
       ConversionError: an output needs an operation that cannot be converted, or is
         complex; the message names it and where it comes from.
     """
-    weights = jax.tree_util.tree_leaves_with_path(params)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(inputs)
-    result: list[Any] = []
-
-    def flat(weights: Any, given: Any) -> Any:
-        weights = jax.tree.unflatten(jax.tree.structure(params), weights)
-        found = function(weights, *jax.tree.unflatten(structure, given))
-        result[:] = jax.tree_util.tree_leaves_with_path(found)
-        return [x for _, x in result]
-
-    specs = [jax.ShapeDtypeStruct(np.shape(x), x.dtype) for _, x in leaves]
-    closed = jax.make_jaxpr(flat)([x for _, x in weights], specs)
-    names_in = list(input_names) or [f"x{path_name(p)}" for p, _ in leaves]
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(params, *inputs)
+    weights, leaves, results = map(
+        jax.tree_util.tree_leaves_with_path, (params, inputs, shapes)
+    )
+    names_in = list(input_names) or [f"x{path_name(path)}" for path, _ in leaves]
     names_out = list(output_names) or [
-        "/".join(filter(None, ["y", path_name(p)])) for p, _ in result
+        "/".join(filter(None, ["y", path_name(path)])) for path, _ in results
     ]
     g = Graph(by_operator(rules), "views" in rules)
     known = [Const(np.asarray(x), path_name(p)) for p, x in weights]
     ports = [
         g.input(label, x.shape, x.dtype)
-        for label, x in zip(names_in, specs, strict=True)
+        for label, (_, x) in zip(names_in, leaves, strict=True)
     ]
     for label in names_out:
         g.unique(label)
     found = Walker(g, unroll).walk(closed.jaxpr, closed.consts, [*known, *ports], "")
     ends = []
-    for label, value, out in zip(names_out, found, closed.out_avals, strict=True):
+    for label, value, (_, out) in zip(names_out, found, results, strict=True):
         if isinstance(value, Missing):
             raise ConversionError(
                 f"{value.what} has no counterpart here; it comes from {value.where}"
@@ -126,9 +122,7 @@ def convert(
     read = {each for node in nodes for each in reads(node)}
     names = {x.name: label for x, label in zip(ends, names_out, strict=True)}
     rename(nodes, names)
-    outputs = [described(x) for x in ends]
-    for port, label in zip(outputs, names_out, strict=True):
-        port.name = label
+    outputs = [described(dataclasses.replace(x, name=names[x.name])) for x in ends]
     kept = [(k, x) for k, x in g.initializers.items() if k in read]
     model = helper.make_model(
         helper.make_graph(
@@ -210,14 +204,6 @@ class Walker:
         if name not in HANDLERS:
             raise UnsupportedError(name)
         return HANDLERS[name](self.g, eqn, *xs)
-
-
-def path_name(path: Iterable[Any]) -> str:
-    """A path in a tree, with slashes."""
-    fields = ("key", "name", "idx")
-    return "/".join(
-        str(next(getattr(key, f) for f in fields if hasattr(key, f))) for key in path
-    )
 
 
 def source(eqn: Any) -> str:
