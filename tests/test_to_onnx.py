@@ -219,6 +219,7 @@ def test_reads_by_index():
             table.at[wild].get(mode="fill", fill_value=-1.0),
             jnp.take_along_axis(x, along, axis=1),
             x[:, index % 5],
+            jnp.take(table, index.astype(jnp.uint8), axis=0),
             x[rows, index % 5, 1],
             x[..., jnp.array([4, 0])],
             lax.dynamic_slice(x, (0, index[0, 2], wild[1, 1]), (2, 3, 2)),

@@ -59,6 +59,8 @@ def gather(g: Graph, eqn: Any, x: Real, start: Real) -> Real:
     p, shape, result = eqn.params, shape_of(eqn), result_shape(eqn)
     d, sizes, mode = p["dimension_numbers"], p["slice_sizes"], _mode(p["mode"])
     x, start = g.full(x, shape), g.full(start, shape_of(eqn, 1))
+    if start.dtype not in (np.int32, np.int64):
+        start = g.cast(start, np.int64)
     fill = scalar(_fill_value(p["fill_value"], x.dtype), x.dtype)
     others = sum(size != n for size, n in zip(sizes, shape, strict=True))
     single = len(d.start_index_map) == 1 and not d.operand_batching_dims and others <= 1

@@ -79,7 +79,7 @@ def layer_norm(g: Graph, op: str, xs: list[Tensor], _: Any) -> Real | None:
         epsilon, scale = g.single(within[1]), np.ones(n, x.dtype)
         if over[0] is not None:
             scale = g.initializers.get(over[0].name, np.ones(0))
-        fits = x.name == around[0].name and scale.size == n == scale.shape[-1]
+        fits = x.name == around[0].name and _is_row(scale, n)
         if last and fits and epsilon and _is_variance(g, within[0], centred, less):
             weight = Const(scale.reshape(n), over[0].name if over[0] else "")
             more = {"axis": -1, "epsilon": epsilon}
@@ -113,16 +113,12 @@ def _is_mean_square(g: Graph, x: Tensor, of: Tensor) -> bool:
 def bias(g: Graph, op: str, xs: list[Tensor], _: Any) -> Real | None:
     """What is added to a LayerNormalization is its third input."""
     for x, other in (xs, xs[::-1]):
-        inputs, array = (
-            g.made_by(x, "LayerNormalization"),
-            g.initializers.get(other.name),
-        )
-        if inputs and len(inputs) == 2 and array is not None:
-            if array.size == x.shape[-1] == (array.shape or (1,))[-1]:
-                given = [*inputs, Const(array.reshape(-1), other.name)]
-                epsilon = g.made_with(x)["epsilon"]
-                more = {"axis": -1, "epsilon": epsilon}
-                return g.emit("LayerNormalization", given, x.shape, x.dtype, **more)
+        inputs = g.made_by(x, "LayerNormalization")
+        row = g.initializers.get(other.name, np.ones(0))
+        if inputs and len(inputs) == 2 and _is_row(row, x.shape[-1]):
+            given = [*inputs, Const(row.reshape(-1), other.name)]
+            more = g.made_with(x)
+            return g.emit("LayerNormalization", given, x.shape, x.dtype, **more)
     return None
 
 
@@ -163,32 +159,38 @@ def bounded(g: Graph, op: str, xs: list[Tensor], _: Any) -> Real | None:
     return None
 
 
-def bounds(g: Graph, x: Tensor | Const) -> tuple[int, int]:
-    """A range that holds every number of whole numbers, from how they were made."""
-    array = x.array if isinstance(x, Const) else g.initializers.get(x.name)
-    if array is not None:
-        return (int(array.min()), int(array.max())) if array.size else (0, 0)
-    assert isinstance(x, Tensor)
+def bounds(g: Graph, x: Tensor, depth: int = 8) -> tuple[int, int]:
+    """A range that holds every number of whole numbers, from how they were made.
+
+    It looks back `depth` nodes: graphs share, so further back the paths are too many.
+    """
+    array = g.initializers.get(x.name)
+    if array is not None and array.size:
+        return int(array.min()), int(array.max())
     if x.dtype.kind == "b":
         return 0, 1
     if x.dtype.kind not in "iu":
         return -(2**63), 2**63 - 1
     known = (int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max))
     maker = g.makers.get(x.name)
-    if maker is None:
+    if maker is None or not depth:
         return known
+
+    def ends(y: Tensor) -> tuple[int, int]:
+        return bounds(g, y, depth - 1)
+
     op, of = maker.op, maker.inputs
     if op in ("ArgMax", "ArgMin"):
         return 0, max(of[0].shape) - 1
     if op in ("Reshape", "Transpose", "Expand", "Slice", "Gather", "Split", "Cast"):
-        return _within(bounds(g, of[0]), known)
+        return _within(ends(of[0]), known)
     if op in ("Where", "Concat"):
-        every = [bounds(g, y) for y in of[op == "Where" :]]
+        every = [ends(y) for y in of[op == "Where" :]]
         return min(y[0] for y in every), max(y[1] for y in every)
     if op not in CORNERS:
         return known
     # Monotone in each input, whose ends therefore hold the result's.
-    corners = [CORNERS[op](p, q) for p in bounds(g, of[0]) for q in bounds(g, of[1])]
+    corners = [CORNERS[op](p, q) for p in ends(of[0]) for q in ends(of[1])]
     return _within((min(corners), max(corners)), known)
 
 
@@ -200,6 +202,11 @@ def _within(ends: tuple[int, int], known: tuple[int, int]) -> tuple[int, int]:
 def _count(g: Graph, summed: Sequence[Tensor]) -> int:
     axes = g.initializers[summed[1].name]
     return math.prod(summed[0].shape[axis] for axis in axes)
+
+
+def _is_row(array: np.ndarray, n: int) -> bool:
+    """Whether it holds a number for each entry of a last axis of n."""
+    return array.size == n and array.shape[-1:] == (n,)
 
 
 def _is_float(x: Tensor) -> bool:
