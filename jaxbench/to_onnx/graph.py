@@ -152,8 +152,8 @@ class Graph:
     def input(self, name: str, shape: Sequence[int], dtype: Any) -> Tensor:
         """An input of the innermost graph."""
         self._used.add(name)
-        shape, level = tuple(shape), self.bodies[-1].level
-        return Tensor(name, shape, check_dtype(dtype), level, shape)
+        held, level = tuple(shape), self.bodies[-1].level
+        return Tensor(name, held, check_dtype(dtype), level, held)
 
     def emit(
         self,
@@ -203,8 +203,8 @@ class Graph:
         made = []
         for i, (shape, dtype) in enumerate(outputs):
             name = self.unique(f"{node_name}:{i if len(outputs) > 1 else 'out'}")
-            shape = tuple(int(n) for n in shape)
-            made.append(Tensor(name, shape, check_dtype(dtype), level, shape))
+            held = tuple(int(n) for n in shape)
+            made.append(Tensor(name, held, check_dtype(dtype), level, held))
             self.makers[name] = Node(op, inputs, attributes)
         names = [[x.name for x in xs] for xs in (inputs, made)]
         node = helper.make_node(op, *names, name=node_name, **attributes)
@@ -222,11 +222,9 @@ class Graph:
         check_dtype(array.dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._by_content:
-            name = self.unique(value.label or "constant")
-            self.initializers[name] = np.ascontiguousarray(array).reshape(array.shape)
-            self._by_content[key] = Tensor(
-                name, array.shape, array.dtype, 0, array.shape
-            )
+            name, held = self.unique(value.label or "constant"), array.shape
+            self.initializers[name] = np.ascontiguousarray(array).reshape(held)
+            self._by_content[key] = Tensor(name, held, array.dtype, 0, held)
         return self._by_content[key]
 
     def op(self, op: str, *inputs: Any, dtype: Any = None, **attributes: Any) -> Any:
@@ -296,12 +294,12 @@ class Graph:
 
     def reshape(self, value: Real, shape: Sequence[int]) -> Any:
         """The value in another shape of the same size."""
-        shape = tuple(int(n) for n in shape)
-        if value.shape == shape:
+        other = tuple(int(n) for n in shape)
+        if value.shape == other:
             return value
         if isinstance(value, Const):
-            return Const(value.array.reshape(shape), value.label)
-        found = dataclasses.replace(value, shape=shape)
+            return Const(value.array.reshape(other), value.label)
+        found = dataclasses.replace(value, shape=other)
         return found if self.views else self.tensor(found)
 
     def transpose(self, value: Real, order: Sequence[int]) -> Real:
@@ -383,7 +381,7 @@ def _laid(dims: Shape, shape: Shape, layout: Shape) -> Shape:
 
 def live_nodes(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
     """The nodes without which the outputs cannot be computed, in their order."""
-    needed, kept = set(outputs), []
+    needed, kept = set(outputs), list[Any]()
     for node in reversed(nodes):
         if needed.intersection(node.output):
             kept.append(node)
