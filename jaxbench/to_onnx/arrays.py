@@ -90,7 +90,8 @@ def split_at(g: Graph, x: Real, axis: int, sizes: Sequence[int]) -> list[Real]:
         bounds = np.cumsum(sizes)[:-1]
         return [Const(part, x.label) for part in np.split(x.array, bounds, axis)]
     if len(sizes) < 2:
-        return [x][: len(sizes)]
+        alone: list[Real] = [x]
+        return alone[: len(sizes)]
     shapes = [with_size(x.shape, axis, n) for n in sizes]
     lying, (place,) = g.on_axes(x, [axis])
     outputs = [(with_size(lying.shape, place, n), x.dtype) for n in sizes]
@@ -158,8 +159,8 @@ def pad(g: Graph, eqn: Any, x: Real, fill: Real) -> Real:
         if inside and x.shape[axis] > 1:
             x = _space_out(g, x, fill, axis, int(inside))
         x = cut(g, x, axis, max(-low, 0), x.shape[axis] - max(-high, 0))
-    margins = [[max(int(c[i]), 0) for c in config] for i in (0, 1)]
-    return add_margins(g, x, *margins, fill)
+    before, after = ([max(int(c[i]), 0) for c in config] for i in (0, 1))
+    return add_margins(g, x, before, after, fill)
 
 
 def add_margins(

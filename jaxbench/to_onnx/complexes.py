@@ -136,11 +136,9 @@ def _power(g: Graph, eqn: Any, a: Pair) -> Pair:
 
 
 def _dot(g: Graph, eqn: Any, a: Pair, b: Pair) -> Pair:
-    shapes = [arrays.shape_of(eqn, i) for i in (0, 1)]
-
     def dot(x: Real, y: Real) -> Real:
-        whole = [g.full(z, shape) for z, shape in zip((x, y), shapes, strict=True)]
-        return products.dot(g, *whole, eqn.params["dimension_numbers"])
+        x, y = (g.full(z, arrays.shape_of(eqn, i)) for i, z in enumerate((x, y)))
+        return products.dot(g, x, y, eqn.params["dimension_numbers"])
 
     return _product(g, a, b, dot)
 

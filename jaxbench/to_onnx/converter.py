@@ -30,6 +30,7 @@ from .graph import (
     Graph,
     Missing,
     Pair,
+    Tensor,
     UnsupportedError,
     Value,
     described,
@@ -109,7 +110,7 @@ def convert(
     for label in names_out:
         g.unique(label)
     found = Walker(g, unroll).walk(closed.jaxpr, closed.consts, [*known, *ports], "")
-    ends = []
+    ends: list[Tensor] = []
     for label, value, (_, out) in zip(names_out, found, results, strict=True):
         if isinstance(value, Missing):
             raise ConversionError(

@@ -206,8 +206,8 @@ class Graph:
             held = tuple(int(n) for n in shape)
             made.append(Tensor(name, held, check_dtype(dtype), level, held))
             self.makers[name] = Node(op, inputs, attributes)
-        names = [[x.name for x in xs] for xs in (inputs, made)]
-        node = helper.make_node(op, *names, name=node_name, **attributes)
+        read, written = [x.name for x in inputs], [x.name for x in made]
+        node = helper.make_node(op, read, written, name=node_name, **attributes)
         self.bodies[level].nodes.append(node)
         return tuple(made)
 
@@ -216,8 +216,8 @@ class Graph:
         if isinstance(value, Tensor):
             if value.shape == value.held:
                 return value
-            wanted = [value.plain, integers(value.shape)]
-            return self.emit("Reshape", wanted, value.shape, value.dtype)
+            given: list[Real] = [value.plain, integers(value.shape)]
+            return self.emit("Reshape", given, value.shape, value.dtype)
         array = np.asarray(value.array)
         check_dtype(array.dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
@@ -237,7 +237,7 @@ class Graph:
           attributes: of the node.
         """
         kind = [x.dtype for x in inputs if isinstance(x, Real)][-1]
-        xs = [x if isinstance(x, Real) else scalar(x, kind) for x in inputs]
+        xs: list[Any] = [x if isinstance(x, Real) else scalar(x, kind) for x in inputs]
         dtype = np.dtype(bool if op in TESTS else dtype or xs[-1].dtype)
         if op in FOLD and all(isinstance(x, Const) for x in xs):
             with np.errstate(all="ignore"):

@@ -116,7 +116,7 @@ def bias(g: Graph, op: str, xs: list[Tensor], _: Any) -> Real | None:
         inputs = g.made_by(x, "LayerNormalization")
         row = g.initializers.get(other.name, np.ones(0))
         if inputs and len(inputs) == 2 and _is_row(row, x.shape[-1]):
-            given = [*inputs, Const(row.reshape(-1), other.name)]
+            given: list[Real] = [*inputs, Const(row.reshape(-1), other.name)]
             more = g.made_with(x)
             return g.emit("LayerNormalization", given, x.shape, x.dtype, **more)
     return None
@@ -153,7 +153,8 @@ def bounded(g: Graph, op: str, xs: list[Tensor], _: Any) -> Real | None:
     first, second = (low >= most, least >= high)
     if op == "Min":
         first, second = (high <= least, most <= low)
-    for wins, x, other in ((first, *xs), (second, *xs[::-1])):
+    a, b = xs
+    for wins, x, other in ((first, a, b), (second, b, a)):
         if wins and len(other.shape) <= len(x.shape) and math.prod(other.shape) == 1:
             return x
     return None
@@ -233,6 +234,7 @@ def by_operator(names: Iterable[str]) -> Mapping[str, list[Rule]]:
     table: dict[str, list[Rule]] = {}
     for name in names:
         ops, rule = RULES[name]
-        for op in ops if rule else ():
-            table.setdefault(op, []).append(rule)
+        if rule is not None:
+            for op in ops:
+                table.setdefault(op, []).append(rule)
     return table
