@@ -1,7 +1,8 @@
-"""What a node is replaced by, because fewer nodes say the same.
+"""Peephole rules that compute the same with fewer nodes.
 
-Each rule looks backwards from the node about to be made; what it leaves behind has no
-reader and is dropped. On one row of 64 numbers a node costs its call, not its work.
+Each rule looks backwards from the node that is about to be made, and gives a value to
+use in its place; nodes that lose their last reader are dropped at the end. A policy's
+step works on one row of numbers, where a node costs its call and not its arithmetic.
 """
 
 from __future__ import annotations

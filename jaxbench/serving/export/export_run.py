@@ -67,7 +67,7 @@ def export_run(
         left there is replaced.
       formats: some of `options.FORMATS`.
       int8: quantise the ONNX files too.
-      exclude: see `quantize.quantized`.
+      exclude: see `to_onnx.quantize`.
       which: "best" or "last" weights.
       frames: compared and scored, at least `LEAST`.
       say: told what is being done.
