@@ -8,6 +8,7 @@ state. The error is the largest difference over the largest output.
     python benchmarks/export_rows.py
     python benchmarks/export_rows.py --rows=original
     python benchmarks/export_rows.py --rows=mamba,s5 --unroll=0
+    python benchmarks/export_rows.py --rows=s4,gru,mamba,deltanet --width=64 --before
 
 A row that cannot be exported is a line that names the operation. Exit code 1 if there
 is one, or if an error is above `--limit`.
@@ -73,6 +74,7 @@ def measure(name: str, length: int, arguments: Any) -> dict[str, Any]:
             width=arguments.width,
             depth=arguments.depth,
             unroll=arguments.unroll,
+            before=arguments.before,
         )
     except Exception as error:  # a row that fails is a row of the table
         said = str(error).partition("\n")[0]
@@ -83,7 +85,13 @@ def measure(name: str, length: int, arguments: Any) -> dict[str, Any]:
 
 
 def compare_row(
-    name: str, length: int, *, width: int, depth: int, unroll: int | None = None
+    name: str,
+    length: int,
+    *,
+    width: int,
+    depth: int,
+    unroll: int | None = None,
+    before: bool = False,
 ) -> dict[str, Any]:
     """Largest error of a row's ONNX file against jax, and what the file holds.
 
@@ -94,11 +102,10 @@ def compare_row(
 
     from jaxbench.models.build import build_stack
     from jaxbench.models.zoo import ROWS
-    from jaxbench.serving.export import loops
-    from jaxbench.serving.export.convert import to_onnx
     from jaxbench.serving.export.parity import collect
-    from jaxbench.serving.export.quantize import all_nodes
-    from jaxbench.serving.export.runtime import jax_call, onnx_call
+    from jaxbench.serving.export.runtime import jax_call, to_onnx
+    from jaxbench.to_onnx.int8 import all_nodes
+    from jaxbench.to_onnx.runtime import open_model
 
     # A hybrid at another depth would lose its last layers.
     stack = build_stack(name, width=width, depth=None if ROWS[name].pattern else depth)
@@ -106,7 +113,8 @@ def compare_row(
     x_btd = rng.normal(size=(1, length, width)).astype(np.float32)
     variables = jax.jit(stack.init)(jax.random.key(0), x_btd)
     exported, initial = of_stack(stack, variables, length, name)
-    model = to_onnx(exported, unroll=loops.UNROLL if unroll is None else unroll)
+    options = {} if unroll is None else {"unroll": unroll}
+    model = to_onnx(exported, **options)
     calls = []
     for n in range(STEPS if length == 1 else WINDOWS):
         reset_bt = np.zeros((1, length), bool)
@@ -117,12 +125,16 @@ def compare_row(
         x_btd = rng.normal(size=(1, length, width)).astype(np.float32)
         calls.append({"x_btd": x_btd, "reset_bt": reset_bt})
     ours = collect(jax_call(exported), calls, initial)
-    theirs = collect(onnx_call(model.SerializeToString()), calls, initial)
+    theirs = collect(open_model(model), calls, initial)
     pairs = list(zip(ours, theirs, strict=True))
     scale = max(float(np.abs(a["y_btd"]).max()) for a, _ in pairs)
     error = max(float(np.abs(a["y_btd"] - b["y_btd"]).max()) for a, b in pairs)
     operations = [node.op_type for node in all_nodes(model.graph)]
-    return {
+    found: dict[str, Any] = {}
+    if before:
+        plain = to_onnx(exported, rules=(), **options)
+        found["nodes_before"] = sum(1 for _ in all_nodes(plain.graph))
+    return found | {
         "error": error / scale,
         "nodes": len(operations),
         "loops": operations.count("Scan"),
@@ -135,8 +147,8 @@ def of_stack(stack: Any, variables: Any, length: int, name: str) -> tuple[Any, A
 
     One frame streams; more are a window without a state, its last frame asked for.
     """
-    from jaxbench.serving.export.convert import Port
     from jaxbench.serving.export.functions import next_name, open_state, with_weights
+    from jaxbench.serving.export.runtime import Port
 
     ports = [
         Port("x_btd", (1, length, stack.width), "float32"),
@@ -165,8 +177,9 @@ def _line(row: dict[str, Any]) -> str:
     begin = f"{row['name']:24s} {what:12s}"
     if "failure" in row:
         return f"{begin} {row['failure']} ({row['seconds']:.0f} s)"
+    before = f"{row['nodes_before']:5d} -> " if "nodes_before" in row else ""
     return (
-        f"{begin} error {row['error']:.1e}  {row['nodes']:5d} nodes, "
+        f"{begin} error {row['error']:.1e}  {before}{row['nodes']:5d} nodes, "
         f"{row['products']:3d} products, {row['loops']:2d} loops "
         f"({row['seconds']:.0f} s)"
     )
@@ -181,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--depth", type=int, default=2)
     parser.add_argument("--length", type=int, default=30, help="of the window")
     parser.add_argument("--unroll", type=int, help="equations; 0: every loop a Scan")
+    parser.add_argument(
+        "--before", action="store_true", help="also count nodes made without rules"
+    )
     parser.add_argument("--limit", type=float, default=1e-4, help="largest error")
     parser.add_argument("--json", default="", help="file for the rows")
     return parser

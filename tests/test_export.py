@@ -30,7 +30,6 @@ from jaxbench.serving.export import (
     functions,
     parity,
     timing,
-    tools,
 )
 from jaxbench.serving.export.bundle import (
     INITIAL,
@@ -39,15 +38,15 @@ from jaxbench.serving.export.bundle import (
     manifest_hash,
     read_manifest,
 )
-from jaxbench.serving.export.convert import Port
 from jaxbench.serving.export.inputs import open_inputs
-from jaxbench.serving.export.quantize import product_names, quantized
+from jaxbench.serving.export.runtime import Port
 from jaxbench.serving.export.table import export_table, quality_table
 from jaxbench.serving.weights import example_batch
 from jaxbench.tasks.pile.text import Writer
 from jaxbench.tasks.zelda import controller, features, frames, imitation
 from jaxbench.tasks.zelda.chunks import score
 from jaxbench.tasks.zelda.stream import open_stream
+from jaxbench.to_onnx.int8 import product_names
 
 FRAMES = 200
 
@@ -215,17 +214,16 @@ def test_scales_are_those_of_the_features():
 
 @pytest.mark.integration
 def test_int8_keeps_what_is_excluded(run, exported):
-    content = (run / "export" / "step.onnx").read_bytes()
-    onnx = tools.tool("onnx")
-    names = product_names(onnx.load_from_string(content).graph)
+    model = importlib.import_module("onnx").load(run / "export" / "step.onnx")
+    names = product_names(model.graph)
     heads = [name for name in names if "/head/" in name]
     assert 0 < len(heads) < len(names)
-    _, done, left = quantized(content, ["*/head/*"])
+    _, done, left = export_run._quantized(model, ["*/head/*"])
     assert (done, left) == (len(names) - len(heads), len(heads))
     with pytest.raises(InputError, match=r"--exclude=nothing fits none of the"):
-        quantized(content, ["nothing"])
+        export_run._quantized(model, ["nothing"])
     with pytest.raises(InputError, match="leaves none"):
-        quantized(content, ["*"])
+        export_run._quantized(model, ["*"])
 
 
 @pytest.mark.integration

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.convert import Port
-from jaxbench.serving.export.functions import next_name
-from jaxbench.serving.export.runtime import Call, onnx_call, stablehlo_call
+from jaxbench.serving.export.options import require
+from jaxbench.serving.export.runtime import Call, Port, next_state, stablehlo_call
 
 # Version of the manifest: change it when an older reader would misread a newer folder.
 VERSION = 1
@@ -56,9 +55,8 @@ class ExportedRun:
         given = {**inputs, **(self.initial if state is None else state)}
         self._check("step", given)
         found = self._calls["step"](given)
-        ends = {name: _next(name) for name in self.initial}
-        after = {name: found.pop(end) for name, end in ends.items()}
-        return found, after
+        outputs = {k: x for k, x in found.items() if not k.startswith("next/")}
+        return outputs, next_state(found, self.initial)
 
     def window(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """A whole window of frames, without a state.
@@ -128,7 +126,10 @@ def load_exported(
             )
             calls[name] = stablehlo_call(path.read_bytes(), inputs, outputs)
         else:
-            calls[name] = onnx_call(path, threads)
+            require("onnx", "onnxruntime")
+            from jaxbench.to_onnx.runtime import open_model
+
+            calls[name] = open_model(path, threads)
     return ExportedRun(manifest, initial, calls)
 
 
@@ -196,7 +197,3 @@ def state_bytes(initial: Mapping[str, np.ndarray]) -> bytes:
     arrays: dict[str, Any] = dict(initial)
     np.savez(buffer, **arrays)
     return buffer.getvalue()
-
-
-def _next(name: str) -> str:
-    return next_name(Port(name, (), "float32"))

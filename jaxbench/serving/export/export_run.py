@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,18 @@ from jaxbench.bench.trained import (
 )
 from jaxbench.errors import InputError
 from jaxbench.serving.export import bundle, describe, functions, timing
-from jaxbench.serving.export.convert import Function, to_onnx
 from jaxbench.serving.export.functions import Exported
-from jaxbench.serving.export.graph import OPSET
 from jaxbench.serving.export.inputs import Inputs, open_inputs
 from jaxbench.serving.export.options import LEAST, check_options
 from jaxbench.serving.export.parity import LIMIT, Parity, collect, compare
-from jaxbench.serving.export.quantize import quantized
 from jaxbench.serving.export.runtime import (
     Call,
+    Function,
     jax_call,
-    onnx_call,
     stablehlo_call,
+    to_onnx,
     to_stablehlo,
 )
-from jaxbench.serving.export.tools import tool
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 
 # Windows compared, evenly spread over the frames.
@@ -69,7 +67,7 @@ def export_run(
         left there is replaced.
       formats: some of `options.FORMATS`.
       int8: quantise the ONNX files too.
-      exclude: see `quantize.quantized`.
+      exclude: see `to_onnx.quantize`.
       which: "best" or "last" weights.
       frames: compared and scored, at least `LEAST`.
       say: told what is being done.
@@ -181,20 +179,32 @@ def _versions(
 ) -> Any:
     """Kind, content and facts of each file of a function, one after the other."""
     if "onnx" in formats:
-        content = to_onnx(f).SerializeToString()
-        yield "onnx", content, {}
+        model = to_onnx(f)
+        yield "onnx", model.SerializeToString(), {}
         if int8:
-            small, done, left = quantized(content, exclude)
+            small, done, left = _quantized(model, exclude)
             counts = {"products_int8": done, "products_float32": left}
-            yield "int8", small, counts
+            yield "int8", small.SerializeToString(), counts
     if "stablehlo" in formats:
         yield "stablehlo", to_stablehlo(f), {}
+
+
+def _quantized(model: Any, exclude: Sequence[str]) -> tuple[Any, int, int]:
+    from jaxbench.to_onnx import ConversionError, quantize
+
+    try:
+        return quantize(model, exclude)
+    except ConversionError as error:
+        # The message begins with the name of the option.
+        raise InputError(f"--{error}") from error
 
 
 def _open(f: Function, kind: str, content: bytes) -> Call:
     if kind == "stablehlo":
         return stablehlo_call(content, f.inputs, f.outputs)
-    return onnx_call(content)
+    from jaxbench.to_onnx.runtime import open_model
+
+    return open_model(content)
 
 
 def _require_close(name: str, f: Function, close: Parity) -> None:
@@ -239,11 +249,14 @@ def _write(
         **_identity(run),
         "weights": facts["weights"],
         "versions": _versions_used(),
-        "functions": {f.name: _ports(f) for f in made.functions},
-        "state": [
-            {"name": p.name, "shape": list(p.shape), "dtype": p.dtype}
-            for p in made.state.ports
-        ],
+        "functions": {
+            f.name: {
+                "inputs": [port.facts() for port in f.inputs],
+                "outputs": [port.facts() for port in f.outputs],
+            }
+            for f in made.functions
+        },
+        "state": [port.facts() for port in made.state.ports],
         "files": facts["files"],
         "parity": facts["parity"],
         "scores": facts["scores"],
@@ -297,19 +310,14 @@ def _identity(run: Run) -> dict[str, Any]:
 
 def _versions_used() -> dict[str, Any]:
     known = versions()
-    found = {name: known[name] for name in ("jaxbench", "jax", "flax")}
+    found: dict[str, Any] = {name: known[name] for name in ("jaxbench", "jax", "flax")}
     for name in ("onnx", "onnxruntime"):
         try:
-            found[name] = tool(name).__version__
-        except InputError:
+            found[name] = version(name)
+        except PackageNotFoundError:
             found[name] = "absent"
-    return {**found, "opset": OPSET}
+    if found["onnx"] != "absent":
+        from jaxbench.to_onnx.graph import OPSET
 
-
-def _ports(f: Function) -> dict[str, Any]:
-    def listed(ports: Any) -> list[dict[str, Any]]:
-        return [
-            {"name": p.name, "shape": list(p.shape), "dtype": p.dtype} for p in ports
-        ]
-
-    return {"inputs": listed(f.inputs), "outputs": listed(f.outputs)}
+        found["opset"] = OPSET
+    return found

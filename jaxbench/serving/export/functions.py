@@ -14,7 +14,7 @@ from jaxbench.bench import build
 from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
-from jaxbench.serving.export.convert import Function, Port, function
+from jaxbench.serving.export.runtime import Function, Port, function
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.chunks import acting, action
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.convert import Port
 from jaxbench.serving.export.functions import CHUNK, LABELS, next_name
-from jaxbench.serving.export.runtime import Call
+from jaxbench.serving.export.runtime import Call, Port, next_state
 
 # Steps after which drift is told, where as many were made.
 MARKS = (1, 3, 10, 30, 100, 200, 500, 1000, 2000)
@@ -69,13 +68,13 @@ def collect(
     """
     found: list[dict[str, np.ndarray]] = []
     state = dict(initial or {})
-    ends = {name: "next/" + name.removeprefix("state/") for name in state}
     for inputs in calls:
         # Only the last state is kept: all of them would fill the memory.
         if found:
-            found[-1] = {k: v for k, v in found[-1].items() if k not in ends.values()}
+            last = found[-1].items()
+            found[-1] = {k: v for k, v in last if not k.startswith("next/")}
         found.append(call({**inputs, **state}))
-        state = {name: found[-1][end] for name, end in ends.items()}
+        state = next_state(found[-1], state)
     return found
 
 

@@ -1,67 +1,124 @@
-"""Exported functions as things to call: arrays by name in, arrays by name out."""
+"""The functions of a run, in jax and as files: arrays by name, in and out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 
-from jaxbench.serving.export.convert import Function, Port, specification
-from jaxbench.serving.export.tools import tool
+from jaxbench.errors import InputError
+from jaxbench.serving.export.options import require
 
-Arrays = Mapping[str, Any]
 # arrays by name -> arrays by name, all on the host.
-Call = Callable[[Arrays], dict[str, np.ndarray]]
-# ONNX Runtime's names of types that differ from numpy's.
-_NAMES = {"float": "float32", "double": "float64"}
+Call = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
 
 
-def onnx_call(model: Path | bytes, threads: int = 1) -> Call:
-    """Opens an ONNX file, or its bytes, in ONNX Runtime on the CPU.
+@dataclasses.dataclass(frozen=True)
+class Port:
+    """Name, shape and type of an input or output of an exported function."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def specification(self) -> jax.ShapeDtypeStruct:
+        """The port as jax describes arrays."""
+        return jax.ShapeDtypeStruct(self.shape, np.dtype(self.dtype))
+
+    def facts(self) -> dict[str, Any]:
+        """The port as JSON has it."""
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+
+    def narrow(self, array: Any) -> np.ndarray:
+        """An array in the port's type; a caller may hold bytes as int64."""
+        return np.asarray(array, np.dtype(self.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+    """A function of arrays that is exported.
+
+    Attributes:
+      name: "step" or "window".
+      call: `call(weights, *inputs) -> tuple of outputs`, pure.
+      weights: arrays by the path of their parameter.
+      inputs, outputs: in the order of `call`.
+      backbone: for messages.
+    """
+
+    name: str
+    call: Callable[..., tuple[jax.Array, ...]]
+    weights: dict[str, np.ndarray]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    backbone: str
+
+
+def function(
+    name: str,
+    call: Callable[..., tuple[jax.Array, ...]],
+    weights: dict[str, np.ndarray],
+    inputs: Sequence[Port],
+    outputs: Sequence[str],
+    backbone: str = "",
+) -> Function:
+    """A `Function` whose outputs have these names; their shapes are computed."""
+    shapes = jax.eval_shape(call, weights, *(port.specification for port in inputs))
+    ports = [
+        Port(name, tuple(x.shape), str(x.dtype))
+        for name, x in zip(outputs, shapes, strict=True)
+    ]
+    return Function(name, call, weights, tuple(inputs), tuple(ports), backbone)
+
+
+def to_onnx(exported: Function, **options: Any) -> Any:
+    """The function as an `onnx.ModelProto`; `options` are those of `to_onnx.convert`.
 
     Raises:
-      InputError: onnxruntime is not installed.
+      InputError: an output needs an operation that cannot be converted; the message
+        names it, the backbone and where it comes from.
     """
-    runtime = tool("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Warnings are about initialisers that a Scan reads from outside.
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(
-        model if isinstance(model, bytes) else str(model),
-        options,
-        providers=["CPUExecutionProvider"],
-    )
-    kinds = {port.name: _numpy_type(port.type) for port in session.get_inputs()}
-    outputs = [port.name for port in session.get_outputs()]
+    from jaxbench.to_onnx import ConversionError, convert
 
-    def call(arrays: Arrays) -> dict[str, np.ndarray]:
-        given = {name: np.asarray(arrays[name], kinds[name]) for name in kinds}
-        # Values without axes come back as numpy scalars, which a next call refuses.
-        found = map(np.asarray, session.run(outputs, given))
-        return dict(zip(outputs, found, strict=True))
+    try:
+        return convert(
+            exported.call,
+            exported.weights,
+            *(port.specification for port in exported.inputs),
+            input_names=[port.name for port in exported.inputs],
+            output_names=[port.name for port in exported.outputs],
+            name=exported.name,
+            **options,
+        )
+    except ConversionError as error:
+        raise InputError(
+            f"backbone {exported.backbone!r} cannot be exported to ONNX: {error}; use "
+            "--format=stablehlo"
+        ) from error
 
-    return call
+
+def next_state(
+    outputs: Mapping[str, np.ndarray], names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """The outputs that the next call reads as its state, by its inputs' names."""
+    return {name: outputs["next/" + name.removeprefix("state/")] for name in names}
 
 
 def jax_call(exported: Function) -> Call:
     """The function in jax, compiled once, products in full float32 on any device."""
-    names = [port.name for port in exported.outputs]
     weights = jax.device_put(exported.weights)
     compiled = jax.jit(exported.call)
 
-    def call(arrays: Arrays) -> dict[str, np.ndarray]:
-        given = [narrow(arrays[port.name], port) for port in exported.inputs]
+    def program(*given: Any) -> Any:
         with jax.default_matmul_precision("highest"):
-            found = jax.device_get(compiled(weights, *given))
-        return dict(zip(names, map(np.asarray, found), strict=True))
+            return compiled(weights, *given)
 
-    return call
+    return _by_name(program, exported.inputs, exported.outputs)
 
 
 def to_stablehlo(exported: Function) -> bytes:
@@ -70,7 +127,7 @@ def to_stablehlo(exported: Function) -> bytes:
     Raises:
       InputError: flatbuffers is not installed.
     """
-    tool("flatbuffers")
+    require("flatbuffers")
 
     def whole(*inputs: jax.Array) -> tuple[jax.Array, ...]:
         return exported.call(exported.weights, *inputs)
@@ -78,36 +135,28 @@ def to_stablehlo(exported: Function) -> bytes:
     # Else XLA on a GPU may round the factors of products to TF32.
     with jax.default_matmul_precision("highest"):
         program = jax.export.export(jax.jit(whole), platforms=["cpu", "cuda"])(
-            *map(specification, exported.inputs)
+            *(port.specification for port in exported.inputs)
         )
     return bytes(program.serialize())
 
 
 def stablehlo_call(
-    serialized: bytes, inputs: tuple[Port, ...], outputs: tuple[Port, ...]
+    serialized: bytes, inputs: Sequence[Port], outputs: Sequence[Port]
 ) -> Call:
     """Opens what `to_stablehlo` made.
 
     Raises:
       InputError: flatbuffers is not installed.
     """
-    tool("flatbuffers")
+    require("flatbuffers")
     program = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
-    names = [port.name for port in outputs]
+    return _by_name(program, inputs, outputs)
 
-    def call(arrays: Arrays) -> dict[str, np.ndarray]:
-        found = jax.device_get(program(*(narrow(arrays[p.name], p) for p in inputs)))
-        return dict(zip(names, map(np.asarray, found), strict=True))
+
+def _by_name(program: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> Call:
+    def call(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        given = [port.narrow(arrays[port.name]) for port in inputs]
+        found = map(np.asarray, jax.device_get(program(*given)))
+        return {port.name: x for port, x in zip(outputs, found, strict=True)}
 
     return call
-
-
-def narrow(array: Any, port: Port) -> np.ndarray:
-    """An array in the port's type; a caller may hold bytes as int64."""
-    return np.asarray(array, np.dtype(port.dtype))
-
-
-def _numpy_type(name: str) -> np.dtype:
-    """numpy's type of what ONNX Runtime calls "tensor(float)"."""
-    inside = name.removeprefix("tensor(").removesuffix(")")
-    return np.dtype(_NAMES.get(inside, inside))

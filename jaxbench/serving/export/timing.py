@@ -12,8 +12,7 @@ import jax
 import numpy as np
 
 from jaxbench.bench.latency import BUDGET_MS, WARM_UP
-from jaxbench.serving.export.convert import Function
-from jaxbench.serving.export.runtime import Call, narrow
+from jaxbench.serving.export.runtime import Call, Function, next_state
 
 # What an answer may take where a game's own time is not all of it.
 FAST_MS = 1.0
@@ -86,7 +85,7 @@ def jax_player(exported: Function, calls: Sequence[Arrays], initial: Arrays) -> 
 
     def play(n: int) -> Any:
         given = calls[n % len(calls)]
-        host = [narrow(given[p.name], p) for p in own]
+        host = [port.narrow(given[port.name]) for port in own]
         found = compiled(weights, *host, *held["state"])
         held["state"] = list(found[outputs:])
         return [np.asarray(x) for x in found[:outputs]]
@@ -100,9 +99,7 @@ def file_player(call: Call, calls: Sequence[Arrays], initial: Arrays) -> Any:
 
     def play(n: int) -> Any:
         found = call({**calls[n % len(calls)], **held["state"]})
-        held["state"] = {
-            name: found["next/" + name.removeprefix("state/")] for name in initial
-        }
+        held["state"] = next_state(found, initial)
         return found
 
     return play

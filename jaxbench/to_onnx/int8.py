@@ -10,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxbench.errors import InputError
-from jaxbench.serving.export.tools import tool
+import onnx
+
+from .graph import ConversionError
 
 
-def quantized(model: bytes, exclude: Sequence[str] = ()) -> tuple[bytes, int, int]:
+def quantize(
+    model: onnx.ModelProto, exclude: Sequence[str] = ()
+) -> tuple[onnx.ModelProto, int, int]:
     """Quantises the products of an ONNX model whose right side is a weight.
 
     ONNX Runtime's dynamic quantisation: weights become INT8 with one scale each, the
@@ -30,37 +33,36 @@ def quantized(model: bytes, exclude: Sequence[str] = ()) -> tuple[bytes, int, in
       The model, how many products were quantised, and how many were left.
 
     Raises:
-      InputError: a pattern that fits no product, or there is none to quantise.
+      ConversionError: a pattern that fits no product, or there is none to quantise.
     """
-    onnx, tools = tool("onnx"), tool("onnxruntime.quantization")
-    names = product_names(onnx.load_from_string(model).graph)
+    from onnxruntime import quantization
+
+    names = product_names(model.graph)
     left: set[str] = set()
     for pattern in exclude:
         matched = fnmatch.filter(names, pattern)
         if not matched:
-            raise InputError(
-                f"--exclude={pattern} fits none of the {len(names)} products; they "
+            raise ConversionError(
+                f"exclude={pattern} fits none of the {len(names)} products; they "
                 f"are called like {', '.join(names[:3])}"
             )
         left.update(matched)
     if len(left) == len(names):
-        raise InputError(f"--exclude leaves none of the {len(names)} products to INT8")
+        raise ConversionError(
+            f"exclude leaves none of the {len(names)} products to INT8"
+        )
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        before.write_bytes(model)
-        tools.quantize_dynamic(
-            before,
+        after = Path(folder) / "int8.onnx"
+        quantization.quantize_dynamic(
+            model,
             after,
             op_types_to_quantize=["MatMul"],
-            weight_type=tools.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=sorted(left),
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
-        done = after.read_bytes()
-    count = sum(
-        node.op_type == "MatMulInteger"
-        for node in all_nodes(onnx.load_from_string(done).graph)
-    )
+        done = onnx.load(after)
+    count = sum(node.op_type == "MatMulInteger" for node in all_nodes(done.graph))
     return done, count, len(names) - count
 
 

@@ -1,4 +1,4 @@
-"""What is known at export is computed at export, in numpy where that is the same."""
+"""What is known at conversion is computed then, in numpy where that is the same."""
 
 from __future__ import annotations
 
@@ -9,48 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbench.serving.export.graph import Const
+from .elementwise import COMPARE, SAME
+from .graph import FOLD, Const
 
 # Compiling each of a model's thousands of constant operations would take minutes.
 _SAME: dict[str, Callable[..., Any]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "max": np.maximum,
-    "min": np.minimum,
-    "neg": np.negative,
-    "exp": np.exp,
-    "log": np.log,
-    "log1p": np.log1p,
-    "expm1": np.expm1,
-    "sin": np.sin,
-    "cos": np.cos,
-    "tanh": np.tanh,
-    "sqrt": np.sqrt,
-    "square": np.square,
-    "abs": np.abs,
-    "sign": np.sign,
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "pow": np.power,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-    "not": np.bitwise_not,
-    "real": np.real,
-    "imag": np.imag,
-    "conj": np.conj,
+    **{k: FOLD[op] for k, op in {**SAME, **COMPARE}.items() if op in FOLD},
+    **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor},
+    **{"not": np.bitwise_not, "ne": np.not_equal, "pow": np.power},
+    **{"log1p": np.log1p, "expm1": np.expm1, "square": np.square},
+    **{"real": np.real, "imag": np.imag, "conj": np.conj},
+    **{"copy": lambda x: x, "stop_gradient": lambda x: x},
     "complex": lambda a, b: a + 1j * b,
-    "logistic": lambda x: 1 / (1 + np.exp(-x)),
     "rsqrt": lambda x: 1 / np.sqrt(x),
-    "copy": lambda x: x,
-    "stop_gradient": lambda x: x,
 }
 # Moving an array does not change what it is: its name stays that of the parameter.
 _MOVES = {
@@ -62,12 +33,15 @@ _MOVES = {
 def fold(eqn: Any, inputs: Sequence[Const]) -> list[Const]:
     """The results of an equation whose operands are all known."""
     name, arrays = eqn.primitive.name, [x.array for x in inputs]
-    label = _label(name, inputs)
-    avals = [out.aval for out in eqn.outvars]
+    named = [x for x in inputs if x.label]
+    label = max(named, key=lambda x: x.array.size).label if named else ""
+    if label and name not in _MOVES and not label.endswith("/folded"):
+        label = f"{label}/folded"
+    aval = eqn.outvars[0].aval
     with np.errstate(all="ignore"):
-        found = _in_numpy(name, eqn.params, arrays, avals[0])
+        found = _in_numpy(name, eqn.params, arrays, aval)
     if found is not None:
-        return [Const(found.astype(avals[0].dtype, copy=False), label)]
+        return [Const(found.astype(aval.dtype, copy=False), label)]
     # In the default mode the results could be tracers of a caller's transformation.
     with jax.ensure_compile_time_eval():
         results = eqn.primitive.bind(*map(jnp.asarray, arrays), **eqn.params)
@@ -110,15 +84,5 @@ def _in_numpy(name: str, p: Any, arrays: Sequence[Any], aval: Any) -> Any:
     if name == "integer_pow":
         return np.power(x, np.asarray(p["y"], x.dtype)) if x.dtype.kind == "f" else None
     if name in ("reduce_sum", "reduce_max", "reduce_min"):
-        reductions: dict[str, Any] = {"sum": np.sum, "max": np.max, "min": np.min}
-        reduction = reductions[name[7:]]
-        return np.asarray(reduction(x, axis=tuple(p["axes"])))
+        return np.asarray(getattr(np, name[7:])(x, axis=tuple(p["axes"])))
     return None
-
-
-def _label(name: str, inputs: Sequence[Const]) -> str:
-    named = [x for x in inputs if x.label]
-    if not named:
-        return ""
-    label = max(named, key=lambda x: x.array.size).label
-    return label if name in _MOVES or label.endswith("/folded") else f"{label}/folded"
