@@ -19,3 +19,8 @@ def nearest(name: str, valid: Iterable[str], count: int = 3) -> str:
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=count, cutoff=0.4)
     return ", ".join(close or names[:count])
+
+
+def printable(text: str) -> str:
+    """Returns a file's name fit for one line: no newline, escape or stray byte."""
+    return "".join(char if char.isprintable() else "?" for char in text)

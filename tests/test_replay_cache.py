@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from slp_bytes import assert_same, copy_some, frames_of, patched
 
-from jaxbench.data import replay_cache, slippi
-from jaxbench.data.game import Game
+from jaxbench.data import replay_cache, replay_pool, slippi
 from jaxbench.data.replay_cache import ReplayCache
 from jaxbench.data.replays import load_replays
 
@@ -28,15 +27,15 @@ def folder(melee_odd: Path, tmp_path: Path) -> Path:
     return copy_some(melee_odd, tmp_path / "replays")
 
 
-def refuse(path: Path) -> Game:
-    raise AssertionError(f"{path.name} was parsed again")
+def nothing_left(parser, files, workers, finished) -> None:
+    assert not files
 
 
 def test_a_second_start_parses_nothing(folder, tmp_path, monkeypatch):
     cache = tmp_path / "deep" / "cache"
     first, before = load_replays(folder, cache_dir=cache, progress=False)
     os.rename(folder / "b.slp", folder / "B2.slp")
-    monkeypatch.setattr(slippi, "parse", refuse)
+    monkeypatch.setattr(replay_pool, "parse_all", nothing_left)
     second, after = load_replays(folder, cache_dir=cache, progress=False)
     assert {it.status for it in after} == {"cached", "skipped"}
     assert [it.reason for it in after if it.reason] == [

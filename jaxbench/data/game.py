@@ -87,6 +87,7 @@ class Game:
       items: None where the version has none.
       missing: names of the `pre.*`, `post.*`, `items` fields this version lacks.
       rows: rows recorded, rolled-back ones included.
+      remarks: what was mended or left out while the file was read, a phrase each.
     """
 
     name: str
@@ -101,3 +102,4 @@ class Game:
     items: Items | None
     missing: frozenset[str]
     rows: int
+    remarks: tuple[str, ...] = ()

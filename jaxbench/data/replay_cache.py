@@ -26,7 +26,7 @@ import numpy as np
 from jaxbench.data.game import Character, Game, Items, Player
 
 # Raise it whenever `parse` or `Game` changes what a replay turns into.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _ALIGN = 16
 _ABANDONED_SECONDS = 3600
@@ -163,6 +163,7 @@ def _pack(game: Game) -> tuple[dict[str, Any], bytes]:
         "end": game.end,
         "rows": game.rows,
         "missing": sorted(game.missing),
+        "remarks": list(game.remarks),
         "frame": blob.add(game.frame_t),
         "players": [
             {
@@ -218,5 +219,8 @@ def _unpack(header: dict[str, Any], blob: bytearray, name: str) -> Game:
         **{key: header[key] for key in plain},
     )
     return dataclasses.replace(
-        game, version=tuple(header["version"]), missing=frozenset(header["missing"])
+        game,
+        version=tuple(header["version"]),
+        missing=frozenset(header["missing"]),
+        remarks=tuple(header["remarks"]),
     )

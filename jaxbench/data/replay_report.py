@@ -33,6 +33,7 @@ class Outcome:
       status: "read" (parsed now), "cached" (parsed earlier) or "skipped".
       reason: why it was skipped, else "".
       frames, rows: distinct frames kept and rows recorded, 0 when skipped.
+      remarks: what was mended or left out, as `Game.remarks`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Outcome:
     reason: str = ""
     frames: int = 0
     rows: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 class Meter:
@@ -119,12 +121,17 @@ def summary(outcomes: Sequence[Outcome]) -> list[tuple[str, str, str, str]]:
         if chosen:
             frames = sum(outcome.frames for outcome in chosen)
             rows.append((status, f"{len(chosen)}", f"{frames:,} frames", ""))
+    mended: dict[str, list[str]] = defaultdict(list)
     by_reason: dict[str, list[str]] = defaultdict(list)
     for outcome in outcomes:
+        for remark in outcome.remarks:
+            what, _, detail = remark.partition(": ")
+            mended[what].append(f"{outcome.name} ({detail})")
         if outcome.status == "skipped":
             by_reason[outcome.reason].append(outcome.name)
-    for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        some = ", ".join(names[:_NAMES])
-        more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-        rows.append(("skipped", f"{len(names)}", "", f"{reason}: {some}{more}"))
+    for status, groups in (("mended", mended), ("skipped", by_reason)):
+        for why, names in sorted(groups.items(), key=lambda item: -len(item[1])):
+            some = ", ".join(names[:_NAMES])
+            more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+            rows.append((status, f"{len(names)}", "", f"{why}: {some}{more}"))
     return rows

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from jaxbench.data.game import Game
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 
 Parser = Callable[[Path], Game]
 
@@ -49,7 +49,9 @@ def attempt(parser: Parser, path: Path) -> Game | Rejection:
     try:
         return parser(path)
     except InputError as error:
-        return Rejection(str(error).removeprefix(f"{path.name}: "), final=True)
+        return Rejection(
+            str(error).removeprefix(f"{printable(path.name)}: "), final=True
+        )
     except OSError as error:
         return Rejection(f"cannot be opened: {error.strerror or error}", final=False)
     except Exception as error:
@@ -164,7 +166,7 @@ class Worker:
         if reply != _READY:
             raise InputError(
                 f"replays cannot be read: the process for {self._parser} does not "
-                f"start ({reply}); workers=0 reads small folders without one"
+                f"start ({reply})"
             )
         return process
 

@@ -20,7 +20,7 @@ from jaxbench.data.game import Game
 from jaxbench.data.replay_cache import ReplayCache
 from jaxbench.data.replay_report import Meter, Outcome
 from jaxbench.data.replay_worker import Rejection
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 
 # "module:function" of `Path -> Game`; a worker imports it by this name.
 PARSER = "jaxbench.data.slippi:parse"
@@ -61,8 +61,7 @@ def load_replays(
       source: a folder, searched through for *.slp and read in lexicographic order
         of the paths, or files, read in the order given.
       max_files: read only the first so many; 0 means all.
-      workers: processes that parse. 0 chooses from the amount and the cores, and
-        parses small amounts right here.
+      workers: processes that parse. 0 chooses from the amount and the cores.
       cache_dir: where parsed games are kept; None keeps none.
       progress: shows progress and a final table on stderr.
 
@@ -121,14 +120,18 @@ def _find(
         raise InputError(f"max_files={max_files}: must be 0 (all) or more")
     if not isinstance(source, (str, Path)):
         label, paths = "files given", [Path(item) for item in source]
-        names = [str(path) for path in paths]
+        names = [printable(str(path)) for path in paths]
     elif Path(source).is_file():
-        label, paths, names = str(source), [Path(source)], [Path(source).name]
+        label, paths, names = (
+            str(source),
+            [Path(source)],
+            [printable(Path(source).name)],
+        )
     elif Path(source).is_dir():
         root, label = Path(source), str(source)
         found = (path for path in root.rglob("*") if path.suffix.lower() == ".slp")
         paths = sorted((path for path in found if path.is_file()), key=str)
-        names = [path.relative_to(root).as_posix() for path in paths]
+        names = [printable(path.relative_to(root).as_posix()) for path in paths]
     else:
         raise InputError(f"{source}: no such folder; give a folder of .slp replays")
     absent = [path for path in paths if not path.is_file()]
@@ -159,7 +162,7 @@ def _look_up(
         except OSError:
             # The parser will meet the same error and give it as the reason.
             return "", None
-        found = cache.load(sha256, path.name)
+        found = cache.load(sha256, printable(path.name))
         if isinstance(found, str):
             return sha256, Rejection(found, final=True)
         return sha256, found
@@ -186,7 +189,14 @@ def _sort_out(
         elif i in copy_of:
             outcome = Outcome(name, "skipped", f"duplicate of {copy_of[i]}")
         else:
-            outcome = Outcome(name, status[i], "", len(result.frame_t), result.rows)
+            outcome = Outcome(
+                name,
+                status[i],
+                "",
+                len(result.frame_t),
+                result.rows,
+                result.remarks,
+            )
         outcomes.append(outcome)
     return games, outcomes
 
