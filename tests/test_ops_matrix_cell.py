@@ -1,4 +1,4 @@
-"""Cells with a matrix for a state, and the tanh of the diagonal: forms and oracles."""
+"""Cells with a matrix for a state, forms and oracles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from oracles import sigmoid
 
-from jaxbench.ops import matrix_cell, tanh_diagonal
+from jaxbench.ops import matrix_cell
 
 B, H, K, V = 2, 3, 5, 4
 # One frame, and more than two blocks with frames left over.
@@ -103,7 +103,7 @@ PRIMITIVES = {
 FORMS = {
     name: (
         getattr(matrix_cell, primitive),
-        getattr(matrix_cell, f"{primitive}_reference"),
+        functools.partial(getattr(matrix_cell, primitive), block=None),
     )
     for name, primitive in PRIMITIVES.items()
 }
@@ -280,44 +280,3 @@ def test_an_identity_does_not_stretch_the_states_of_a_matrix_rnn(seed):
         return matrix_cell.matrix_rnn(q, k, v, f, w, s)[1]
 
     assert stretch(step, jnp.asarray(state)) <= 1 + 1e-5
-
-
-def diagonal_inputs(length: int):
-    rng = np.random.default_rng(4)
-    a, b = (rng.normal(size=(B, length, H, K)).astype(np.float32) for _ in range(2))
-    h = rng.normal(size=(B, H, K)).astype(np.float32)
-    return a, b, h, rng.random((B, length)) < 0.2
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_tanh_diagonal_and_its_gradient_agree_with_the_reference(length):
-    a, b, h, reset_bt = diagonal_inputs(length)
-    weight = np.random.default_rng(5).normal(size=a.shape).astype(np.float32)
-
-    def gradient(run):
-        def loss(a, b, h):
-            h_all, last = run(a, b, h, reset_bt)
-            return jnp.sum(h_all * weight) + 3 * jnp.sum(last * weight[:, 0]), h_all
-
-        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(a, b, h)
-
-    forms = (tanh_diagonal.tanh_diagonal, tanh_diagonal.tanh_diagonal_reference)
-    fast, reference = (jax.jit(gradient, static_argnums=0)(run) for run in forms)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-6), fast, reference
-    )
-
-
-def test_tanh_diagonal_is_the_recurrence():
-    a, b, h, reset_bt = diagonal_inputs(9)
-    expected, s = [], h.astype(np.float64)
-    for t in range(9):
-        s = np.where(reset_bt[:, t, None, None], 0, s)
-        s = np.tanh(a[:, t] * s + b[:, t])
-        expected.append(s)
-    for run in (tanh_diagonal.tanh_diagonal, tanh_diagonal.tanh_diagonal_reference):
-        h_all, last = run(a, b, h, reset_bt)
-        np.testing.assert_allclose(h_all, np.stack(expected, 1), 1e-5, 1e-6)
-        np.testing.assert_array_equal(last, h_all[:, -1])
-        with pytest.raises(ValueError, match="one shape"):
-            run(a, b[:, 1:], h)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxbench.models.row import Published, Row
+from jaxbench.models.zoo.elman import ladder_row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +60,9 @@ def _row(update: str, projections: str, nonlinearity: str) -> Row:
     delta, tanh = update == "d", nonlinearity == "t"
     own = PROJECTIONS[projections]
     name = "TanhDiagonal" if tanh else "LinearDiagonal"
-    return Row(
+    return ladder_row(
         title=f"E74 diagonal, {update}-{projections}-{nonlinearity}",
-        paper="ekg/elman (repository, 2026)",
         mixer=f"elman_diagonal:{name}",
-        channel="none",
-        norm="rms",
         options={"delta": delta, "projections": projections},
         note=_note(own, tanh),
         about=_about(delta, projections, tanh),
