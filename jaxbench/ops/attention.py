@@ -274,6 +274,7 @@ def _weights(
         scores = jnp.einsum(
             "btgrk,bsgk->bgrts", q, k_bshk, preferred_element_type=jnp.float32
         ).reshape(batch, heads, length, -1)
+    # Vaswani et al. 2017, eq. 1.
     scores = scores * (size**-0.5 if scale is None else scale)
     if bias_bhts is not None:
         scores = scores + bias_bhts

@@ -169,6 +169,7 @@ def gru_step(
     """One frame of the GRU: see `gru_reference`. Returns h_bd twice."""
     h_bd = _zeros(gates_b3d, 3) if h_bd is None else float32(h_bd)
     h_bd = restart(reset_b, h_bd)
+    # Cho et al. 2014, eq. 7.
     _, z, n, _ = _gru_gates(gates_b3d, r_d3d, bias_n_d, h_bd)
     h_bd = (1 - z) * n + z * h_bd
     return h_bd, h_bd

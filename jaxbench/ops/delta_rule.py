@@ -81,6 +81,7 @@ def delta_rule_step(frame: DeltaFrames, s_bhkv: Start, reset_b: Resets) -> Resul
     """One frame of `delta_rule_reference`: o_bhv and the state."""
     q, k, v, g, a, b = float32(frame)
     s_bhkv = restart(reset_b, memory(k, v, s_bhkv))
+    # Eq. 17 of RWKV-7: what a reads, before the decay, b writes back after it.
     read_bhv = jnp.einsum("bhk,bhkv->bhv", a, s_bhkv)
     if g is not None:
         g = bounded(g)
@@ -223,6 +224,7 @@ def _chunk(
         reads = (a * as_keys(before_frame(g, episode_bc)), q * as_keys(carry))
         from_state = _matmul(jnp.concatenate(reads, axis=2), s_bhkv)
         read = read + from_state[:, :, :length]
+    # U = (I - A_ab)^{-1} (A_ak V + A S), section 3.2 of Yang et al. 2024.
     if solve:
         identity = jnp.eye(length, dtype=a_ab.dtype)
         u = jax.scipy.linalg.solve_triangular(

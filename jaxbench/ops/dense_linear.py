@@ -149,6 +149,7 @@ def _backward(chunk: int, kept: tuple, y_bar_btd: Array) -> tuple:
     if reset_bt is not None:
         # Nothing comes back over a start: frame t hears t + 1 unless that one starts.
         resets = jnp.pad(reset_bt[:, :0:-1], ((0, 0), (1, 0)))
+    # lambda_t = g_t + lambda_{t+1} W^T, as a recurrence forwards in reversed time.
     backwards_btd = _states(
         chunk, y_bar_btd[:, ::-1], w_dd.T, jnp.zeros_like(h_bd), resets
     )

@@ -157,6 +157,7 @@ def _backward(
     else:
         a_next = jnp.concatenate([a[:, 1:], zero], 1)
         h_before = jnp.concatenate([h[:, None], h_all[:, :-1]], 1)
+    # lambda_t = g_t + a_{t+1} lambda_{t+1}; db = lambda, da_t = lambda_t h_{t-1}.
     adjoint = _recurrence(form, not reverse, a_next, g, zero[:, 0])
     start = -1 if reverse else 0
     return adjoint * h_before, adjoint, a[:, start] * adjoint[:, start]

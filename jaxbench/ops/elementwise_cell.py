@@ -249,6 +249,7 @@ def _backward(
     _, slope_btd = _linearized(cell, before_btd, given)
     last_b1d = jnp.zeros_like(slope_btd[:, :1])
     next_btd = jnp.concatenate([slope_btd[:, 1:], last_b1d], axis=1)
+    # lambda_t = g_t + a_{t+1} lambda_{t+1}, a the slopes of the cell.
     adjoint_btd = diagonal_backwards(next_btd, y_bar_btd)
     _, pull = jax.vjp(
         lambda x, w: cell(before_btd, x, _wide(w, 3)), given.inputs, given.weights

@@ -213,34 +213,29 @@ def ttt_linear(
         return run(model, state, *xs)
 
     # Heads before frames: products are then plain batched matmuls.
-    heads_first = [jnp.moveaxis(x, 1, 2) for x in frames]
+    heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), frames)
     size = model.tau_m.shape[0]
     whole, parts = length // size * size, []
     if whole:
-        xs = [_in_chunks(x, 2, whole, size) for x in heads_first]
+        xs = jax.tree.map(lambda x: _in_chunks(x, 2, whole, size), heads_first)
         resets = None if reset_bt is None else _in_chunks(reset_bt, 1, whole, size)
-        now, y_nbhck = lax.scan(body, now, (*xs, resets))
+        now, y_nbhck = lax.scan(body, now, (xs, resets))
         y_bnchk = y_nbhck.transpose(1, 0, 3, 2, 4)
         parts.append(y_bnchk.reshape(batch, whole, *y_bnchk.shape[3:]))
     if whole < length:
-        xs = [x[:, :, whole:] for x in heads_first]
+        xs = jax.tree.map(lambda x: x[:, :, whole:], heads_first)
         resets = None if reset_bt is None else reset_bt[:, whole:]
-        now, y_bhck = body(now, (*xs, resets))
+        now, y_bhck = body(now, (xs, resets))
         parts.append(jnp.moveaxis(y_bhck, 1, 2))
     return jnp.concatenate(parts, axis=1), now
 
 
 def _aligned_chunk(
-    model: InnerModel,
-    state: FastWeights,
-    q: Array,
-    k: Array,
-    v: Array,
-    eta: Array,
-    reset_bc: None,
+    model: InnerModel, state: FastWeights, frames: TTTFrames, reset_bc: None
 ) -> tuple[FastWeights, Array]:
     """At most one mini-batch, from its first frame on. Arrays are [B, H, C, K]."""
     del reset_bc
+    q, k, v, eta = frames
     w, c, grad_w, grad_c, count_b = state
     length, size = q.shape[2], model.tau_m.shape[0]
     gamma, beta = model.gamma_hk[None, :, None], model.beta_hk[None, :, None]
@@ -260,15 +255,10 @@ def _aligned_chunk(
 
 
 def _chunk(
-    model: InnerModel,
-    state: FastWeights,
-    q: Array,
-    k: Array,
-    v: Array,
-    eta: Array,
-    reset_bc: Resets,
+    model: InnerModel, state: FastWeights, frames: TTTFrames, reset_bc: Resets
 ) -> tuple[FastWeights, Array]:
     """At most b frames from any state, with resets anywhere; see `ttt_linear`."""
+    q, k, v, eta = frames
     w, c, grad_w, grad_c, count_b = state
     gamma, beta = model.gamma_hk[None, :, None], model.beta_hk[None, :, None]
     length, size = q.shape[2], model.tau_m.shape[0]

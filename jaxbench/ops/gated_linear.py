@@ -83,6 +83,7 @@ def gated_linear_attention_step(
     decay = jnp.exp(g if g.ndim == 3 else g[..., None])
     write = jnp.einsum("bhk,bhv->bhkv", k, v)
     if bonus_hk is None:
+        # GLA, eq. 3.
         s_bhkv = decay[..., None] * s_bhkv + write
         return jnp.einsum("bhk,bhkv->bhv", q, s_bhkv), s_bhkv
     # RWKV-6, eq. 16: the frame reads its own write through u, before the decay.

@@ -111,8 +111,8 @@ PRIMITIVES: dict[str, Primitive] = {
     ),
     "tanh_diagonal": Primitive(
         "h = tanh(a h + b), number by number",
-        rule="A scan over frames, on every device; its gradient is the linear "
-        "recurrence `diagonal`, in the form that one has.",
+        "elementwise_cell",
+        "Its gradient is the linear recurrence `diagonal`, in the form that one has.",
     ),
     "tanh_delta": Primitive(
         "S = tanh(a S + k (v - S^T k)^T), read by q", rule=_MATRIX_CELL
