@@ -17,7 +17,6 @@ from jaxbench.mixers import elman, elman_dense
 from jaxbench.models.backbone import resolve
 from jaxbench.models.build import build_stack
 from jaxbench.models.zoo.elman import ROWS
-from jaxbench.ops import frames as frames_of_ops
 
 WIDTH, BATCH, LENGTH = 32, 2, 9
 INNER = 2 * WIDTH
@@ -177,27 +176,6 @@ def test_values(name):
     want, last = loop(name, p, u_btd, h_be, reset_bt)
     np.testing.assert_allclose(y_btd, want, 2e-5, 2e-5)
     np.testing.assert_allclose(after.h_be, last, 2e-5, 2e-5)
-
-
-OTHER_FORMS = {
-    **dict.fromkeys(("e64", "e65", "e67", "e68"), "newton"),
-    **dict.fromkeys(("e1", "e1h", "e63", "e66"), "scan"),
-    "e42": "doubling:4",
-}
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("name", OTHER_FORMS)
-def test_values_in_the_form_another_device_would_choose(name, monkeypatch):
-    asked = []
-
-    def choose(primitive, **shape):
-        asked.append(primitive)
-        return OTHER_FORMS[name]
-
-    monkeypatch.setattr(frames_of_ops, "choose", choose)
-    test_values(name)
-    assert asked
 
 
 def count(name, width, depth, compat=True):
