@@ -127,7 +127,7 @@ class NTM(Mixer):
         def cell(state, gates_b4d):
             gates_b4d = gates_b4d + product(state.r_bm, recall)
             lstm = (state.h_bd, state.c_bd)
-            _, (h_bd, c_bd) = lstm_step(gates_b4d, lstm, r_d4d=recurrent)
+            _, (h_bd, c_bd) = lstm_step(gates_b4d, lstm, None, r_d4d=recurrent)
             read_bk, write_bk, erase_bm, add_bm = jnp.split(
                 product(h_bd, heads) + bias[None],
                 [width + 6, 2 * width + 12, 3 * width + 12],
