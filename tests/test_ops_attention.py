@@ -23,7 +23,6 @@ def one_by_one(form):
     return run
 
 
-STEP = one_by_one(ops.banded_attention_step)
 FORMS = {
     "reference": one_by_one(ops.banded_attention_reference),
     "blocks": one_by_one(ops.banded_attention_blocks),
@@ -145,11 +144,11 @@ def test_whole_is_chunks_is_steps_over_a_long_run(window):
     assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
     for x, y in zip(cache, last, strict=True):
         np.testing.assert_array_equal(x, y)
-    step = jax.jit(functools.partial(STEP, window=window))
     cache = None
     for t in range(301):
-        o, cache = step(q[:, t], k[:, t], v[:, t], cache=cache, reset_bt=reset[:, t])
-        assert relative_error(o, whole[:, t]) < 1e-6
+        x = slice(t, t + 1)
+        o, cache = run(q[:, x], k[:, x], v[:, x], cache=cache, reset_bt=reset[:, x])
+        assert relative_error(o, whole[:, x]) < 1e-6
     for x, y in zip(cache, last, strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -361,18 +360,12 @@ def test_forgetting_whole_is_chunks_is_steps_and_does_not_drift():
         parts.append(o)
     assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
     jax.tree.map(np.testing.assert_array_equal, cache, last)
-    step = jax.jit(functools.partial(STEP, window=window))
     cache = None
     for t in range(401):
-        o, cache = step(
-            q[:, t],
-            k[:, t],
-            v[:, t],
-            cache=cache,
-            reset_bt=reset[:, t],
-            log_decay_bth=decay[:, t],
-        )
-        assert relative_error(o, whole[:, t]) < 1e-6
+        x = slice(t, t + 1)
+        given = {"reset_bt": reset[:, x], "log_decay_bth": decay[:, x]}
+        o, cache = run(q[:, x], k[:, x], v[:, x], cache=cache, **given)
+        assert relative_error(o, whole[:, x]) < 1e-6
     jax.tree.map(np.testing.assert_array_equal, cache, last)
 
 

@@ -224,13 +224,6 @@ def test_reflections_of_few_directions_do_not_lose_digits():
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_solve_gives_what_blocks_give():
-    *arrays, reset = inputs_of(65, per_key=False, delta=True, seed=6)
-    run = functools.partial(delta_rule_chunks, chunk=32)
-    expected = jax.jit(run)(*arrays, reset)
-    close(jax.jit(functools.partial(run, solve=True))(*arrays, reset), expected, 1e-5)
-
-
 def test_no_triangular_solve_in_the_gradient_of_a_chosen_form():
     *arrays, reset = inputs_of(30, per_key=True, delta=True)
     program = jax.make_jaxpr(

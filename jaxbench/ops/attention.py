@@ -210,22 +210,6 @@ def banded_attention_blocks(
     return o_bthv, _next_cache(seen, cache, reset_bt, window, length)
 
 
-def banded_attention_step(
-    frame: BandFrames,
-    cache: AttentionCache | None,
-    reset_b: Resets,
-    *,
-    window: int,
-    scale: float | None = None,
-) -> tuple[Array, AttentionCache]:
-    """One frame of `banded_attention_reference`: o_bhv and the cache. O(window)."""
-    one, reset_bt = jax.tree.map(lambda x: x[:, None], (frame, reset_b))
-    o_bthv, cache = banded_attention_reference(
-        one, cache, reset_bt, window=window, scale=scale
-    )
-    return o_bthv[:, 0], cache
-
-
 def banded_attention(
     q_bthk: Array,
     k_bthk: Array,

@@ -42,7 +42,6 @@ def cell_scan(
     reset_bt: Resets = None,
     *,
     block: int | None = None,
-    unroll: int = 1,
 ) -> tuple[Outputs, State]:
     """s_t, y_t = cell(s_{t-1}, x_t), one frame after the other.
 
@@ -53,7 +52,6 @@ def cell_scan(
       initial_state: What the state becomes where `reset_bt` is true. Same tree.
       block: Frames per rematerialised block: the backward pass keeps one state per
         block and rebuilds the rest. None keeps every state.
-      unroll: Frames per iteration of the compiled loop (gains nothing on CPU).
 
     Returns:
       The outputs, a tree of [B, T, ...], and the last state. O(T) depth.
@@ -66,7 +64,7 @@ def cell_scan(
         return cell(_restart(state, initial_state, reset_b), x_b)
 
     def scan(state: State, inputs: tuple) -> tuple[State, Outputs]:
-        return lax.scan(body, state, inputs, unroll=unroll)
+        return lax.scan(body, state, inputs)
 
     length = jax.tree.leaves(inputs)[0].shape[0]
     if block is None or block >= length:

@@ -101,7 +101,6 @@ def delta_rule_chunks(
     *,
     chunk: int = 32,
     floor: float = SMALLEST_LOG,
-    solve: bool = False,
 ) -> Result:
     """`delta_rule_reference` by matmuls over chunks of about `chunk` frames.
 
@@ -115,8 +114,6 @@ def delta_rule_chunks(
       frames, s_bhkv, reset_bt: as in `delta_rule_reference`.
       chunk: the most frames of a chunk.
       floor: as in `delta_rule`.
-      solve: use a triangular solve instead. Not in a training step on a CPU: it has
-        been seen to hang with two XLA threads.
     """
     batch, length = frames.q_bthk.shape[:2]
     if length > chunk:
@@ -124,7 +121,7 @@ def delta_rule_chunks(
     episode_bt = episode_numbers(reset_bt, batch, length)
     if frames.log_decay is not None:
         frames = frames._replace(log_decay=bounded(frames.log_decay, floor))
-    of_chunk = functools.partial(_chunk, solve, floor)
+    of_chunk = functools.partial(_chunk, floor)
     return over_chunks(of_chunk, frames, episode_bt, s_bhkv, chunk)
 
 
@@ -149,11 +146,10 @@ def delta_rule(
         log_decay = bounded(log_decay, floor)
     keyed = log_decay is not None and log_decay.ndim == 4
     chunks = functools.partial(delta_rule_chunks, floor=floor)
-    solve = functools.partial(chunks, solve=True)
     return run(
         "delta_rule_keys" if keyed else "delta_rule",
         delta_rule_step,
-        {"chunks": chunks, "solve": solve, "scan": delta_rule_reference},
+        {"chunks": chunks, "scan": delta_rule_reference},
         (DeltaFrames(q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk),),
         s_bhkv,
         reset_bt,
@@ -165,8 +161,9 @@ def delta_rule(
 def solve_unit_lower(m_bhcc: Array, r_bhcv: Array) -> Array:
     """(I - M)^{-1} R for strictly lower M, exact after 2 log2 C products of C x C.
 
-    The backward pass is two products with the inverse: dR = (I - M)^{-T} dU and
-    dM = dR U^T.
+    Not a triangular solve, which has been seen to hang in a training step on a CPU with
+    two XLA threads. The backward pass is two products with the inverse:
+    dR = (I - M)^{-T} dU and dM = dR U^T.
     """
     return _matmul(inverse_unit_lower(m_bhcc), r_bhcv)
 
@@ -225,13 +222,7 @@ def _chunk(
         from_state = _matmul(jnp.concatenate(reads, axis=2), s_bhkv)
         read = read + from_state[:, :, :length]
     # U = (I - A_ab)^{-1} (A_ak V + A S), section 3.2 of Yang et al. 2024.
-    if solve:
-        identity = jnp.eye(length, dtype=a_ab.dtype)
-        u = jax.scipy.linalg.solve_triangular(
-            identity[None, None] - a_ab, read, lower=True, unit_diagonal=True
-        )
-    else:
-        u = solve_unit_lower(a_ab, read)
+    u = solve_unit_lower(a_ab, read)
     written = jnp.concatenate([v, u], axis=2)
     o = made[:, :, 1].reshape(*k.shape[:3], 2 * length) @ written
     kept = jnp.stack([k, b], axis=2) * as_keys(to_end(g, episode_bc))[:, :, None]

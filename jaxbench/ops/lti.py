@@ -193,23 +193,6 @@ class DplrSSM(NamedTuple):
     d_d: Array
 
 
-def dplr_kernel(
-    log_dt_d: Array,
-    lambda_dn: Array,
-    p_dn: Array,
-    b_dn: Array,
-    c_dn: Array,
-    length: int,
-) -> Array:
-    """The impulse response of `dplr_ssm_reference` without D, real [L, D].
-
-    Runs the O(N) frame on an impulse: O(L N) per channel and none of the poles of the
-    generating function, whose node at -1 overflows in float32.
-    """
-    frame = _dplr_frame(log_dt_d, lambda_dn, p_dn, b_dn)
-    return pair(c_dn[None], _dplr_impulse(frame, length))
-
-
 def dplr_ssm_step(
     u_bd: Array, state: Start, reset_b: Resets, *, ssm: DplrSSM
 ) -> Result:
@@ -340,7 +323,10 @@ def _dplr_transpose(frame: _Frame, w_dn: Array) -> Array:
 
 
 def _dplr_impulse(frame: _Frame, length: int) -> Array:
-    """The states [L, D, N] after a unit input in frame 0."""
+    """The states [L, D, N] after a unit input in frame 0, by the O(N) frame.
+
+    None of the poles of the generating function, whose node at -1 overflows in float32.
+    """
 
     def body(x: Array, _: None) -> Result:
         return _dplr_advance(frame, None, x), x

@@ -19,7 +19,6 @@ WORDS = {
     "convolution": "convolution with the kernel, in blocks of at most 64 frames",
     "fft": "FFT",
     "chunks": "matrix products over chunks of {} frames",
-    "solve": "matrix products over chunks of {} frames, triangular solve",
     "doubling": "matrix products, frames joined two by two up to chunks of {}",
     "newton": "Newton's method, each sweep a parallel prefix over frames",
 }
