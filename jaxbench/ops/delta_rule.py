@@ -208,7 +208,7 @@ solve_unit_lower.defvjp(_solve_forward, _solve_backward)
 
 
 def _chunk(
-    solve: bool, floor: float, s_bhkv: Start, inputs: DeltaFrames, episode_bc: Array
+    floor: float, s_bhkv: Start, inputs: DeltaFrames, episode_bc: Array
 ) -> Result:
     q, k, v, g, a, b = inputs
     length, keys = k.shape[2:]

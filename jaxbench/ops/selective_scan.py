@@ -197,8 +197,8 @@ def selective_scan(
     b_btn: Array,
     c_btn: Array,
     d_e: Array,
-    h_ben: Start,
-    reset_bt: Resets,
+    h_ben: Start = None,
+    reset_bt: Resets = None,
 ) -> Result:
     """`selective_scan_reference` in the form `forms.json` names for this shape."""
     forms = {
