@@ -122,7 +122,7 @@ class Average(Ladder):
         return elementwise_cell(cell.step, frames, weights, h_be, reset_bt)
 
 
-def _cell(mixer: LinearAverage | Average, linear: bool) -> Cell:
+def _cell(mixer: Ladder, linear: bool) -> Cell:
     known = [name for name, cell in CELLS.items() if (cell.step is None) == linear]
     if mixer.cell not in known:
         raise InputError(f"cell={mixer.cell!r} must be one of {', '.join(known)}")

@@ -157,7 +157,7 @@ class M2RNN(MatrixMemory):
         return self.memory(heads, self.key_size, self.value_size)
 
 
-def _heads(mixer: E88 | M2RNN, size: int) -> int:
+def _heads(mixer: MatrixMemory, size: int) -> int:
     return mixer.heads or max(mixer.width // max(size, 1), 1)
 
 
