@@ -102,7 +102,7 @@ def gated_cell(x: jax.Array, kernel: jax.Array, keep: jax.Array) -> Any:
 
 def weighted_cell(x: jax.Array, weight: jax.Array, keep: jax.Array) -> Any:
     """`elementwise_cell` as the Elman ladder's E65 calls it."""
-    return elementwise_cell(weighted, (keep, x), weight)
+    return elementwise_cell(weighted, (keep, x), (weight,))
 
 
 CHUNKS = (16, 32, 64, 128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +29,18 @@ def gelu(x):
 def softmax(x):
     weight = np.exp(x - x.max(-1, keepdims=True))
     return weight / weight.sum(-1, keepdims=True)
+
+
+def one_by_one(form: Callable, bundle: type[tuple]) -> Callable:
+    """A form that takes its frames array by array, and no state or resets for None."""
+
+    @functools.wraps(form)
+    def run(*args, **given):
+        count = len(bundle._fields)
+        rest = (*args[count:], None, None)[: max(2, len(args) - count)]
+        return form(bundle(*args[:count]), *rest, **given)
+
+    return run
 
 
 def relative_error(got: Any, want: Any) -> float:

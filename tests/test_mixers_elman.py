@@ -1,4 +1,4 @@
-"""The Elman ladder's vector mixers against float64 loops and PyTorch."""
+"""The Elman ladder's vector mixers against float64 loops."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ from jaxbench.mixers import elman, elman_dense
 from jaxbench.models.backbone import resolve
 from jaxbench.models.build import build_stack
 from jaxbench.models.zoo.elman import ROWS
-from jaxbench.ops import dense_cell, dense_linear, elementwise_cell
 
 WIDTH, BATCH, LENGTH = 32, 2, 9
 INNER = 2 * WIDTH
 
 MIXERS = {
-    "e1": elman_dense.E1,
+    **{
+        name: functools.partial(elman.LinearAverage, cell=name)
+        for name in ("e61", "e62")
+    },
+    **{
+        name: functools.partial(elman.Average, cell=name)
+        for name in ("e64", "e65", "e67", "e68")
+    },
+    **{name: getattr(elman_dense, name.upper()) for name in ("e1", "e42", "e56")},
+    **{name: getattr(elman_dense, name.upper()) for name in ("e63", "e66")},
     "e1h": functools.partial(elman_dense.E1H, heads=4),
-    "e42": elman_dense.E42,
-    "e56": elman_dense.E56,
-    "e61": elman.E61,
-    "e62": elman.E62,
-    "e63": elman_dense.E63,
-    "e64": elman.E64,
-    "e65": elman.E65,
-    "e66": elman_dense.E66,
-    "e67": elman.E67,
-    "e68": elman.E68,
 }
 
 # Parameters without the byte embedding and the last norm, d = 2 D, each row's sum.
@@ -46,15 +44,6 @@ COUNTS = {
     "e66": "2*d*D + 2*d*d + 2*d + 2*(d//4)*d",
     **dict.fromkeys(("e1", "e56"), "3*d*D + 2*d*d + d"),
     "e42": "2*d*D + d*d + d",
-}
-PUBLISHED = {
-    **dict.fromkeys(("e61", "e62", "e64"), (640, 98_532_480)),
-    **dict.fromkeys(("e65", "e67"), (640, 98_558_080)),
-    "e68": (640, 98_583_680),
-    "e63": (512, 84_068_864),
-    "e66": (640, 114_916_480),
-    **dict.fromkeys(("e1", "e56"), (640, 114_890_880)),
-    "e42": (768, 94_615_296),
 }
 
 
@@ -139,10 +128,6 @@ def e42(p, x, h):
     return (x + h) @ normed(p["recurrent"], 0.999) + p["bias"]
 
 
-STEPS = dict(
-    e1=e1, e1h=e1h, e42=e42, e56=e56, e61=e61, e62=e62, e63=e63, e64=e64, e65=e65,
-    e66=e66, e67=e67, e68=e68,
-)  # fmt: skip
 WITH_GATE = ("e1", "e1h", "e56")
 
 
@@ -154,7 +139,7 @@ def loop(name, p, u_btd, h_be, reset_bt):
             h = np.zeros_like(h) if reset_bt[b, t] else h
             wide = u_btd[b, t] @ p["project"]["kernel"]
             x, z = np.split(wide, 2) if name in WITH_GATE else (wide, None)
-            h = STEPS[name](p, silu(x), h)
+            h = globals()[name](p, silu(x), h)
             o = self_gate(h) if z is None else h * silu(z)
             y_btd[b, t] = o @ p["out"]["kernel"]
         last[b] = h
@@ -193,92 +178,6 @@ def test_values(name):
     np.testing.assert_allclose(after.h_be, last, 2e-5, 2e-5)
 
 
-OTHER_FORMS = {
-    **dict.fromkeys(("e64", "e65", "e67", "e68"), (elementwise_cell, "newton")),
-    **dict.fromkeys(("e1", "e1h", "e63", "e66"), (dense_cell, "scan")),
-    "e42": (dense_linear, "doubling:4"),
-}
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("name", OTHER_FORMS)
-def test_values_in_the_form_another_device_would_choose(name, monkeypatch):
-    module, form = OTHER_FORMS[name]
-    asked = []
-
-    def choose(primitive, **shape):
-        asked.append(primitive)
-        return form
-
-    monkeypatch.setattr(module, "choose", choose)
-    test_values(name)
-    assert asked
-
-
-def torch_step(torch, name, p, x, h):
-    """One frame of three of them in PyTorch, from the table; `p` are leaves."""
-    if name == "e1":
-        w = p["recurrent"]
-        with torch.no_grad():
-            u, _, v = torch.linalg.svd(w)
-        sigma = u[:, 0] @ w @ v[0]
-        pre = torch.nn.functional.linear(x, p["input/kernel"].T, p["input/bias"])
-        return torch.tanh(pre + h @ (w * 0.99 / sigma))
-    if name == "e42":
-        w = p["recurrent"]
-        return (x + h) @ (w * 0.999 / torch.linalg.matrix_norm(w, 2)) + p["bias"]
-    a, v = (x @ p["gates/kernel"]).chunk(2, -1)
-    alpha = torch.sigmoid(a + p["ssm_gate_bias"])
-    if name == "e66":
-        recurrent = h @ p["recurrent_v"] @ p["recurrent_u"]
-        v = torch.tanh(recurrent + v + p["bias_v"])
-    else:
-        gate = torch.sigmoid(p["recurrent_g"] * h + p["bias_g"])
-        v = torch.tanh(v + p["bias_v"]) * gate
-    return alpha * h + (1 - alpha) * v
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("name", ["e1", "e42", "e66", "e68"])
-def test_torch_agrees_in_values_and_gradients(name):
-    torch = pytest.importorskip("torch")
-    mixer, given, (u_btd, _) = MIXERS[name](WIDTH), variables(name), frames(3, 33)
-    weight = np.random.default_rng(4).normal(size=u_btd.shape)
-
-    def loss(params, u_btd):
-        y_btd, _ = mixer.apply({**given, "params": params}, u_btd)
-        return jnp.sum(y_btd * weight), y_btd
-
-    run = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-    (of_params, of_u), y_btd = run(given["params"], u_btd)
-    p = {
-        "/".join(key.key for key in path): torch.tensor(
-            np.asarray(leaf, np.float64), requires_grad=True
-        )
-        for path, leaf in jax.tree_util.tree_leaves_with_path(given["params"])
-    }
-    u = torch.tensor(u_btd.astype(np.float64), requires_grad=True)
-    wide = u @ p["project/kernel"]
-    x, z = wide.chunk(2, -1) if name in WITH_GATE else (wide, None)
-    x, h, outputs = torch.nn.functional.silu(x), torch.zeros(BATCH, INNER).double(), []
-    for t in range(u.shape[1]):
-        h = torch_step(torch, name, p, x[:, t], h)
-        gate = h if z is None else z[:, t]
-        outputs.append((h * torch.nn.functional.silu(gate)) @ p["out/kernel"])
-    want = torch.stack(outputs, 1)
-    (want * torch.tensor(weight)).sum().backward()
-    np.testing.assert_allclose(y_btd, want.detach(), 1e-5, 1e-5)
-    theirs = [
-        p["/".join(k.key for k in path)].grad
-        for path, _ in jax.tree_util.tree_leaves_with_path(of_params)
-    ]
-    for ours, other in zip(
-        [*jax.tree.leaves(of_params), of_u], [*theirs, u.grad], strict=True
-    ):
-        scale = np.abs(other.numpy()).max()
-        np.testing.assert_allclose(ours, other, 1e-4, 2e-5 * scale)
-
-
 def count(name, width, depth, compat=True):
     stack = build_stack(name, width=width, depth=depth, compat=compat)
     x_btd = jax.ShapeDtypeStruct((1, 2, width), jnp.float32)
@@ -286,16 +185,15 @@ def count(name, width, depth, compat=True):
     return sum(leaf.size for leaf in jax.tree.leaves(made["params"]))
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", COUNTS)
 def test_published_counts(name):
     """Twenty layers, the last norm, and a byte embedding tied with the output."""
-    width, parameters = PUBLISHED[name]
     published = ROWS[name].published
-    assert (published.width, published.parameters) == (width, parameters)
+    width = published.width
     layers = count(name, width, 2) - width
     each = eval(COUNTS[name], {"D": width, "d": 2 * width}) + width
     assert layers == 2 * each
-    assert 20 * each + width + 256 * width == parameters
+    assert 20 * each + width + 256 * width == published.parameters
     assert resolve(name, compat=True) == resolve(name)
 
 
@@ -307,41 +205,35 @@ def test_rows_are_the_ladder_and_only_heads_were_not_published():
 @pytest.mark.integration
 @pytest.mark.parametrize("name", MIXERS)
 def test_initial_values(name):
+    """Xavier-uniform matrices, constants as the definitions have them."""
     x_btd = np.zeros((1, 1, WIDTH), np.float32)
     p = jax.jit(MIXERS[name](WIDTH).init)(jax.random.key(1), x_btd)["params"]
-    width, wide = WIDTH, INNER
-
-    def is_xavier(kernel, fan_in, fan_out, gain=1.0):
-        limit = gain * (6 / (fan_in + fan_out)) ** 0.5
-        assert 0.95 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)
-        assert np.std(kernel) == pytest.approx(limit / 3**0.5, rel=0.1)
-
-    is_xavier(p["project"]["kernel"], *p["project"]["kernel"].shape)
-    is_xavier(p["out"]["kernel"], wide, width)
-    if "gates" in p:
-        is_xavier(p["gates"]["kernel"], wide, wide)
-        start = -2 if name == "e62" else 2
-        np.testing.assert_array_equal(p["ssm_gate_bias"], start)
     starts = {"recurrent_alpha": 0.1, "recurrent_g": 0.5, "bias_g": 0, "bias_v": 0}
-    starts["bias"] = 0
+    starts |= {"bias": 0, "ssm_gate_bias": -2 if name == "e62" else 2}
     if name == "e65":
         starts["recurrent_v"] = 0.5
     for key in starts.keys() & p.keys():
         np.testing.assert_array_equal(p[key], np.float32(starts[key]))
-    if name in ("e1", "e42"):
-        is_xavier(p["recurrent"], wide, wide, 0.1)
-    if name == "e1h":
-        assert p["recurrent"].shape == p["input"].shape == (4, wide // 4, wide // 4)
-        is_xavier(p["recurrent"], wide // 4, wide // 4, 0.1)
-        is_xavier(p["input"], wide // 4, wide // 4)
-    if name == "e56":
-        is_xavier(p["recurrent"], 2 * wide, wide)
+    if name == "e66":
+        assert p["recurrent_v"].shape == (INNER, INNER // 4)
+    block = INNER // 4 if name == "e1h" else INNER
+    gain = {"e1": 0.1, "e42": 0.1, "e1h": 0.1, "e56": (2 / 3) ** 0.5}
+    limits = {
+        ("project", "kernel"): (6 / (WIDTH + p["project"]["kernel"].shape[1])) ** 0.5,
+        ("out", "kernel"): (6 / (WIDTH + INNER)) ** 0.5,
+        ("gates", "kernel"): (3 / INNER) ** 0.5,
+        ("recurrent",): gain.get(name, 0) * (3 / block) ** 0.5,
+    }
+    for path, limit in limits.items():
+        kernel = functools.reduce(lambda tree, key: tree.get(key, {}), path, p)
+        if (path == ("recurrent",) and name not in gain) or isinstance(kernel, dict):
+            continue
+        assert 0.95 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6), path
+        assert np.std(kernel) == pytest.approx(limit / 3**0.5, rel=0.1), path
     for key in {"recurrent", "recurrent_u", "recurrent_v"} & p.keys():
         if name in ("e63", "e66"):
             singular = np.linalg.svd(p[key], compute_uv=False)
             np.testing.assert_allclose(singular, 0.5, 1e-5)
-    if name == "e66":
-        assert p["recurrent_v"].shape == (wide, wide // 4)
 
 
 def test_spectral_norm_is_the_target_at_the_start_and_follows_the_matrix():
@@ -411,7 +303,8 @@ def test_default_heads_are_about_64_wide():
 @pytest.mark.parametrize(
     ("mixer", "message"),
     [
-        (elman.E61(WIDTH, expansion=0), "expansion=0 must be at least 1"),
+        (elman.Average(WIDTH, expansion=0), "expansion=0 must be at least 1"),
+        (elman.Average(WIDTH, cell="e61"), "cell='e61' must be one of e64, e65, e67"),
         (elman_dense.E1(WIDTH, expansion=-1), "expansion=-1 must be at least 1"),
         (elman_dense.E1H(WIDTH, heads=3), "heads=3 must divide 64"),
         (elman_dense.E1H(WIDTH, heads=-2), "heads=-2 must divide 64"),

@@ -173,9 +173,10 @@ def test_short_whole_is_chunks_is_steps_over_a_long_run():
         parts.append(y)
     assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
     np.testing.assert_array_equal(state, last)
-    step, state = jax.jit(ops.short_convolution_step), np.zeros((3, taps - 1, 2))
+    one = functools.partial(ops.short_convolution_step, kernel_wd=kernel, bias_d=bias)
+    step, state = jax.jit(one), np.zeros((3, taps - 1, 2))
     for t in range(1000):
-        y, state = step(x[:, t], kernel, bias, state, reset[:, t])
+        y, state = step(x[:, t], state, reset[:, t])
         assert relative_error(y, whole[:, t]) < 1e-6
     np.testing.assert_array_equal(state, last)
 

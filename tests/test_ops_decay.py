@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import one_by_one
 
+from jaxbench.ops import delta_rule, gated_linear
 from jaxbench.ops.decay import (
     SMALLEST_LOG,
     bounded,
@@ -16,11 +18,18 @@ from jaxbench.ops.decay import (
     decayed_products_reference,
     episode_numbers,
 )
-from jaxbench.ops.delta_rule import delta_rule_chunks, delta_rule_reference
-from jaxbench.ops.gated_linear import (
-    gated_linear_attention,
-    gated_linear_attention_chunks,
-    gated_linear_attention_reference,
+from jaxbench.ops.gated_linear import gated_linear_attention
+
+gated_linear_attention_chunks, gated_linear_attention_reference = (
+    one_by_one(form, gated_linear.GatedFrames)
+    for form in (
+        gated_linear.gated_linear_attention_chunks,
+        gated_linear.gated_linear_attention_reference,
+    )
+)
+delta_rule_chunks, delta_rule_reference = (
+    one_by_one(form, delta_rule.DeltaFrames)
+    for form in (delta_rule.delta_rule_chunks, delta_rule.delta_rule_reference)
 )
 
 KEYS = 3

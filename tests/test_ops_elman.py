@@ -8,278 +8,238 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from oracles import check_slopes, relative_error, sigmoid, tree_error
 
 from jaxbench.mixers.elman import additive, self_keeping, self_writing, weighted
 from jaxbench.ops import dense_cell as dense
 from jaxbench.ops import dense_linear as linear
 from jaxbench.ops import elementwise_cell as elementwise
+from jaxbench.ops import frames as walk
 
-BATCH, WIDTH, RANK = 3, 6, 2
+BATCH, WIDTH, RANK, HEADS = 3, 6, 2, 3
 
 
-def loop(step, length, h, reset):
-    """h_t = step(t, h_{t-1}) in float64, zero before a reset."""
-    states, h = [], np.array(h, np.float64)
-    for t in range(length):
+def average(keep, h, v):
+    return keep * h + (1 - keep) * v
+
+
+# Cell, what comes with every frame, what does not change, and one frame in float64.
+ELEMENTWISE = {
+    "additive": (
+        additive,
+        ("keep", "x"),
+        (),
+        lambda h, a, x: average(a, h, np.tanh(h + x)),
+    ),
+    "weighted": (
+        weighted,
+        ("keep", "x"),
+        ("w",),
+        lambda h, a, x, w: average(a, h, np.tanh(w * h + x)),
+    ),
+    "keeping": (
+        self_keeping,
+        ("x", "v"),
+        ("w",),
+        lambda h, x, v, w: average(sigmoid(x + w * h), h, v),
+    ),
+    "writing": (
+        self_writing,
+        ("keep", "v"),
+        ("w", "b"),
+        lambda h, a, v, w, b: average(a, h, v * sigmoid(w * h + b)),
+    ),
+    "tanh diagonal": (
+        elementwise._tanh_diagonal_cell,
+        ("x", "v"),
+        (),
+        lambda h, a, b: np.tanh(a * h + b),
+    ),
+}
+DENSE = {
+    "tanh": (None, ("x",), ("matrix",), lambda h, x, m: np.tanh(x + h @ m)),
+    "gated": (
+        None,
+        ("x", "keep"),
+        ("matrix",),
+        lambda h, x, a, m: average(a, h, np.tanh(x + h @ m)),
+    ),
+    "low rank": (
+        None,
+        ("x", "keep"),
+        ("down", "up"),
+        lambda h, x, a, d, u: average(a, h, np.tanh(x + h @ d @ u)),
+    ),
+    "blocks": (
+        None,
+        ("x",),
+        ("blocks",),
+        lambda h, x, m: np.tanh(x + h @ scipy.linalg.block_diag(*m)),
+    ),
+}
+LINEAR = {"linear": (None, ("x",), ("orthogonal",), lambda h, x, w: h @ w + x)}
+CASES = ELEMENTWISE | DENSE | LINEAR
+
+
+def draw(rng, kind, length):
+    """Matrices not much longer than 1, so that rounding errors do not grow."""
+    if kind in ("x", "v", "keep"):
+        x = rng.normal(size=(BATCH, length, WIDTH))
+        return np.float32(sigmoid(x) if kind == "keep" else x)
+    if kind == "orthogonal":
+        return np.float32(0.9 * np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0])
+    n = WIDTH // HEADS
+    shape = {"matrix": (WIDTH, WIDTH), "down": (WIDTH, RANK), "up": (RANK, WIDTH)}
+    shape = (shape | {"blocks": (HEADS, n, n)}).get(kind, (WIDTH,))
+    scale = shape[-2] ** -0.5 if len(shape) > 1 else 1
+    return np.float32(scale * rng.normal(size=shape))
+
+
+def sample(name, length, seed=0):
+    """What comes with every frame, what does not change, state and resets."""
+    rng = np.random.default_rng([seed, length])
+    _, over_time, fixed, _ = CASES[name]
+    args = [tuple(draw(rng, x, length) for x in kinds) for kinds in (over_time, fixed)]
+    h = np.float32(rng.normal(size=(BATCH, WIDTH)))
+    return *args, h, rng.random((BATCH, length)) < 0.1
+
+
+def forms(name):
+    """`form(frames, fixed, h, reset)` for all forms of an operation."""
+    if name in ELEMENTWISE:
+        cell = CASES[name][0]
+        names = ("reference", "scan", "newton", "step")
+        made = {
+            form: getattr(elementwise, f"elementwise_cell_{form}") for form in names
+        }
+        given = {
+            form: lambda x, w, *rest, run=run: run(x, *rest, cell=cell, weights=w)
+            for form, run in made.items()
+        }
+        chosen = functools.partial(elementwise.elementwise_cell, cell)
+        return given | {"chosen": chosen}
+    if name in DENSE:
+
+        def frames(x):
+            return dense.DenseFrames(x[0], x[1] if len(x) > 1 else None)
+
+        names = ("reference", "deferred", "step")
+        made = {form: getattr(dense, f"dense_cell_{form}") for form in names}
+        given = {
+            form: lambda x, k, *rest, run=run: run(frames(x), *rest, kernels=k)
+            for form, run in made.items()
+        }
+        return given | {
+            "chosen": lambda x, k, *rest: dense.dense_cell(x[0], k, frames(x)[1], *rest)
+        }
+    names = ("reference", "scan", "doubling", "step")
+    made = {form: getattr(linear, f"dense_linear_{form}") for form in names}
+    made["doubling by 8"] = functools.partial(made["doubling"], chunk=8)
+    given = {
+        form: lambda x, w, *rest, run=run: run(x[0], *rest, w_dd=w[0])
+        for form, run in made.items()
+    }
+    return given | {
+        "chosen": lambda x, w, *rest: linear.dense_linear(x[0], w[0], *rest)
+    }
+
+
+def loop(name, frames, fixed, h, reset):
+    """The recurrence in float64, zero before a reset."""
+    step, states, h = CASES[name][3], [], np.array(h, np.float64)
+    for t in range(frames[0].shape[1]):
         if reset is not None:
             h = np.where(reset[:, t, None], 0, h)
-        h = step(t, h)
+        h = step(h, *(x[:, t] for x in frames), *fixed)
         states.append(h)
     return np.stack(states, 1), h
 
 
-def normal(rng, *shape):
-    return rng.normal(size=shape).astype(np.float32)
-
-
-def matrix(rng, *shape):
-    """Not much longer than 1, so that rounding errors do not grow."""
-    return normal(rng, *shape) / np.float32(shape[-2]) ** np.float32(0.5)
-
-
-# Cases: arguments before the state, function of them in JAX by form, float64 loop)
-def additive_case(rng, length):
-    keep = sigmoid(normal(rng, BATCH, length, WIDTH))
-    x = normal(rng, BATCH, length, WIDTH)
-
-    def step(args, t, h):
-        return args[0][:, t] * h + (1 - args[0][:, t]) * np.tanh(h + args[1][:, t])
-
-    return (keep, x), lambda args: (additive, args, ()), step
-
-
-def weighted_case(rng, length):
-    (keep, x), _, _ = additive_case(rng, length)
-
-    def step(args, t, h):
-        candidate = np.tanh(args[2] * h + args[1][:, t])
-        return args[0][:, t] * h + (1 - args[0][:, t]) * candidate
-
-    return (keep, x, normal(rng, WIDTH)), lambda a: (weighted, a[:2], a[2]), step
-
-
-def keeping_case(rng, length):
-    gate, v = (normal(rng, BATCH, length, WIDTH) for _ in range(2))
-
-    def step(args, t, h):
-        keep = sigmoid(args[0][:, t] + args[2] * h)
-        return keep * h + (1 - keep) * args[1][:, t]
-
-    return (gate, v, normal(rng, WIDTH)), lambda a: (self_keeping, a[:2], a[2]), step
-
-
-def writing_case(rng, length):
-    (keep, v), _, _ = additive_case(rng, length)
-
-    def step(args, t, h):
-        gate = sigmoid(args[2] * h + args[3])
-        return args[0][:, t] * h + (1 - args[0][:, t]) * args[1][:, t] * gate
-
-    weights = normal(rng, WIDTH), normal(rng, WIDTH)
-    return (keep, v, *weights), lambda a: (self_writing, a[:2], a[2:]), step
-
-
-def tanh_case(rng, length):
-    def step(args, t, h):
-        return np.tanh(args[0][:, t] + h @ args[1])
-
-    args = normal(rng, BATCH, length, WIDTH), matrix(rng, WIDTH, WIDTH)
-    return args, lambda a: (a[0], (a[1],), None), step
-
-
-def gated_case(rng, length):
-    (x, kernel), _, _ = tanh_case(rng, length)
-
-    def step(args, t, h):
-        keep = args[2][:, t]
-        return keep * h + (1 - keep) * np.tanh(args[0][:, t] + h @ args[1])
-
-    keep = sigmoid(normal(rng, BATCH, length, WIDTH))
-    return (x, kernel, keep), lambda a: (a[0], (a[1],), a[2]), step
-
-
-def low_rank_case(rng, length):
-    (x, _, keep), _, _ = gated_case(rng, length)
-
-    def step(args, t, h):
-        keep = args[3][:, t]
-        candidate = np.tanh(args[0][:, t] + h @ args[1] @ args[2])
-        return keep * h + (1 - keep) * candidate
-
-    factors = matrix(rng, WIDTH, RANK), matrix(rng, RANK, WIDTH)
-    return (x, *factors, keep), lambda a: (a[0], a[1:3], a[3]), step
-
-
-def blocks_case(rng, length):
-    heads = 3
-    n = WIDTH // heads
-
-    def step(args, t, h):
-        rows = np.empty_like(h)
-        for i in range(heads):
-            part = slice(i * n, i * n + n)
-            rows[:, part] = h[:, part] @ args[1][i]
-        return np.tanh(args[0][:, t] + rows)
-
-    args = normal(rng, BATCH, length, WIDTH), matrix(rng, heads, n, n)
-    return args, lambda a: (a[0], (a[1],), None), step
-
-
-def linear_case(rng, length):
-    def step(args, t, h):
-        return h @ args[1] + args[0][:, t]
-
-    w = 0.9 * np.linalg.qr(normal(rng, WIDTH, WIDTH))[0]
-    args = normal(rng, BATCH, length, WIDTH), w.astype(np.float32)
-    return args, lambda a: a, step
-
-
-ELEMENTWISE = {
-    "additive": additive_case,
-    "weighted": weighted_case,
-    "keeping": keeping_case,
-    "writing": writing_case,
-}
-DENSE = {
-    "tanh": tanh_case,
-    "gated": gated_case,
-    "low rank": low_rank_case,
-    "blocks": blocks_case,
-}
-CASES = ELEMENTWISE | DENSE | {"linear": linear_case}
-
-
-def forms(name):
-    """The forms of the operation a case is for, the plain one first."""
-    if name in ELEMENTWISE:
-        return {
-            "reference": elementwise.elementwise_cell_reference,
-            "scan": elementwise.elementwise_cell_scan,
-            "newton": elementwise.elementwise_cell_newton,
-            "chosen": elementwise.elementwise_cell,
-        }
-    if name in DENSE:
-        return {
-            "reference": dense.dense_cell_reference,
-            "deferred": dense.dense_cell_deferred,
-            "chosen": dense.dense_cell,
-        }
-    doubling = linear.dense_linear_doubling
-    return {
-        "reference": linear.dense_linear_reference,
-        "scan": linear.dense_linear_scan,
-        "doubling": doubling,
-        "doubling by 8": functools.partial(doubling, chunk=8),
-        "chosen": linear.dense_linear,
-    }
-
-
-STEPS = {
-    **dict.fromkeys(ELEMENTWISE, elementwise.elementwise_cell_step),
-    **dict.fromkeys(DENSE, dense.dense_cell_step),
-    "linear": linear.dense_linear_step,
-}
 # Odd and even numbers of frames at each halving; a frame alone takes a step.
 LENGTHS = {"chosen": [1], "doubling by 8": [3, 32, 65]}
 PAIRS = [
     (name, form, length)
     for name in CASES
-    for form in forms(name)
+    for form in forms(name).keys() - {"step"}
     for length in LENGTHS.get(form, [2, 33])
 ]
 
 
-def sample(name, length, seed=0):
-    """Arguments, state, resets, how to call the operation, and the loop."""
-    rng = np.random.default_rng([seed, length])
-    args, given, step = CASES[name](rng, length)
-    state, reset = normal(rng, BATCH, WIDTH), rng.random((BATCH, length)) < 0.1
-
-    def run(form, args, h, reset=None):
-        return forms(name)[form](*given(args), h, reset)
-
-    def exact(args, h, reset=None):
-        return loop(functools.partial(step, args), length, h, reset)
-
-    return args, state, reset, run, exact
-
-
-@pytest.mark.parametrize(("name", "form", "length"), PAIRS)
+@pytest.mark.parametrize(("name", "form", "length"), sorted(PAIRS))
 def test_values(name, form, length):
-    args, h, reset, run, exact = sample(name, length)
-    doubles = [x.astype(np.float64) for x in args]
-    jitted = jax.jit(functools.partial(run, form))
-    assert tree_error(jitted(args, h, reset), exact(doubles, h, reset)) < 3e-6
+    frames, fixed, h, reset = sample(name, length)
+    doubles = jax.tree.map(np.float64, (frames, fixed))
+    jitted = jax.jit(forms(name)[form])
+    got = jitted(frames, fixed, h, reset)
+    assert tree_error(got, loop(name, *doubles, h, reset)) < 3e-6
     if length < 3:
-        fresh = exact(doubles, np.zeros_like(h))
-        assert tree_error(jitted(args, None), fresh) < 3e-6
+        fresh = loop(name, *doubles, np.zeros_like(h), None)
+        assert tree_error(jitted(frames, fixed, None, None), fresh) < 3e-6
 
 
 @pytest.mark.parametrize("length", [1, 33])
 @pytest.mark.parametrize("name", CASES)
 def test_gradients(name, length):
     """Those of the plain scan, of every argument and of the state; and those it has."""
-    args, h, reset, run, exact = sample(name, length, seed=1)
+    *args, reset = sample(name, length, seed=1)
     reset[:, 0] = [True, False, False]
     rng = np.random.default_rng(2)
-    doubles = [x.astype(np.float64) for x in (*args, h)]
-    weights = [rng.normal(size=x.shape) for x in exact(doubles[:-1], h, reset)]
+    doubles = jax.tree.map(np.float64, args)
+    weights = [rng.normal(size=x.shape) for x in loop(name, *doubles, reset)]
 
-    def loss(run, args, h):
-        return sum((w * x).sum() for w, x in zip(weights, run(args, h, reset)))  # noqa: B905
+    def loss(run, *args):
+        return sum((w * x).sum() for w, x in zip(weights, run(*args, reset)))  # noqa: B905
 
     def gradients(form):
-        call = functools.partial(loss, functools.partial(run, form))
-        return jax.tree.leaves(jax.jit(jax.grad(call, (0, 1)))(args, h))
+        call = jax.grad(functools.partial(loss, forms(name)[form]), (0, 1, 2))
+        return jax.tree.leaves(jax.jit(call)(*args))
 
     want = gradients("reference")
-    for form in forms(name).keys() - {"reference"} if length > 1 else ["chosen"]:
+    others = forms(name).keys() - {"reference", "step"} if length > 1 else ["chosen"]
+    for form in others:
         assert tree_error(gradients(form), want) < 1e-5, form
-    check_slopes(want, doubles, lambda *x: loss(exact, x[:-1], x[-1]), rng)
+    leaves, tree = jax.tree.flatten(doubles)
+    exact = functools.partial(loss, functools.partial(loop, name))
+    check_slopes(want, leaves, lambda *x: exact(*tree.unflatten(x)), rng)
 
 
 @pytest.mark.parametrize("name", ["weighted", "low rank", "linear"])
 def test_whole_is_chunks_is_steps(name):
     length = 41
-    args, h, reset, run, _ = sample(name, length, seed=3)
-    _, given, _ = CASES[name](np.random.default_rng([3, length]), length)
-    over_time = [x.ndim == 3 and x.shape[1] == length for x in args]
-    one = jax.jit(lambda args, h, reset: STEPS[name](*given(args), h, reset))
-    for form in forms(name).keys() - {"chosen"}:
-        jitted = jax.jit(functools.partial(run, form))
-        whole, last = jitted(args, h, reset)
+    frames, fixed, h, reset = sample(name, length, seed=3)
+    for form in forms(name).keys() - {"chosen", "step"}:
+        jitted = jax.jit(forms(name)[form])
+        whole, last = jitted(frames, fixed, h, reset)
         state, parts = h, []
-        for begin, stop in ((0, 1), (1, 21), (21, length)):
-            cut = slice(begin, stop)
-            part = [x[:, cut] if t else x for x, t in zip(args, over_time, strict=True)]
-            y, state = jitted(part, state, reset[:, cut])
+        for cut in (slice(0, 1), slice(1, 21), slice(21, length)):
+            part = tuple(x[:, cut] for x in frames)
+            y, state = jitted(part, fixed, state, reset[:, cut])
             parts.append(y)
         assert relative_error(np.concatenate(parts, 1), whole) < 3e-6
         assert relative_error(state, last) < 3e-6
-    state = h
+    state, step = h, jax.jit(forms(name)["step"])
     for t in range(length):
-        part = [x[:, t] if o else x for x, o in zip(args, over_time, strict=True)]
-        y, state = one(part, state, reset[:, t])
+        y, state = step(tuple(x[:, t] for x in frames), fixed, state, reset[:, t])
         assert relative_error(y, whole[:, t]) < 3e-6
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", [*DENSE, "linear"])
+@pytest.mark.parametrize("name", DENSE | LINEAR)
 def test_half_precision_kernels_keep_a_float32_state(name):
-    args, h, _, run, _ = sample(name, 33, seed=4)
-    low = tuple(jnp.asarray(x, jnp.bfloat16) for x in args)
+    frames, fixed, h, _ = sample(name, 33, seed=4)
+    low = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (frames, fixed))
 
     def gradient(form):
         def loss(low):
-            leaves = run(form, low, h)
+            leaves = forms(name)[form](*low, h, None)
             assert all(x.dtype == jnp.float32 for x in leaves)
             return (leaves[0] ** 2).mean() + leaves[1].mean()
 
-        return jax.jit(jax.grad(loss))(low)
+        return jax.tree.leaves(jax.jit(jax.grad(loss))(low))
 
     want = gradient("reference")
-    for form in forms(name):
+    for form in forms(name).keys() - {"step"}:
         for x, y in zip(gradient(form), want, strict=True):
             assert x.dtype == jnp.bfloat16
             x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
@@ -289,42 +249,40 @@ def test_half_precision_kernels_keep_a_float32_state(name):
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_newton_needs_few_sweeps(name):
-    rng = np.random.default_rng(5)
-    args, given, step = CASES[name](rng, 200)
-    h, reset = normal(rng, BATCH, WIDTH), rng.random((BATCH, 200)) < 0.02
-    found, sweeps, converged = elementwise.newton_sweeps(*given(args), h, reset)
+    frames, fixed, h, reset = sample(name, 200, seed=5)
+    reset &= np.random.default_rng(5).random(reset.shape) < 0.2
+    cell = CASES[name][0]
+    found, sweeps, converged = elementwise.newton_sweeps(cell, frames, fixed, h, reset)
     assert converged and 2 <= sweeps <= 10
-    exact = loop(functools.partial(step, args), 200, h, reset)[0]
-    assert relative_error(found, exact) < 3e-6
+    assert relative_error(found, loop(name, frames, fixed, h, reset)[0]) < 3e-6
 
 
 def test_newton_falls_back_to_the_scan_where_it_does_not_converge():
     """Weights of 30 make tanh a switch: slopes of 10, and a long way to the root."""
-    (keep, x, _), _, _ = weighted_case(np.random.default_rng(6), 200)
-    inputs, weight = (0.01 * keep, 0.1 * x), np.full(WIDTH, -30, np.float32)
-    _, sweeps, converged = elementwise.newton_sweeps(weighted, inputs, weight)
+    (keep, x), _, _, _ = sample("weighted", 200, seed=6)
+    inputs, weights = (0.01 * keep, 0.1 * x), (np.full(WIDTH, -30, np.float32),)
+    _, sweeps, converged = elementwise.newton_sweeps(weighted, inputs, weights)
     assert not converged and sweeps == elementwise.MOST_SWEEPS
-    want = elementwise.elementwise_cell_reference(weighted, inputs, weight)
-    got = elementwise.elementwise_cell_newton(weighted, inputs, weight)
-    assert tree_error(got, want) < 1e-6
+    run = forms("weighted")
+    args = inputs, weights, None, None
+    assert tree_error(run["newton"](*args), run["reference"](*args)) < 1e-6
 
 
 def test_newton_does_not_believe_what_is_not_a_number():
     inputs = tuple(np.full((1, 5, 2), x, np.float32) for x in (0.5, np.inf))
-    _, _, converged = elementwise.newton_sweeps(self_keeping, inputs, np.ones(2))
+    _, _, converged = elementwise.newton_sweeps(self_keeping, inputs, (np.ones(2),))
     assert not converged
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", [*ELEMENTWISE, "gated"])
 def test_less_is_kept_than_by_automatic_differentiation(name):
-    rng, length = np.random.default_rng(7), 256
-    args, given, _ = CASES[name](rng, length)
-    args = [np.repeat(x, 16, 0) if x.ndim == 3 else x for x in args]
+    frames, fixed, _, _ = sample(name, 256, seed=7)
+    args = tuple(np.repeat(x, 16, 0) for x in frames), fixed
 
     def temporary(form):
         def loss(args):
-            return (forms(name)[form](*given(tuple(args)))[0] ** 2).sum()
+            return (forms(name)[form](*args, None, None)[0] ** 2).sum()
 
         step = jax.jit(jax.grad(loss)).lower(args).compile()
         return step.memory_analysis().temp_size_in_bytes
@@ -336,20 +294,20 @@ def test_less_is_kept_than_by_automatic_differentiation(name):
 @pytest.mark.parametrize("chunk", [2, 32, 100])
 def test_doubling_is_stable_next_to_the_unit_circle(chunk):
     """|W| = 0.999 in every direction, 3000 frames: what is left of the first is 5 %."""
-    rng, length = np.random.default_rng(8), 3000
-    w = (0.999 * np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]).astype(np.float32)
-    u, h = normal(rng, 1, length, WIDTH), 100 * normal(rng, 1, WIDTH)
-    got = linear.dense_linear_doubling(u, w, h, chunk=chunk)
-    exact = loop(lambda t, s: s @ w.astype(np.float64) + u[:, t], length, h, None)
+    rng = np.random.default_rng(8)
+    w = np.float32(0.999 * np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0])
+    u, h = (
+        np.float32(rng.normal(size=(1, 3000, WIDTH))),
+        np.float32(100 * np.ones((1, WIDTH))),
+    )
+    got = linear.dense_linear_doubling(u, h, None, w_dd=w, chunk=chunk)
+    exact = loop("linear", (u,), (w.astype(np.float64),), h, None)
     assert tree_error(got, exact) < 2e-5
     assert relative_error(got[0][:, -1], exact[0][:, -1]) < 2e-5
 
 
 def test_unknown_forms_are_refused(monkeypatch):
-    args, h, _, _, _ = sample("linear", 3)
-    monkeypatch.setattr(linear, "choose", lambda *_, **__: "magic")
-    monkeypatch.setattr(elementwise, "choose", lambda *_, **__: "magic")
-    with pytest.raises(ValueError, match="magic"):
-        linear.dense_linear(*args, h)
-    with pytest.raises(ValueError, match="magic"):
-        elementwise.elementwise_cell(additive, (args[0], args[0]), (), h)
+    monkeypatch.setattr(walk, "choose", lambda *_, **__: "magic")
+    for name in ("linear", "additive"):
+        with pytest.raises(ValueError, match="magic"):
+            forms(name)["chosen"](*sample(name, 3))

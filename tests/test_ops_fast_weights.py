@@ -11,7 +11,17 @@ from oracles import relative_error
 from jaxbench.ops import fast_weights as ops
 
 BATCH, HEADS, WIDTH = 3, 2, 4
-FORMS = {"reference": ops.ttt_linear_reference, "chunks": ops.ttt_linear}
+
+
+def one_by_one(form):
+    """A form that takes its arrays in the order of `ttt_linear`."""
+    return lambda q, k, v, eta, model, state=None, reset=None: form(
+        ops.TTTFrames(q, k, v, eta), state, reset, model=model
+    )
+
+
+STEP = one_by_one(ops.ttt_linear_step)
+FORMS = {"reference": one_by_one(ops.ttt_linear_reference), "chunks": ops.ttt_linear}
 # (frames, mini-batch): one frame, less than a mini-batch, exactly whole ones, a tail,
 # one frame each.
 SHAPES = [(1, 3), (3, 8), (12, 4), (14, 5), (6, 1)]
@@ -126,7 +136,7 @@ def test_the_inner_gradient_is_that_of_the_inner_loss():
     start = state._replace(grad_w_bhkk=0 * state[2], grad_c_bhk=0 * state[3])
     start = start._replace(count_b=np.zeros(BATCH, np.int32))
     q, k, v, _ = (x[:, 0] for x in frames)
-    got = ops.ttt_linear_step(q, k, v, np.ones((BATCH, HEADS)), model, start)[1]
+    got = STEP(q, k, v, np.ones((BATCH, HEADS)), model, start)[1]
     assert relative_error(got.grad_w_bhkk[0, 0], grad_w) < 1e-5
     assert relative_error(got.grad_c_bhk[0, 0], grad_c) < 1e-5
 
@@ -202,7 +212,7 @@ def test_whole_is_chunks_is_steps_over_a_long_run():
     length = 301
     frames, model, _, _ = sample(length, 7, seed=4)
     reset = np.random.default_rng(5).random((BATCH, length)) < 0.02
-    run, step = jax.jit(ops.ttt_linear), jax.jit(ops.ttt_linear_step)
+    run, step = jax.jit(ops.ttt_linear), jax.jit(STEP)
     whole, last = run(*frames, model, None, reset)
     state, parts = None, []
     for start, stop in ((0, 1), (1, 151), (151, 301)):

@@ -1,9 +1,8 @@
-"""Cells with a matrix for a state, and the tanh of the diagonal: forms and oracles."""
+"""Cells with a matrix for a state, forms and oracles."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,146 +10,131 @@ import numpy as np
 import pytest
 from oracles import sigmoid
 
-from jaxbench.ops import matrix_cell, tanh_diagonal
+from jaxbench.ops import matrix_cell
 
 B, H, K, V = 2, 3, 5, 4
 # One frame, and more than two blocks with frames left over.
 LENGTHS = (1, 2 * matrix_cell.BLOCK + 5)
 
 
-def unit(x):
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+def average(a, s, v, k):
+    return a[:, None] * s + np.outer((1 - a) * v, k)
 
 
-# Oracles: one sequence, one head, one frame, written with values as rows of S.
+# The primitive; the shape of what comes with q, k and v at every frame, between 0 and 1
+# but for logits; shapes of weights; and a frame of one head in float64, the values as
+# rows of S, on the parts of extras and weights that belong to the head.
+CASES = {
+    "tanh_delta": (
+        "tanh_delta", (H, V), (),
+        lambda s, k, v, a: np.tanh(a[:, None] * s + np.outer(v - s @ k, k)),
+    ),
+    "tanh_delta_head": (
+        "tanh_delta", (H, 1), (),
+        lambda s, k, v, a: np.tanh(a * s + np.outer(v - s @ k, k)),
+    ),
+    "tanh_delta_whole": (
+        "tanh_delta", None, (),
+        lambda s, k, v: np.tanh(s + np.outer(v - s @ k, k)),
+    ),
+    "tanh_memory": (
+        "tanh_memory", (H, K), (),
+        lambda s, k, v, z: np.tanh(s @ np.diag(z) + np.outer(v, k)),
+    ),
+    "gated_keep": (
+        "gated_memory", (H, V), ((H, V),),
+        lambda s, k, v, keep, d: average(sigmoid(keep + d * (s @ k)), s, v, k),
+    ),
+    "gated_gain": (
+        "gated_memory", (H, V), ((H, V), (H, V)),
+        lambda s, k, v, keep, d, b: average(
+            sigmoid(keep), s, v * sigmoid(d * (s @ k) + b), k
+        ),
+    ),
+    "slots": (
+        "slot_memory", (1, V), ((1, V, V),),
+        lambda s, k, v, keep, w: average(keep, s, np.tanh(np.tanh(s @ k) @ w + v), k),
+    ),
+    "matrix_rnn": (
+        "matrix_rnn", (H,), ((H, V, V),),
+        lambda s, k, v, f, w: f * s + (1 - f) * np.tanh(w.T @ s + np.outer(v, k)),
+    ),
+}  # fmt: skip
+FORMS = {
+    name: (
+        getattr(matrix_cell, primitive),
+        functools.partial(getattr(matrix_cell, primitive), block=None),
+    )
+    for name, (primitive, *_) in CASES.items()
+}
+names = pytest.mark.parametrize("name", CASES)
 
 
-def next_tanh_delta(s, k, v, a):
-    return np.tanh(a[:, None] * s + np.outer(v - s @ k, k))
-
-
-def next_tanh_memory(s, k, v, z):
-    return np.tanh(s @ np.diag(z) + np.outer(v, k))
-
-
-def next_gated_keep(s, k, v, keep, slope):
-    a = sigmoid(keep + slope * (s @ k))[:, None]
-    return a * s + (1 - a) * np.outer(v, k)
-
-
-def next_gated_gain(s, k, v, keep, slope, bias):
-    a, g = sigmoid(keep)[:, None], sigmoid(slope * (s @ k) + bias)
-    return a * s + (1 - a) * np.outer(v * g, k)
-
-
-def next_slots(s, k, v, keep, w):
-    content = np.tanh(np.tanh(s @ k) @ w + v)
-    return keep[:, None] * s + (1 - keep)[:, None] * np.outer(content, k)
-
-
-def next_matrix_rnn(s, k, v, f, w):
-    return f * s + (1 - f) * np.tanh(w.T @ s + np.outer(v, k))
-
-
-def make(name: str, length: int, seed: int = 0):
-    """Inputs over time, weights, state and resets of a primitive."""
+def draw(name: str, length: int, seed: int = 0):
+    """q, k, v and what comes with them, weights, state and resets, heads kept."""
     rng = np.random.default_rng(seed)
+    _, extra, weights, _ = CASES[name]
+    heads = 1 if name == "slots" else H
+    shared = 1 if name in ("slots", "matrix_rnn") else H
 
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    def over_time(*shape):
-        return normal(B, length, *shape)
-
-    q, k, v = over_time(H, K), unit(over_time(H, K)), over_time(H, V)
-    state = 0.5 * normal(B, H, K, V)
-    if name == "tanh_delta":
-        inputs, weights = (q, k, v, sigmoid(over_time(H, V))), ()
-    elif name == "tanh_delta_head":
-        inputs, weights = (q, k, v, sigmoid(over_time(H, 1))), ()
-    elif name == "tanh_delta_whole":
-        inputs, weights = (q, k, v), (None,)
-    elif name == "tanh_memory":
-        inputs, weights = (q, k, v, np.tanh(over_time(H, K))), ()
-    elif name == "gated_keep":
-        inputs, weights = (q, k, v, over_time(H, V)), (normal(H, V), None)
-    elif name == "gated_gain":
-        gain = (normal(H, V), normal(H, V))
-        inputs, weights = (q, k, v, over_time(H, V)), (None, gain)
-    elif name == "slots":
-        keep = sigmoid(over_time(V))
-        inputs = (q[:, :, 0], k[:, :, 0], v[:, :, 0], keep)
-        weights, state = (0.5 * normal(V, V),), state[:, 0]
-    else:
-        f = sigmoid(over_time(H))
-        inputs, weights = (q[:, :, 0], k[:, :, 0], v, f), (0.7 * normal(H, V, V),)
+    q, k = (normal(B, length, shared, K) for _ in range(2))
+    k = k / np.linalg.norm(k, axis=-1, keepdims=True)
+    inputs = [q, k, normal(B, length, heads, V)]
+    if extra is not None:
+        drawn = normal(B, length, *extra)
+        inputs.append(drawn if name.startswith("gated") else sigmoid(drawn))
+    weights = [0.7 * normal(*shape) for shape in weights]
     reset_bt = rng.random((B, length)) < 0.2
     # One sequence goes on from the state it is given.
     reset_bt[0, 0] = False
-    return inputs, weights, state, reset_bt
+    return inputs, weights, 0.5 * normal(B, heads, K, V), reset_bt
 
 
-PRIMITIVES = {
-    "tanh_delta": "tanh_delta",
-    "tanh_delta_head": "tanh_delta",
-    "tanh_delta_whole": "tanh_delta",
-    "tanh_memory": "tanh_memory",
-    "gated_keep": "gated_memory",
-    "gated_gain": "gated_memory",
-    "slots": "slot_memory",
-    "matrix_rnn": "matrix_rnn",
-}
-FORMS = {
-    name: (
-        getattr(matrix_cell, primitive),
-        getattr(matrix_cell, f"{primitive}_reference"),
-    )
-    for name, primitive in PRIMITIVES.items()
-}
-names = pytest.mark.parametrize("name", PRIMITIVES)
-
-
-def oracle(name, inputs, weights, state, reset_bt):
-    """Outputs and the last state in float64, by loops over everything."""
-    as64 = functools.partial(jax.tree.map, lambda x: np.asarray(x, np.float64))
-    inputs, weights, state = as64((inputs, weights, state))
-    one_head = name == "slots"
-    if one_head:
-        inputs = tuple(x[:, :, None] for x in inputs)
-        weights, state = (weights[0][None],), state[:, None]
-    q, k, v = inputs[:3]
+def make(name: str, length: int, seed: int = 0):
+    """The same, as the primitive takes them."""
+    inputs, weights, state, reset_bt = draw(name, length, seed)
+    if name == "tanh_delta_whole":
+        weights = [None]
+    if name == "gated_keep":
+        weights = [*weights, None]
+    if name == "gated_gain":
+        weights = [None, tuple(weights)]
+    if name == "slots":
+        inputs, weights, state = (
+            [x[:, :, 0] for x in inputs],
+            [weights[0][0]],
+            state[:, 0],
+        )
     if name == "matrix_rnn":
-        q, k = (np.broadcast_to(x[:, :, None], (*v.shape[:3], K)) for x in (q, k))
-    outputs, last = np.zeros(v.shape), np.zeros((B, v.shape[2], V, K))
-    for b in range(B):
-        for h in range(v.shape[2]):
-            s = state[b, h].T
-            for t in range(v.shape[1]):
-                s = np.zeros((V, K)) if reset_bt[b, t] else s
-                now = (s, k[b, t, h], v[b, t, h])
-                extra = inputs[3][b, t, h] if len(inputs) > 3 else np.ones(V)
-                if name.startswith("tanh_delta"):
-                    s = next_tanh_delta(*now, np.broadcast_to(extra, (V,)))
-                elif name == "tanh_memory":
-                    s = next_tanh_memory(*now, extra)
-                elif name == "gated_keep":
-                    s = next_gated_keep(*now, extra, weights[0][h])
-                elif name == "gated_gain":
-                    s = next_gated_gain(*now, extra, *(x[h] for x in weights[1]))
-                elif name == "slots":
-                    s = next_slots(*now, extra, weights[0][h])
-                else:
-                    s = next_matrix_rnn(*now, extra, weights[0][h])
-                outputs[b, t, h] = s @ q[b, t, h]
-            last[b, h] = s
-    last = np.swapaxes(last, 2, 3)  # here S has its keys in rows
-    return (outputs[:, :, 0], last[:, 0]) if one_head else (outputs, last)
+        inputs[:2] = [x[:, :, 0] for x in inputs[:2]]
+    return tuple(inputs), tuple(weights), state, reset_bt
+
+
+def oracle(name, length, seed=0):
+    """Outputs and the last state in float64, by loops over everything."""
+    drawn = draw(name, length, seed)
+    *doubles, reset_bt = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
+    (q, k, v, *extra), weights, state = doubles
+    q, k = (np.broadcast_to(x, (*v.shape[:3], K)) for x in (q, k))
+    outputs, last = np.zeros(v.shape), np.array(state)
+    for b, h in np.ndindex(state.shape[:2]):
+        s, own = state[b, h].T, [w[h] for w in weights]
+        for t in range(length):
+            s = np.zeros((V, K)) if reset_bt[b, t] else s
+            at = (b, t, h)
+            s = CASES[name][3](s, k[at], v[at], *(x[at] for x in extra), *own)
+            outputs[at] = s @ q[at]
+        last[b, h] = s.T
+    return (outputs[:, :, 0], last[:, 0]) if name == "slots" else (outputs, last)
 
 
 @names
 def test_forms_are_the_recurrences_of_the_sources(name):
     inputs, weights, state, reset_bt = make(name, LENGTHS[-1])
-    expected = oracle(name, inputs, weights, state, reset_bt)
+    expected = oracle(name, LENGTHS[-1])
     none = np.zeros_like(reset_bt)
     for run in map(jax.jit, FORMS[name]):
         actual = run(*inputs, *weights, state, reset_bt)
@@ -188,30 +172,6 @@ def test_values_and_gradients_agree_with_the_reference(name, length):
         assert np.abs(leaf).max() > 0
 
 
-@names
-def test_chunks_and_steps_are_the_whole(name):
-    inputs, weights, state, reset_bt = make(name, LENGTHS[-1], seed=3)
-    run = jax.jit(FORMS[name][0])
-    whole = run(*inputs, *weights, state, reset_bt)
-    parts, s = [], state
-    half = LENGTHS[-1] // 2
-    for first, last in itertools.pairwise((0, 1, 1 + half, LENGTHS[-1])):
-        part = tuple(x[:, first:last] for x in inputs)
-        o, s = run(*part, *weights, s, reset_bt[:, first:last])
-        parts.append(o)
-    np.testing.assert_allclose(np.concatenate(parts, 1), whole[0], 1e-5, 1e-5)
-    np.testing.assert_allclose(s, whole[1], 1e-5, 1e-5)
-
-
-@names
-def test_inputs_of_bfloat16_are_computed_in_float32(name):
-    inputs, weights, state, _ = make(name, 3)
-    low = tuple(jnp.asarray(x, jnp.bfloat16) for x in inputs)
-    for run in FORMS[name]:
-        o, s = jax.eval_shape(run, *low, *weights, state)
-        assert o.dtype == s.dtype == jnp.float32
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["tanh_delta", "gated_keep", "matrix_rnn"])
 def test_blocks_need_a_fraction_of_the_memory_of_a_plain_scan(name):
@@ -235,14 +195,14 @@ def stretch(step, s) -> float:
     return float(np.linalg.norm(np.asarray(jacobian), 2))
 
 
-BOUNDED = ("tanh_delta", "tanh_delta_head", "tanh_delta_whole", "tanh_memory")
-
-
 @pytest.mark.integration
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", [*(n for n in CASES if "tanh" in n), "matrix_rnn"])
 @pytest.mark.parametrize("seed", range(2))
 def test_no_step_of_a_cell_with_a_tanh_stretches_states(name, seed):
+    """M2RNN where its matrices are the identity, as at the start."""
     inputs, weights, state, _ = make(name, 1, seed)
+    if name == "matrix_rnn":
+        weights = (np.broadcast_to(np.eye(V, dtype=np.float32), (H, V, V)),)
     for scale in (0.0, 1.0, 3.0):
 
         def step(s):
@@ -253,71 +213,13 @@ def test_no_step_of_a_cell_with_a_tanh_stretches_states(name, seed):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_slots_with_keys_of_length_one_do_not_stretch_states(seed):
-    inputs, _, state, _ = make("slots", 1, seed)
-    q, k, v, keep = inputs
+    (q, k, v, keep), _, state, _ = make("slots", 1, seed)
     half = np.asarray(jax.nn.initializers.orthogonal(0.5)(jax.random.key(seed), (V, V)))
 
-    def step(s, k=k):
+    def step(s, k=k, v=v):
         return matrix_cell.slot_memory(q, k, v, keep, half, s)[1]
 
-    bound = (1 + keep.max()) / 2
-    assert stretch(step, jnp.asarray(state)) <= bound + 1e-5
-    empty, nothing = jnp.zeros_like(state), np.zeros_like(v)
-
-    def step_long(s):
-        return matrix_cell.slot_memory(q, 17 * k, nothing, keep, half, s)[1]
-
+    assert stretch(step, jnp.asarray(state)) <= (1 + keep.max()) / 2 + 1e-5
     # At an empty memory: a + (1 - a) |W| |k|^2, along k.
-    assert stretch(step_long, empty) > 0.2 * 17**2 * (1 - keep).min()
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_an_identity_does_not_stretch_the_states_of_a_matrix_rnn(seed):
-    (q, k, v, f), _, state, _ = make("matrix_rnn", 1, seed)
-    w = np.broadcast_to(np.eye(V, dtype=np.float32), (H, V, V))
-
-    def step(s):
-        return matrix_cell.matrix_rnn(q, k, v, f, w, s)[1]
-
-    assert stretch(step, jnp.asarray(state)) <= 1 + 1e-5
-
-
-def diagonal_inputs(length: int):
-    rng = np.random.default_rng(4)
-    a, b = (rng.normal(size=(B, length, H, K)).astype(np.float32) for _ in range(2))
-    h = rng.normal(size=(B, H, K)).astype(np.float32)
-    return a, b, h, rng.random((B, length)) < 0.2
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_tanh_diagonal_and_its_gradient_agree_with_the_reference(length):
-    a, b, h, reset_bt = diagonal_inputs(length)
-    weight = np.random.default_rng(5).normal(size=a.shape).astype(np.float32)
-
-    def gradient(run):
-        def loss(a, b, h):
-            h_all, last = run(a, b, h, reset_bt)
-            return jnp.sum(h_all * weight) + 3 * jnp.sum(last * weight[:, 0]), h_all
-
-        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(a, b, h)
-
-    forms = (tanh_diagonal.tanh_diagonal, tanh_diagonal.tanh_diagonal_reference)
-    fast, reference = (jax.jit(gradient, static_argnums=0)(run) for run in forms)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-6), fast, reference
-    )
-
-
-def test_tanh_diagonal_is_the_recurrence():
-    a, b, h, reset_bt = diagonal_inputs(9)
-    expected, s = [], h.astype(np.float64)
-    for t in range(9):
-        s = np.where(reset_bt[:, t, None, None], 0, s)
-        s = np.tanh(a[:, t] * s + b[:, t])
-        expected.append(s)
-    for run in (tanh_diagonal.tanh_diagonal, tanh_diagonal.tanh_diagonal_reference):
-        h_all, last = run(a, b, h, reset_bt)
-        np.testing.assert_allclose(h_all, np.stack(expected, 1), 1e-5, 1e-6)
-        np.testing.assert_array_equal(last, h_all[:, -1])
-        with pytest.raises(ValueError, match="one shape"):
-            run(a, b[:, 1:], h)
+    long = functools.partial(step, k=17 * k, v=np.zeros_like(v))
+    assert stretch(long, jnp.zeros_like(state)) > 0.2 * 17**2 * (1 - keep).min()

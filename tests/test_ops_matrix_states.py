@@ -8,20 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import one_by_one
 
-from jaxbench.ops.delta_rule import (
-    delta_rule,
-    delta_rule_chunks,
-    delta_rule_reference,
-    delta_rule_step,
-    solve_unit_lower,
-)
-from jaxbench.ops.gated_linear import (
-    gated_linear_attention,
-    gated_linear_attention_chunks,
-    gated_linear_attention_reference,
-    gated_linear_attention_step,
-)
+from jaxbench.ops import delta_rule as delta_ops
+from jaxbench.ops import gated_linear as gated_ops
+from jaxbench.ops.delta_rule import delta_rule, solve_unit_lower
 
 BATCH, HEADS, KEYS, VALUES = 2, 2, 3, 5
 LENGTHS = [
@@ -91,13 +82,24 @@ def close(actual, expected, tolerance=2e-5):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * scale)
 
 
-# One entry a primitive: reference, chunks, chosen form, frames of a chunk to try.
+# One entry a primitive: reference, chunks, step, chosen form.
 GATED = (
-    gated_linear_attention_reference,
-    gated_linear_attention_chunks,
-    gated_linear_attention,
+    *(
+        one_by_one(
+            getattr(gated_ops, f"gated_linear_attention_{form}"), gated_ops.GatedFrames
+        )
+        for form in ("reference", "chunks", "step")
+    ),
+    gated_ops.gated_linear_attention,
 )
-DELTA = (delta_rule_reference, delta_rule_chunks, delta_rule)
+DELTA = (
+    *(
+        one_by_one(getattr(delta_ops, f"delta_rule_{form}"), delta_ops.DeltaFrames)
+        for form in ("reference", "chunks", "step")
+    ),
+    delta_rule,
+)
+gated_linear_attention_chunks, delta_rule_chunks = GATED[1], DELTA[1]
 
 
 @functools.cache
@@ -117,7 +119,7 @@ def compiled(function, with_gradient, **static):
 @pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_forms_equal_a_float64_loop_and_their_gradients_agree(delta, per_key, length):
-    reference, chunks, chosen = DELTA if delta else GATED
+    reference, chunks, _, chosen = DELTA if delta else GATED
     *arrays, reset = inputs_of(length, per_key=per_key, delta=delta)
     arrays = tuple(arrays)
     q, k, v, g, *ab, s = arrays
@@ -136,7 +138,7 @@ def test_forms_equal_a_float64_loop_and_their_gradients_agree(delta, per_key, le
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_forms_hold_at_the_ends_of_the_gates(delta, per_key, kind):
     """At the length of the test above: no program is compiled again."""
-    reference, chunks, _ = DELTA if delta else GATED
+    reference, chunks, _, _ = DELTA if delta else GATED
     *arrays, reset = inputs_of(65, per_key=per_key, delta=delta, kind=kind, seed=1)
     arrays = tuple(arrays)
     q, k, v, g, *ab, s = arrays
@@ -153,7 +155,7 @@ def test_forms_hold_at_the_ends_of_the_gates(delta, per_key, kind):
 @pytest.mark.parametrize("chunk", [7, 40, 128])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_any_chunk_length_gives_the_same(delta, chunk):
-    _, chunks, _ = DELTA if delta else GATED
+    _, chunks, _, _ = DELTA if delta else GATED
     *arrays, reset = inputs_of(100, per_key=True, delta=delta, seed=2)
     q, k, v, g, *ab, s = arrays
     close(
@@ -167,15 +169,14 @@ def test_the_bonus_reads_before_the_decay(length):
     *arrays, reset = inputs_of(length, per_key=True, seed=3)
     bonus = np.random.default_rng(3).normal(size=(HEADS, KEYS)).astype(np.float32)
     expected = loop(*arrays, reset, bonus=bonus)
-    for function in GATED:
+    for function in (GATED[0], GATED[1], GATED[3]):
         run = jax.jit(functools.partial(function, bonus_hk=bonus))
         close(run(*arrays, reset), expected)
 
 
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])
 def test_a_step_is_one_frame_and_none_is_zero(delta):
-    reference = (DELTA if delta else GATED)[0]
-    step = delta_rule_step if delta else gated_linear_attention_step
+    reference, _, step, _ = DELTA if delta else GATED
     *arrays, _, _ = inputs_of(1, per_key=False, delta=delta)
     o_bthv, s = jax.jit(reference)(*arrays)
     o_bhv, s_step = jax.jit(step)(*(x[:, 0] for x in arrays))
@@ -221,13 +222,6 @@ def test_reflections_of_few_directions_do_not_lose_digits():
     arrays = (jnp.asarray(x[None, None], jnp.float32) for x in (m, r))
     actual = solve_unit_lower(*arrays)[0, 0]
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_solve_gives_what_blocks_give():
-    *arrays, reset = inputs_of(65, per_key=False, delta=True, seed=6)
-    run = functools.partial(delta_rule_chunks, chunk=32)
-    expected = jax.jit(run)(*arrays, reset)
-    close(jax.jit(functools.partial(run, solve=True))(*arrays, reset), expected, 1e-5)
 
 
 def test_no_triangular_solve_in_the_gradient_of_a_chosen_form():

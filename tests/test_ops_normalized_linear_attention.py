@@ -8,14 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import one_by_one
 
 from jaxbench.ops import normalized_linear_attention as ops
 
 LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 NORMALIZERS = ["maxabs", "sum"]
 FORMS = {
-    "reference": ops.normalized_linear_attention_reference,
-    "chunks": ops.normalized_linear_attention_chunks,
+    **{
+        form: one_by_one(
+            getattr(ops, f"normalized_linear_attention_{form}"), ops.NormalizedFrames
+        )
+        for form in ("reference", "chunks")
+    },
     "chosen": ops.normalized_linear_attention,
 }
 BATCH, HEADS, KEY, VALUE = 2, 2, 3, 2

@@ -13,10 +13,22 @@ from oracles import check_slopes, relative_error, tree_error
 from jaxbench.ops import selective_scan as ops
 
 LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
+
+
+def one_by_one(form, **given):
+    """A form that takes its arrays in the order of `selective_scan`."""
+
+    def run(u, dt, a, b, c, d, h=None, reset=None):
+        return form(ops.Frames(u, dt, b, c), h, reset, a_en=a, d_e=d, **given)
+
+    return run
+
+
+FUSED = one_by_one(ops.selective_scan_fused, chunk=10)
 FORMS = {
-    "reference": ops.selective_scan_reference,
-    "fused": functools.partial(ops.selective_scan_fused, block=10),
-    "associative": ops.selective_scan_associative,
+    "reference": one_by_one(ops.selective_scan_reference),
+    "fused": FUSED,
+    "associative": one_by_one(ops.selective_scan_associative),
     "chosen": ops.selective_scan,
 }
 BATCH, WIDTH, SIZE = 2, 3, 4
@@ -111,7 +123,7 @@ def test_whole_is_chunks_is_steps_over_a_long_run():
         parts.append(y)
     assert relative_error(np.concatenate(parts, 1), whole) < 2e-6
     assert relative_error(state, last) < 2e-6
-    step, state = jax.jit(ops.selective_scan_step), h
+    step, state = jax.jit(one_by_one(ops.selective_scan_step)), h
     for t in range(1001):
         y, state = step(u[:, t], dt[:, t], a, b[:, t], c[:, t], d, state, reset[:, t])
         assert relative_error(y, whole[:, t]) < 2e-6
@@ -121,7 +133,7 @@ def test_no_array_of_time_and_state_in_the_fused_form():
     args, _ = sample(100)
 
     def loss(*args):
-        return ops.selective_scan_fused(*args, block=10)[0].sum()
+        return FUSED(*args)[0].sum()
 
     text = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*args).as_text()
     states = (f"{WIDTH}x{SIZE}", f"{SIZE}x{WIDTH}")

@@ -2,11 +2,12 @@
 
 All share x = SiLU(W_in u), two D wide, and keys, values and queries that are products
 with x. The source is the repository ekg/elman (2026). There k is of any length, ~7 at
-the start, so that what a key finds is |k|^2 times too large and, through the self-gate,
-enters the output squared. Each mixer has the field `cured`: false computes what was
-run. In both forms kernels are Xavier-uniform, gates and states float32 (bfloat16 in the
-source), norms add 1e-6 under a root; the cured output projection starts at the
-deviation of the other mixers here, and `out_scale` multiplies either.
+the start, so that what a key finds is |k|^2 times too large and, through the self-gate
+SG(o) = o SiLU(o), enters the output squared. Each mixer has the field `cured`: false
+computes what was run; the equations are those of the cured form. In both forms kernels
+are Xavier-uniform, gates and states float32 (bfloat16 in the source), norms add 1e-6
+under a root; the cured output projection starts at the deviation of the other mixers
+here, and `out_scale` multiplies either.
 """
 
 from __future__ import annotations
@@ -18,15 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxbench.layers.heads import merge_heads, split_heads
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.heads import split_heads
 from jaxbench.layers.ladder import self_gate, xavier
-from jaxbench.layers.matrix_memory import (
-    MatrixState,
-    constant,
-    initial_matrix_state,
-    project_heads,
-)
+from jaxbench.layers.matrix_memory import MatrixMemory, MatrixState, constant
 from jaxbench.layers.norms import l2_normalize, norm
 from jaxbench.ops.gated_linear import gated_linear_attention
 from jaxbench.ops.matrix_cell import gated_memory, slot_memory, tanh_memory
@@ -35,11 +30,35 @@ from jaxbench.ops.matrix_cell import gated_memory, slot_memory, tanh_memory
 _ROUNDS = 8
 
 
-class E63m(nn.Module):
+class Memory(MatrixMemory):
+    """x = SiLU(W_in u), a memory of x by `recall`, W_out of what it reads."""
+
+    @nn.compact
+    def __call__(self, x_btd, state=None, reset_bt=None):
+        """Mixes [B, T, D] along time; O(T D^2) work, as `recall` runs over frames."""
+        (s_bhkv,) = state or (None,)
+        inner = self.dense(self.expansion * self.width, "inner", init=xavier())
+        o, s_bhkv = self.recall(nn.silu(inner(x_btd)), s_bhkv, reset_bt)
+        init = None if self.cured else xavier(self.out_scale)
+        return self.output(o, init), MatrixState(s_bhkv)
+
+    def recall(self, x_bte, s_bhkv, reset_bt):
+        """What is read, gated, [B, T, H, V], and the state; inside the compact call."""
+        raise NotImplementedError
+
+    def read(self, o: jax.Array) -> jax.Array:
+        """SG(o), or SG(RMSNorm_head(o)) where it is cured."""
+        return self_gate(norm("rms", jnp.float32, "read_norm")(o) if self.cured else o)
+
+
+class E63m(Memory):
     """N slots of width d: each answers a key, and the answers are mixed and written.
 
-    r = tanh(S_{t-1} k);  u = tanh(W_r r + W_v x + b);  a = sigmoid(W_a x + b_a)
-    S_t = Diag(a) S_{t-1} + ((1 - a) u) k^T;  o = tanh(S_t q);  output W_out o
+    Equations:
+      x = SiLU(W_in u);  |k| = 1;  q / sqrt(d);  a = sigmoid(W_a x + b_a)
+      r = tanh(S_{t-1} k);  u = tanh(W_r r + W_v x + b)
+      S_t = Diag(a) S_{t-1} + ((1 - a) u) k^T;  o = tanh(S_t q)
+      output  W_out o
 
     S is [N, d], b_a = 2, W_r = 1/2 orthogonal. With |k|^2 = 280, as at the published
     width, a step stretches differences of states along k some 17 times, and the first
@@ -47,34 +66,20 @@ class E63m(nn.Module):
     the start), q / sqrt(d), 32 slots.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: inner width d over model width.
       slots: N. As published, 8: a default that leaked in where 64 were planned.
       cured: k of length 1, q / sqrt(d); false: both as projected.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: int = 2
     slots: int = 32
     cured: bool = True
 
-    @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MatrixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MatrixState]:
-        """Mixes [B, T, D] along time; O(T (D^2 + D N)) work, T steps one by one."""
+    def recall(self, x_bte, s_bhkv, reset_bt):
         inner, slots = self.expansion * self.width, self.slots
-        x_bte = _inner(x_btd, inner, self.dtype)
 
         def project(size: int, name: str, bias: float | None = None) -> jax.Array:
-            return project_heads(x_bte, 1, size, self.dtype, name, bias)[:, :, 0]
+            return self.project(x_bte, name, bias, size=size)[:, :, 0]
 
         q_bte, k_bte = project(inner, "query"), project(inner, "key")
         if self.cured:
@@ -83,67 +88,48 @@ class E63m(nn.Module):
         keep_btn = nn.sigmoid(project(slots, "keep", 2.0))
         half = nn.initializers.orthogonal(0.5)
         w_nn = self.param("recurrent", half, (slots, slots))
-        s_ben = None if state is None else state.s_bhkv[:, 0]
+        s_ben = None if s_bhkv is None else s_bhkv[:, 0]
         o_btn, s_ben = slot_memory(q_bte, k_bte, v_btn, keep_btn, w_nn, s_ben, reset_bt)
-        out = _out(self.width, self.dtype, self.out_scale, self.cured)
-        return out(jnp.tanh(o_btn)), MatrixState(s_ben[:, None])
+        return jnp.tanh(o_btn)[:, :, None], s_ben[:, None]
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> MatrixState:
-        """Returns zeros, the slots as values of one head."""
-        inner = self.expansion * self.width
-        return initial_matrix_state(batch_size, 1, inner, self.slots)
+    def state_shapes(self):
+        return self.memory(1, self.expansion * self.width, self.slots)
 
 
-class E70(nn.Module):
+class E70(Memory):
     """S_t = gamma S_{t-1} + k v^T;  o = S_t^T q: retention.
 
-    k, v, q = W x, W_k and W_v of spectral norm 1/2, output W_out SG(o), SG(o) = o
-    SiLU(o), and gamma 0.9: a number that was meant to be learned and was not, because
-    it was read as a constant. The maths is sound, the loop was slow. Cured: chunks of
-    matmuls, gamma_h = exp(-softplus(theta_h)) for each of H heads, at the start from
-    1 - 2^-3 to 1 - 2^-9, k and q / sqrt(n), SG(RMSNorm_head(o)), no spectral norms.
-    Difference in the uncured form: the spectral norms come from 8 rounds from a fixed
-    vector, where the source keeps the vector from step to step.
+    Equations:
+      x = SiLU(W_in u);  k, v, q = W x, k and q / sqrt(n)
+      γ_h = exp(-softplus(θ_h));  S_t = γ_h S_{t-1} + k v^T;  o = S_t^T q
+      output  W_out SG(RMSNorm_head(o));  SG(o) = o SiLU(o)
+
+    As run, W_k and W_v have spectral norm 1/2, and gamma is 0.9: a number that was
+    meant to be learned and was not, because it was read as a constant. The maths is
+    sound, the loop was slow. Cured: chunks of matmuls, gamma_h for each of H heads, at
+    the start from 1 - 2^-3 to 1 - 2^-9, k and q / sqrt(n), a norm before SG, no
+    spectral norms. Difference in the uncured form: the spectral norms come from 8
+    rounds from a fixed vector, where the source keeps the vector from step to step.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; decays and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: width of x over model width.
       heads: H; as published, 1.
       state_size: n, keys and values of a head; as published, 96.
       cured: false: gamma is stored but neither used nor trained, no norm before SG.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: int = 2
     heads: int = 4
     state_size: int = 24
     cured: bool = True
 
-    @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MatrixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MatrixState]:
-        """Mixes [B, T, D] along time; O(T D^2) work, matmuls over chunks."""
-        batch, length, _ = x_btd.shape
+    def recall(self, x_bte, s_bhkv, reset_bt):
         heads, size = self.heads, self.state_size
-        x_bte = _inner(x_btd, self.expansion * self.width, self.dtype)
-        q = project_heads(x_bte, heads, size, self.dtype, "query")
+        q = self.project(x_bte, "query")
         if self.cured:
-            k, v = (
-                project_heads(x_bte, heads, size, self.dtype, name)
-                for name in ("key", "value")
-            )
+            k, v = (self.project(x_bte, name) for name in ("key", "value"))
             q, k = q * size**-0.5, k * size**-0.5
-            theta_h = self.param("ssm_decay", _spread_decays, (heads,))
-            log_h = -nn.softplus(theta_h)
+            log_h = -nn.softplus(self.param("ssm_decay", _spread_decays, (heads,)))
         else:
             k, v = (
                 split_heads(
@@ -153,181 +139,110 @@ class E70(nn.Module):
             )
             gamma_h = self.param("ssm_decay", constant(0.9), (heads,))
             log_h = jnp.log(jax.lax.stop_gradient(jnp.clip(gamma_h, 1e-6, 0.999)))
-        log_decay = jnp.broadcast_to(log_h[None, None], (batch, length, heads))
-        s_bhkv = None if state is None else state.s_bhkv
+        log_decay = jnp.broadcast_to(log_h[None, None], q.shape[:3])
         o, s_bhkv = gated_linear_attention(q, k, v, log_decay, s_bhkv, reset_bt)
-        if self.cured:
-            o = norm("rms", jnp.float32, "read_norm")(o)
-        out = _out(self.width, self.dtype, self.out_scale, self.cured)
-        return out(merge_heads(self_gate(o))), MatrixState(s_bhkv)
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> MatrixState:
-        """Returns zeros."""
-        size = self.state_size
-        return initial_matrix_state(batch_size, self.heads, size, size)
+        return self.read(o), s_bhkv
 
 
-class E71(nn.Module):
+class E71(Memory):
     """A running mean of k v^T whose rate sees what the key holds.
 
-    r = S_{t-1}^T k;  a = sigmoid(W_a x + d_a * r + b_a)
-    S_t = S_{t-1} Diag(a) + k ((1 - a) * v)^T;  o = S_t^T q;  output W_out SG(o)
+    Equations:
+      x = SiLU(W_in u);  k, q = W x of length 1;  v = tanh(W_v x)
+      a = sigmoid(W_a x + d_a * (S_{t-1}^T k) + b_a)
+      S_t = S_{t-1} Diag(a) + k ((1 - a) * v)^T;  o = S_t^T q
+      output  W_out SG(RMSNorm(o));  SG(o) = o SiLU(o)
 
-    SG(o) = o SiLU(o), b_a = 2, d_a = 0.1. S is bounded by |v| |k| ~ 40 only, and
-    through r the gate has a slope of |k|^2: at the published width a step stretches
+    b_a = 2, d_a = 0.1. As run, S is bounded by |v| |k| ~ 40 only, and through r =
+    S_{t-1}^T k the gate has a slope of |k|^2: at the published width a step stretches
     differences of states up to 2-fold (3-fold in `E72`). Cured: k and q of length 1,
-    v = tanh, d_a = 0 at the start, SG(RMSNorm(o)).
+    v = tanh, d_a = 0 at the start, a norm before SG.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: width of x over model width.
       state_size: n, keys and values of the one head.
       cured: false: k, q, v as projected, no norm before SG.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: int = 2
     state_size: int = 96
     cured: bool = True
 
-    @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MatrixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MatrixState]:
-        """Mixes [B, T, D] along time; O(T D^2) work, T steps one by one."""
-        size, cured = self.state_size, self.cured
-        x_bte = _inner(x_btd, self.expansion * self.width, self.dtype)
-        q, k, v = _lookup(x_bte, size, self.dtype, cured)
-        keep_bthv = project_heads(x_bte, 1, size, self.dtype, "keep", 2.0)
-        slope = self.param("keep_slope", constant(0.0 if cured else 0.1), (1, size))
-        s_bhkv = None if state is None else state.s_bhkv
-        o, s_bhkv = gated_memory(q, k, v, keep_bthv, slope, None, s_bhkv, reset_bt)
-        if cured:
-            o = norm("rms", jnp.float32, "read_norm")(o)
-        out = _out(self.width, self.dtype, self.out_scale, cured)
-        return out(merge_heads(self_gate(o))), MatrixState(s_bhkv)
+    def recall(self, x_bte, s_bhkv, reset_bt):
+        q, k, v = (self.project(x_bte, name) for name in ("query", "key", "value"))
+        if self.cured:
+            q, k, v = l2_normalize(q), l2_normalize(k), jnp.tanh(v)
+        keep = self.project(x_bte, "keep", 2.0)
+        o, s_bhkv = gated_memory(q, k, v, keep, *self.gates(), s_bhkv, reset_bt)
+        return self.read(o), s_bhkv
 
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> MatrixState:
-        """Returns zeros."""
-        return initial_matrix_state(batch_size, 1, self.state_size, self.state_size)
+    def gates(self):
+        """d_a, and the pair d_g, b_g; None where the equations have none."""
+        return self.slope("keep_slope", 0.1), None
+
+    def slope(self, name: str, start: float) -> jax.Array:
+        """How a gate sees the state; cured, it is blind at the start."""
+        start = 0.0 if self.cured else start
+        return self.param(name, constant(start), (1, self.state_size))
 
 
-class E72(nn.Module):
+class E72(E71):
     """A running mean of k v^T whose values pass a gate that sees what the key holds.
 
-    g = sigmoid(d_g * (S_{t-1}^T k) + b_g);  a = sigmoid(W_a x + b_a)
-    S_t = S_{t-1} Diag(a) + k ((1 - a) * g * v)^T;  o = S_t^T q;  output W_out SG(o)
+    Equations:
+      x = SiLU(W_in u);  k, q = W x of length 1;  v = tanh(W_v x)
+      g = sigmoid(d_g * (S_{t-1}^T k) + b_g);  a = sigmoid(W_a x + b_a)
+      S_t = S_{t-1} Diag(a) + k ((1 - a) * g * v)^T;  o = S_t^T q
+      output  W_out SG(RMSNorm(o));  SG(o) = o SiLU(o)
 
-    SG(o) = o SiLU(o), b_a = 2, b_g = 0, d_g = 0.5; what is wrong and the cure are those
-    of `E71`, with d_g for d_a.
+    b_a = 2, b_g = 0, d_g = 0.5; what is wrong and the cure are those of `E71`, with d_g
+    for d_a.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: width of x over model width.
       state_size: n, keys and values of the one head.
       cured: false: k, q, v as projected, no norm before SG.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
-    expansion: int = 2
-    state_size: int = 96
-    cured: bool = True
-
-    @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MatrixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MatrixState]:
-        """Mixes [B, T, D] along time; O(T D^2) work, T steps one by one."""
-        size, cured = self.state_size, self.cured
-        x_bte = _inner(x_btd, self.expansion * self.width, self.dtype)
-        q, k, v = _lookup(x_bte, size, self.dtype, cured)
-        keep_bthv = project_heads(x_bte, 1, size, self.dtype, "keep", 2.0)
-        slope = self.param("gain_slope", constant(0.0 if cured else 0.5), (1, size))
-        gain = (slope, self.param("gain_bias", constant(0.0), (1, size)))
-        s_bhkv = None if state is None else state.s_bhkv
-        o, s_bhkv = gated_memory(q, k, v, keep_bthv, None, gain, s_bhkv, reset_bt)
-        if cured:
-            o = norm("rms", jnp.float32, "read_norm")(o)
-        out = _out(self.width, self.dtype, self.out_scale, cured)
-        return out(merge_heads(self_gate(o))), MatrixState(s_bhkv)
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> MatrixState:
-        """Returns zeros."""
-        return initial_matrix_state(batch_size, 1, self.state_size, self.state_size)
+    def gates(self):
+        slope = self.slope("gain_slope", 0.5)
+        return None, (slope, self.param("gain_bias", constant(0.0), slope.shape))
 
 
-class E73(nn.Module):
+class E73(Memory):
     """S_t = tanh(Diag(z) S_{t-1} + k v^T);  o = S_t^T q;  z = tanh(W_z x + b_z).
 
-    b_z = 1, output W_out SG(o), SG(o) = o SiLU(o). Of the source's variants this is the
-    one where z_j scales what the key channel j holds. One head of 96 with long keys
-    drives every tanh to its ends. Cured: 8 heads of 32, k of length 1, q / sqrt(n), and
-    for SG the gate SiLU(W_g x) of its own.
+    Equations:
+      x = SiLU(W_in u);  k, v, q = W x, |k| = 1, q / sqrt(n)
+      z = tanh(W_z x + b_z);  S_t = tanh(Diag(z) S_{t-1} + k v^T);  o = S_t^T q
+      output  W_out (o * SiLU(W_g x)), 8 heads
+
+    b_z = 1. Of the source's variants this is the one where z_j scales what the key
+    channel j holds. One head of 96 with long keys drives every tanh to its ends.
+    Cured: 8 heads of 32, k of length 1, q / sqrt(n), and for SG the gate SiLU(W_g x)
+    of its own.
 
     Attributes:
-      width: model width D.
-      dtype: type of the projections; gates and state are float32.
-      out_scale: factor on the initial output projection.
       expansion: width of x over model width.
       heads: H; as published, 1.
       state_size: n, keys and values of a head; as published, 96.
       cured: false: k and q as projected, SG for the gate.
     """
 
-    width: int
-    dtype: Any = jnp.float32
-    out_scale: float = 1.0
     expansion: int = 2
     heads: int = 8
     state_size: int = 32
     cured: bool = True
 
-    @nn.compact
-    def __call__(
-        self,
-        x_btd: jax.Array,
-        state: MatrixState | None = None,
-        reset_bt: jax.Array | None = None,
-    ) -> tuple[jax.Array, MatrixState]:
-        """Mixes [B, T, D] along time; O(T D H n) work, T steps one by one."""
-        x_bte = _inner(x_btd, self.expansion * self.width, self.dtype)
-
-        def project(name: str, bias: float | None = None) -> jax.Array:
-            heads, size = self.heads, self.state_size
-            return project_heads(x_bte, heads, size, self.dtype, name, bias)
-
-        q, k, v = project("query"), project("key"), project("value")
+    def recall(self, x_bte, s_bhkv, reset_bt):
+        q, k, v = (self.project(x_bte, name) for name in ("query", "key", "value"))
         if self.cured:
             q, k = q * self.state_size**-0.5, l2_normalize(k)
-        keep = jnp.tanh(project("keep", 1.0))
-        s_bhkv = None if state is None else state.s_bhkv
+        keep = jnp.tanh(self.project(x_bte, "keep", 1.0))
         o, s_bhkv = tanh_memory(q, k, v, keep, s_bhkv, reset_bt)
-        o = o * nn.silu(project("gate")) if self.cured else self_gate(o)
-        out = _out(self.width, self.dtype, self.out_scale, self.cured)
-        return out(merge_heads(o)), MatrixState(s_bhkv)
-
-    @nn.nowrap
-    def initial_state(self, batch_size: int) -> MatrixState:
-        """Returns zeros."""
-        size = self.state_size
-        return initial_matrix_state(batch_size, self.heads, size, size)
+        if self.cured:
+            return o * nn.silu(self.project(x_bte, "gate")), s_bhkv
+        return self_gate(o), s_bhkv
 
 
 class _HalfNormDense(nn.Module):
@@ -358,28 +273,6 @@ def _spectral_norm(kernel_de: jax.Array) -> jax.Array:
         u_d = unit(frozen @ v_e)
         v_e = unit(frozen.T @ u_d)
     return jnp.einsum("d,de,e->", u_d, kernel_de, v_e)
-
-
-def _inner(x_btd: jax.Array, size: int, dtype: Any) -> jax.Array:
-    dense = nn.Dense(
-        size, use_bias=False, dtype=dtype, kernel_init=xavier(), name="inner"
-    )
-    return nn.silu(dense(x_btd))
-
-
-def _lookup(
-    x_bte: jax.Array, size: int, dtype: Any, cured: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """q, k and v of one head; cured: q and k of length 1, v a tanh."""
-    q, k, v = (
-        project_heads(x_bte, 1, size, dtype, name) for name in ("query", "key", "value")
-    )
-    return (l2_normalize(q), l2_normalize(k), jnp.tanh(v)) if cured else (q, k, v)
-
-
-def _out(width: int, dtype: Any, scale: float, cured: bool) -> nn.Dense:
-    init = lecun(scale) if cured else xavier(scale)
-    return nn.Dense(width, use_bias=False, dtype=dtype, kernel_init=init, name="out")
 
 
 def _spread_decays(key: jax.Array, shape: tuple[int], dtype=jnp.float32) -> jax.Array:

@@ -126,7 +126,8 @@ class NTM(Mixer):
 
         def cell(state, gates_b4d):
             gates_b4d = gates_b4d + product(state.r_bm, recall)
-            _, (h_bd, c_bd) = lstm_step(gates_b4d, recurrent, state.h_bd, state.c_bd)
+            lstm = (state.h_bd, state.c_bd)
+            _, (h_bd, c_bd) = lstm_step(gates_b4d, lstm, None, r_d4d=recurrent)
             read_bk, write_bk, erase_bm, add_bm = jnp.split(
                 product(h_bd, heads) + bias[None],
                 [width + 6, 2 * width + 12, 3 * width + 12],

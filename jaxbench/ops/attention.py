@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxbench.ops.frames import Resets, float32, over
+
 # Finite, so that a row in which every key is masked has no NaN in either pass.
 MASKED = -1e9
 
@@ -54,9 +56,7 @@ def initial_cache(
     )
 
 
-def positions(
-    position_b: Array, reset_bt: Array | None, length: int
-) -> tuple[Array, Array]:
+def positions(position_b: Array, reset_bt: Resets, length: int) -> tuple[Array, Array]:
     """Counts frames since the episode started.
 
     Args:
@@ -105,16 +105,30 @@ def attention(
     return _read(weights, v_bshv, q_bthk.dtype)
 
 
+class BandFrames(NamedTuple):
+    """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
+
+    Attributes:
+      q_bthk: Queries.
+      k_bthk: Keys, possibly of fewer heads; see `attention`.
+      v_bthv: Values.
+      log_decay_bth: f <= 0 for each query head, float32; None is 0. If given, the
+        cache must be one with decays.
+    """
+
+    q_bthk: Array
+    k_bthk: Array
+    v_bthv: Array
+    log_decay_bth: Array | None = None
+
+
 def banded_attention_reference(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
+    frames: BandFrames,
+    cache: AttentionCache | None,
+    reset_bt: Resets,
     *,
     window: int,
-    cache: AttentionCache | None = None,
-    reset_bt: Array | None = None,
     scale: float | None = None,
-    log_decay_bth: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
     """Causal attention to the last `window` frames, by the full score matrix.
 
@@ -127,53 +141,44 @@ def banded_attention_reference(
     frame lets what came before it fade (Lin et al. 2025, arXiv 2503.02130, eq. 4-6).
 
     Args:
-      q_bthk: Queries.
-      k_bthk: Keys, possibly of fewer heads; see `attention`.
-      v_bthv: Values.
-      window: How many frames a frame sees, itself included; at least 1.
+      frames: q, k, v and f.
       cache: What came before; None is nothing.
-      reset_bt: True where an episode starts; None is nowhere.
+      window: How many frames a frame sees, itself included; at least 1.
       scale: Factor on the scores; None is key_size ** -0.5.
-      log_decay_bth: f <= 0 for each query head, float32; None is 0. If given, the
-        cache must be one with decays.
 
     Returns:
       o_bthv and the cache after the last frame. O(T (T + window)) per head; the sums
       of decays add a factor log(T + window) to what is not a matmul.
     """
-    length = q_bthk.shape[1]
-    k, v, valid, segment, slots = _with_cache(k_bthk, v_bthv, cache, reset_bt)
-    decay = _decay_with_cache(log_decay_bth, cache)
+    q, length = frames.q_bthk, frames.q_bthk.shape[1]
+    seen = _with_cache(frames, cache, reset_bt)
+    slots = seen.k.shape[1] - length
     age = (jnp.arange(length)[:, None] + slots) - jnp.arange(slots + length)[None]
     mask = ((age >= 0) & (age < window))[None]
-    if valid is not None:
-        mask = mask & valid[:, None]
-    if segment is not None:
-        mask = mask & (segment[:, slots:, None] == segment[:, None])
-    bias = None if decay is None else _decay_between(decay, length)
-    o_bthv = _read(_weights(q_bthk, k, mask, scale, bias), v, q_bthk.dtype)
-    after = _next_cache(k, v, decay, valid, segment, cache, reset_bt, window, length)
-    return o_bthv, after
+    if seen.valid is not None:
+        mask = mask & seen.valid[:, None]
+    if seen.episode is not None:
+        mask = mask & (seen.episode[:, slots:, None] == seen.episode[:, None])
+    bias = None if seen.log_decay is None else _decay_between(seen.log_decay, length)
+    o_bthv = _read(_weights(q, seen.k, mask, scale, bias), seen.v, q.dtype)
+    return o_bthv, _next_cache(seen, cache, reset_bt, window, length)
 
 
 def banded_attention_blocks(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
+    frames: BandFrames,
+    cache: AttentionCache | None,
+    reset_bt: Resets,
     *,
     window: int,
-    cache: AttentionCache | None = None,
-    reset_bt: Array | None = None,
     scale: float | None = None,
-    log_decay_bth: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
     """`banded_attention_reference` in blocks that see themselves and the one before.
 
     A block is as long as the band reaches back, at least `BLOCK`: O(T window) scores.
     """
-    batch, length = q_bthk.shape[:2]
-    k, v, valid, segment, slots = _with_cache(k_bthk, v_bthv, cache, reset_bt)
-    decay = _decay_with_cache(log_decay_bth, cache)
+    batch, length = frames.q_bthk.shape[:2]
+    seen = _with_cache(frames, cache, reset_bt)
+    slots = seen.k.shape[1] - length
     size = _block_size(window)
     count = -(-length // size)
 
@@ -186,45 +191,23 @@ def banded_attention_blocks(
         pairs = jnp.concatenate([x[:, :-1], x[:, 1:]], 2)
         return pairs.reshape(batch * count, 2 * size, *x.shape[3:])
 
-    present = jnp.ones((batch, slots + length), bool) if valid is None else valid
+    valid = seen.valid
+    valid = jnp.ones((batch, slots + length), bool) if valid is None else valid
     age = jnp.arange(size)[:, None] + size - jnp.arange(2 * size)[None]
-    mask = ((age >= 0) & (age < window))[None] & with_previous(present)[:, None]
-    if segment is not None:
-        episode = with_previous(segment, fill=-1)
+    mask = ((age >= 0) & (age < window))[None] & with_previous(valid)[:, None]
+    if seen.episode is not None:
+        episode = with_previous(seen.episode, fill=-1)
         mask = mask & (episode[:, size:, None] == episode[:, None])
-    q = jnp.pad(q_bthk, ((0, 0), (0, count * size - length), (0, 0), (0, 0)))
+    q = frames.q_bthk
+    q = jnp.pad(q, ((0, 0), (0, count * size - length), (0, 0), (0, 0)))
     q = q.reshape(batch * count, size, *q.shape[2:])
-    bias = None if decay is None else _decay_between(with_previous(decay), size)
-    weights = _weights(q, with_previous(k), mask, scale, bias)
-    o = _read(weights, with_previous(v), q_bthk.dtype)
+    bias = None
+    if seen.log_decay is not None:
+        bias = _decay_between(with_previous(seen.log_decay), size)
+    weights = _weights(q, with_previous(seen.k), mask, scale, bias)
+    o = _read(weights, with_previous(seen.v), q.dtype)
     o_bthv = o.reshape(batch, count * size, *o.shape[2:])[:, :length]
-    after = _next_cache(k, v, decay, valid, segment, cache, reset_bt, window, length)
-    return o_bthv, after
-
-
-def banded_attention_step(
-    q_bhk: Array,
-    k_bhk: Array,
-    v_bhv: Array,
-    *,
-    window: int,
-    cache: AttentionCache | None = None,
-    reset_b: Array | None = None,
-    scale: float | None = None,
-    log_decay_bh: Array | None = None,
-) -> tuple[Array, AttentionCache]:
-    """One frame of `banded_attention_reference`: o_bhv and the cache. O(window)."""
-    o_bthv, cache = banded_attention_reference(
-        q_bhk[:, None],
-        k_bhk[:, None],
-        v_bhv[:, None],
-        window=window,
-        cache=cache,
-        reset_bt=None if reset_b is None else reset_b[:, None],
-        scale=scale,
-        log_decay_bth=None if log_decay_bh is None else log_decay_bh[:, None],
-    )
-    return o_bthv[:, 0], cache
+    return o_bthv, _next_cache(seen, cache, reset_bt, window, length)
 
 
 def banded_attention(
@@ -234,7 +217,7 @@ def banded_attention(
     *,
     window: int,
     cache: AttentionCache | None = None,
-    reset_bt: Array | None = None,
+    reset_bt: Resets = None,
     scale: float | None = None,
     log_decay_bth: Array | None = None,
 ) -> tuple[Array, AttentionCache]:
@@ -244,17 +227,9 @@ def banded_attention(
     """
     slots = 0 if cache is None else window - 1
     blocks = 2 * _block_size(window) < q_bthk.shape[1] + slots
-    run = banded_attention_blocks if blocks else banded_attention_reference
-    return run(
-        q_bthk,
-        k_bthk,
-        v_bthv,
-        window=window,
-        cache=cache,
-        reset_bt=reset_bt,
-        scale=scale,
-        log_decay_bth=log_decay_bth,
-    )
+    form = banded_attention_blocks if blocks else banded_attention_reference
+    frames = BandFrames(q_bthk, k_bthk, v_bthv, log_decay_bth)
+    return form(frames, cache, reset_bt, window=window, scale=scale)
 
 
 def _block_size(window: int) -> int:
@@ -283,6 +258,7 @@ def _weights(
         scores = jnp.einsum(
             "btgrk,bsgk->bgrts", q, k_bshk, preferred_element_type=jnp.float32
         ).reshape(batch, heads, length, -1)
+    # Vaswani et al. 2017, eq. 1.
     scores = scores * (size**-0.5 if scale is None else scale)
     if bias_bhts is not None:
         scores = scores + bias_bhts
@@ -302,22 +278,33 @@ def _read(weights_bhts: Array, v_bshv: Array, dtype: jnp.dtype) -> Array:
     return o.reshape(batch, length, heads, -1).astype(dtype)
 
 
+class _Seen(NamedTuple):
+    """The cached and the new frames, [B, S, ...]."""
+
+    k: Array
+    v: Array
+    log_decay: Array | None
+    valid: Array | None  # None: all
+    episode: Array | None  # its number; None: all are of one
+
+
 def _with_cache(
-    k_bthk: Array, v_bthv: Array, cache: AttentionCache | None, reset_bt: Array | None
-) -> tuple[Array, Array, Array | None, Array | None, int]:
-    """Keys, values, validity and episode number of the cached and the new frames."""
-    segment = None
+    frames: BandFrames, cache: AttentionCache | None, reset_bt: Resets
+) -> _Seen:
+    k, v, length = frames.k_bthk, frames.v_bthv, frames.k_bthk.shape[1]
+    decay = _decay_with_cache(frames.log_decay_bth, cache)
+    episode = None
     if reset_bt is not None:
-        segment = jnp.cumsum(reset_bt.astype(jnp.int32), axis=1)
+        episode = jnp.cumsum(reset_bt.astype(jnp.int32), axis=1)
     if cache is None:
-        return k_bthk, v_bthv, None, segment, 0
+        return _Seen(k, v, decay, None, episode)
     slots = cache.valid_bw.shape[1]
-    k = jnp.concatenate([cache.k_bwhk.astype(k_bthk.dtype), k_bthk], 1)
-    v = jnp.concatenate([cache.v_bwhk.astype(v_bthv.dtype), v_bthv], 1)
-    valid = jnp.pad(cache.valid_bw, ((0, 0), (0, k_bthk.shape[1])), constant_values=1)
-    if segment is not None:
-        segment = jnp.pad(segment, ((0, 0), (slots, 0)))
-    return k, v, valid, segment, slots
+    k = jnp.concatenate([cache.k_bwhk.astype(k.dtype), k], 1)
+    v = jnp.concatenate([cache.v_bwhk.astype(v.dtype), v], 1)
+    valid = jnp.pad(cache.valid_bw, ((0, 0), (0, length)), constant_values=1)
+    if episode is not None:
+        episode = jnp.pad(episode, ((0, 0), (slots, 0)))
+    return _Seen(k, v, decay, valid, episode)
 
 
 def _decay_with_cache(
@@ -351,35 +338,34 @@ def _decay_between(log_decay_bsh: Array, length: int) -> Array:
 
 
 def _next_cache(
-    k: Array,
-    v: Array,
-    decay: Array | None,
-    valid: Array | None,
-    segment: Array | None,
+    seen: _Seen,
     cache: AttentionCache | None,
-    reset_bt: Array | None,
+    reset_bt: Resets,
     window: int,
     length: int,
 ) -> AttentionCache:
-    batch, total = k.shape[:2]
+    batch, total = seen.k.shape[:2]
     slots = window - 1
-    valid = jnp.ones((batch, total), bool) if valid is None else valid
-    if segment is not None:
-        valid = valid & (segment == segment[:, -1:])
+    valid = jnp.ones((batch, total), bool) if seen.valid is None else seen.valid
+    if seen.episode is not None:
+        valid = valid & (seen.episode == seen.episode[:, -1:])
 
     def last(x: Array) -> Array:
         x = x[:, max(total - slots, 0) :]
         missing = slots - x.shape[1]
         return jnp.pad(x, ((0, 0), (missing, 0)) + ((0, 0),) * (x.ndim - 2))
 
-    valid, k, v = last(valid), last(k), last(v)
-    keep = valid[:, :, None, None]
+    valid = last(valid)
+
+    def kept(x: Array) -> Array:
+        return jnp.where(over(valid, x), last(x), 0)
+
     zero = jnp.zeros((batch,), jnp.int32)
     start = zero if cache is None else cache.position_b
     return AttentionCache(
-        jnp.where(keep, k, 0).astype(jnp.float32),
-        jnp.where(keep, v, 0).astype(jnp.float32),
+        float32(kept(seen.k)),
+        float32(kept(seen.v)),
         valid,
         positions(start, reset_bt, length)[1],
-        None if decay is None else jnp.where(valid[:, :, None], last(decay), 0),
+        None if seen.log_decay is None else kept(seen.log_decay),
     )

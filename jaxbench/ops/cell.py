@@ -13,20 +13,35 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    before,
+    float32,
+    over,
+    product,
+    restart,
+    run,
+    scan_frames,
+    time_first,
+)
 
 State = TypeVar("State")
 Inputs = TypeVar("Inputs")
 Outputs = TypeVar("Outputs")
+LSTMState = tuple[Array, Array]
 Cell = Callable[[State, Inputs], tuple[State, Outputs]]
 
 
-def cell_scan_reference(
+def cell_scan(
     cell: Cell,
     inputs_bt: Inputs,
     state: State | None,
     initial_state: State,
-    reset_bt: Array | None = None,
+    reset_bt: Resets = None,
+    *,
+    block: int | None = None,
 ) -> tuple[Outputs, State]:
     """s_t, y_t = cell(s_{t-1}, x_t), one frame after the other.
 
@@ -35,62 +50,42 @@ def cell_scan_reference(
       inputs_bt: Tree of arrays [B, T, ...].
       state: Tree of arrays [B, ...]; None is `initial_state`.
       initial_state: What the state becomes where `reset_bt` is true. Same tree.
-      reset_bt: True where an episode starts; None is nowhere.
+      block: Frames per rematerialised block: the backward pass keeps one state per
+        block and rebuilds the rest. None keeps every state.
 
     Returns:
       The outputs, a tree of [B, T, ...], and the last state. O(T) depth.
     """
-    return cell_scan(cell, inputs_bt, state, initial_state, reset_bt)
-
-
-def cell_scan(
-    cell: Cell,
-    inputs_bt: Inputs,
-    state: State | None,
-    initial_state: State,
-    reset_bt: Array | None = None,
-    *,
-    block: int | None = None,
-    unroll: int = 1,
-) -> tuple[Outputs, State]:
-    """`cell_scan_reference` with less memory or fewer loop iterations.
-
-    Args:
-      block: Frames per rematerialised block: the backward pass keeps one state per
-        block and rebuilds the rest. None keeps every state.
-      unroll: Frames per iteration of the compiled loop (gains nothing on CPU).
-    """
     start = initial_state if state is None else state
-    inputs = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (inputs_bt, reset_bt))
+    inputs = time_first((inputs_bt, reset_bt))
 
     def body(state: State, xs: tuple[Inputs, Array | None]) -> tuple[State, Outputs]:
         x_b, reset_b = xs
         return cell(_restart(state, initial_state, reset_b), x_b)
 
-    def run(state: State, inputs: tuple) -> tuple[State, Outputs]:
-        return lax.scan(body, state, inputs, unroll=unroll)
+    def scan(state: State, inputs: tuple) -> tuple[State, Outputs]:
+        return lax.scan(body, state, inputs)
 
     length = jax.tree.leaves(inputs)[0].shape[0]
     if block is None or block >= length:
-        last, y = run(start, inputs)
+        last, y = scan(start, inputs)
     else:
-        last, y = _in_blocks(run, start, inputs, block)
+        last, y = _in_blocks(scan, start, inputs, block)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), y), last
 
 
-def _restart(state: State, initial_state: State, reset_b: Array | None) -> State:
+def _restart(state: State, initial_state: State, reset_b: Resets) -> State:
     if reset_b is None:
         return state
 
     def select(first: Array, now: Array) -> Array:
-        flag = reset_b.reshape(reset_b.shape + (1,) * (now.ndim - 1))
-        return jnp.where(flag, first, now)
+        return jnp.where(over(reset_b, now), first, now)
 
     return jax.tree.map(select, initial_state, state)
 
 
 def _in_blocks(
-    run: Callable, state: State, inputs: tuple, block: int
+    scan: Callable, state: State, inputs: tuple, block: int
 ) -> tuple[State, Outputs]:
     """Runs whole blocks under remat, then the frames that are left over."""
     length = jax.tree.leaves(inputs)[0].shape[0]
@@ -99,25 +94,19 @@ def _in_blocks(
     blocks = jax.tree.map(
         lambda x: x[:whole].reshape(count, block, *x.shape[1:]), inputs
     )
-    state, y = lax.scan(jax.checkpoint(run, prevent_cse=False), state, blocks)
+    state, y = lax.scan(jax.checkpoint(scan, prevent_cse=False), state, blocks)
     y = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), y)
     if whole == length:
         return state, y
-    state, rest = run(state, jax.tree.map(lambda x: x[whole:], inputs))
+    state, rest = scan(state, jax.tree.map(lambda x: x[whole:], inputs))
     return state, jax.tree.map(lambda x, z: jnp.concatenate([x, z]), y, rest)
 
 
 def lstm_step(
-    gates_b4d: Array,
-    r_d4d: Array,
-    h_bd: Array | None = None,
-    c_bd: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, tuple[Array, Array]]:
+    gates_b4d: Array, state: LSTMState | None, reset_b: Resets, *, r_d4d: Array
+) -> tuple[Array, LSTMState]:
     """One frame of the LSTM: see `lstm_reference`. Returns h_bd and (h_bd, c_bd)."""
-    h_bd, c_bd = _zeros_if_none(gates_b4d, 4, h_bd, c_bd)
-    if reset_b is not None:
-        h_bd, c_bd = _zero_where(reset_b[:, None], h_bd, c_bd)
+    h_bd, c_bd = restart(reset_b, float32(state or (_zeros(gates_b4d, 4),) * 2))
     i, f, g, o = _lstm_gates(gates_b4d, r_d4d, h_bd)
     c_bd = f * c_bd + i * g
     h_bd = o * jnp.tanh(c_bd)
@@ -125,12 +114,8 @@ def lstm_step(
 
 
 def lstm_reference(
-    gates_bt4d: Array,
-    r_d4d: Array,
-    h_bd: Array | None = None,
-    c_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, tuple[Array, Array]]:
+    gates_bt4d: Array, state: LSTMState | None, reset_bt: Resets, *, r_d4d: Array
+) -> tuple[Array, LSTMState]:
     """The LSTM with forget gate (Gers et al. 2000), no peepholes, by a plain scan.
 
     (i, f, g, o) = gates_t + h_{t-1} R; c_t = sig(f) c_{t-1} + sig(i) tanh(g);
@@ -138,85 +123,59 @@ def lstm_reference(
 
     Args:
       gates_bt4d: x W + b for the gates in the order i, f, g, o.
+      state: h_bd, the output of the frame before, and the cell c_bd; None is zero.
       r_d4d: Recurrent kernel; the product is made in its dtype, summed in float32.
-      h_bd: Output of the frame before; None is zero.
-      c_bd: Cell; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
 
     Returns:
       h_btd and the state (h_bd, c_bd), float32.
     """
-    h_bd, c_bd = _zeros_if_none(gates_bt4d[:, 0], 4, h_bd, c_bd)
-
-    def cell(
-        state: tuple[Array, Array], gates_b4d: Array
-    ) -> tuple[tuple[Array, Array], Array]:
-        y_bd, state = lstm_step(gates_b4d, r_d4d, *state)
-        return state, y_bd
-
-    zero = (jnp.zeros_like(h_bd), jnp.zeros_like(c_bd))
-    return cell_scan_reference(cell, gates_bt4d, (h_bd, c_bd), zero, reset_bt)
+    state = float32(state or (_zeros(gates_bt4d[:, 0], 4),) * 2)
+    return scan_frames(lstm_step, (gates_bt4d,), state, reset_bt, r_d4d=r_d4d)
 
 
 def lstm_deferred(
-    gates_bt4d: Array,
-    r_d4d: Array,
-    h_bd: Array | None = None,
-    c_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, tuple[Array, Array]]:
+    gates_bt4d: Array, state: LSTMState | None, reset_bt: Resets, *, r_d4d: Array
+) -> tuple[Array, LSTMState]:
     """`lstm_reference` whose backward pass forms the gradient of R in one matmul.
 
     A plain scan adds a [D, 4D] matrix every frame; here the backward scan only emits
     the gradients of the gates. Exact, and less memory traffic when T is long.
     """
-    h_bd, c_bd = _zeros_if_none(gates_bt4d[:, 0], 4, h_bd, c_bd)
-    gates, resets = _over_time(gates_bt4d, reset_bt)
-    h_tbd, c_bd = _lstm(gates, r_d4d, h_bd, c_bd, resets)
+    state = float32(state or (_zeros(gates_bt4d[:, 0], 4),) * 2)
+    gates, resets = time_first((float32(gates_bt4d), reset_bt))
+    h_tbd, c_bd = _lstm(gates, r_d4d, *state, resets)
     return jnp.moveaxis(h_tbd, 0, 1), (h_tbd[-1], c_bd)
 
 
 def lstm_scan(
     gates_bt4d: Array,
     r_d4d: Array,
-    h_bd: Array | None = None,
+    h_bd: Start = None,
     c_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, tuple[Array, Array]]:
+    reset_bt: Resets = None,
+) -> tuple[Array, LSTMState]:
     """`lstm_reference` in the form `forms.json` names for this shape."""
-    length, size = gates_bt4d.shape[1], 2 * r_d4d.shape[0]
-    if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        y_bd, state = lstm_step(gates_bt4d[:, 0], r_d4d, h_bd, c_bd, reset_b)
-        return y_bd[:, None], state
     forms = {"scan": lstm_reference, "deferred": lstm_deferred}
-    run = forms[choose("lstm", length=length, state_size=size)]
-    return run(gates_bt4d, r_d4d, h_bd, c_bd, reset_bt)
+    state = None if h_bd is None or c_bd is None else (h_bd, c_bd)
+    size, args = 2 * r_d4d.shape[0], ((gates_bt4d,), state, reset_bt)
+    return run("lstm", lstm_step, forms, *args, size=size, r_d4d=r_d4d)
 
 
 def gru_step(
-    gates_b3d: Array,
-    r_d3d: Array,
-    bias_n_d: Array,
-    h_bd: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, Array]:
+    gates_b3d: Array, h_bd: Start, reset_b: Resets, *, r_d3d: Array, bias_n_d: Array
+) -> Result:
     """One frame of the GRU: see `gru_reference`. Returns h_bd twice."""
-    (h_bd,) = _zeros_if_none(gates_b3d, 3, h_bd)
-    if reset_b is not None:
-        (h_bd,) = _zero_where(reset_b[:, None], h_bd)
+    h_bd = _zeros(gates_b3d, 3) if h_bd is None else float32(h_bd)
+    h_bd = restart(reset_b, h_bd)
+    # Cho et al. 2014, eq. 7.
     _, z, n, _ = _gru_gates(gates_b3d, r_d3d, bias_n_d, h_bd)
     h_bd = (1 - z) * n + z * h_bd
     return h_bd, h_bd
 
 
 def gru_reference(
-    gates_bt3d: Array,
-    r_d3d: Array,
-    bias_n_d: Array,
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    gates_bt3d: Array, h_bd: Start, reset_bt: Resets, *, r_d3d: Array, bias_n_d: Array
+) -> Result:
     """The GRU in the form of cuDNN (reset gate after the product), by a plain scan.
 
     With (u_r, u_z, u_n) = h_{t-1} R: r = sig(r_t + u_r); z = sig(z_t + u_z);
@@ -227,34 +186,25 @@ def gru_reference(
       gates_bt3d: x W + b in the order r, z, n.
       r_d3d: Recurrent kernel; the product is made in its dtype, summed in float32.
       bias_n_d: The bias b' inside r (u_n + b').
-      h_bd: State; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
 
     Returns:
       h_btd and the last state h_bd, float32.
     """
-    (h_bd,) = _zeros_if_none(gates_bt3d[:, 0], 3, h_bd)
-
-    def cell(h_bd: Array, gates_b3d: Array) -> tuple[Array, Array]:
-        return gru_step(gates_b3d, r_d3d, bias_n_d, h_bd)
-
-    return cell_scan_reference(cell, gates_bt3d, h_bd, jnp.zeros_like(h_bd), reset_bt)
+    fixed = {"r_d3d": r_d3d, "bias_n_d": bias_n_d}
+    h_bd = _zeros(gates_bt3d[:, 0], 3) if h_bd is None else float32(h_bd)
+    return scan_frames(gru_step, (gates_bt3d,), h_bd, reset_bt, **fixed)
 
 
 def gru_deferred(
-    gates_bt3d: Array,
-    r_d3d: Array,
-    bias_n_d: Array,
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    gates_bt3d: Array, h_bd: Start, reset_bt: Resets, *, r_d3d: Array, bias_n_d: Array
+) -> Result:
     """`gru_reference` whose backward pass forms the gradient of R in one matmul.
 
     See `lstm_deferred`.
     """
-    (h_bd,) = _zeros_if_none(gates_bt3d[:, 0], 3, h_bd)
-    gates, resets = _over_time(gates_bt3d, reset_bt)
-    h_tbd = _gru(gates, r_d3d, bias_n_d.astype(jnp.float32), h_bd, resets)
+    h_bd = _zeros(gates_bt3d[:, 0], 3) if h_bd is None else float32(h_bd)
+    gates, resets = time_first((float32(gates_bt3d), reset_bt))
+    h_tbd = _gru(gates, r_d3d, float32(bias_n_d), h_bd, resets)
     return jnp.moveaxis(h_tbd, 0, 1), h_tbd[-1]
 
 
@@ -262,51 +212,20 @@ def gru_scan(
     gates_bt3d: Array,
     r_d3d: Array,
     bias_n_d: Array,
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    h_bd: Start = None,
+    reset_bt: Resets = None,
+) -> Result:
     """`gru_reference` in the form `forms.json` names for this shape."""
-    length = gates_bt3d.shape[1]
-    if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        y_bd, h_bd = gru_step(gates_bt3d[:, 0], r_d3d, bias_n_d, h_bd, reset_b)
-        return y_bd[:, None], h_bd
     forms = {"scan": gru_reference, "deferred": gru_deferred}
-    run = forms[choose("gru", length=length, state_size=r_d3d.shape[0])]
-    return run(gates_bt3d, r_d3d, bias_n_d, h_bd, reset_bt)
+    size, args = r_d3d.shape[0], ((gates_bt3d,), h_bd, reset_bt)
+    fixed = {"r_d3d": r_d3d, "bias_n_d": bias_n_d}
+    return run("gru", gru_step, forms, *args, size=size, **fixed)
 
 
-def _zeros_if_none(
-    gates_bx: Array, count: int, *state: Array | None
-) -> tuple[Array, ...]:
-    """Zeros in float32 for each part of the state that is None."""
+def _zeros(gates_bx: Array, count: int) -> Array:
+    """A state for gates [B, count D]."""
     batch, width = gates_bx.shape
-    zero = jnp.zeros((batch, width // count), jnp.float32)
-    return tuple(zero if x is None else x.astype(jnp.float32) for x in state)
-
-
-def _over_time(gates_btx: Array, reset_bt: Array | None) -> tuple[Array, Array | None]:
-    gates = jnp.moveaxis(gates_btx.astype(jnp.float32), 1, 0)
-    return gates, None if reset_bt is None else reset_bt.T[..., None]
-
-
-def _before(first_bd: Array, all_tbd: Array, reset_tb1: Array | None) -> Array:
-    """The state each frame starts from: the one before it, or zero after a reset."""
-    before = jnp.concatenate([first_bd[None], all_tbd[:-1]])
-    return before if reset_tb1 is None else jnp.where(reset_tb1, 0, before)
-
-
-def _zero_where(flag: Array | None, *arrays: Array) -> tuple[Array, ...]:
-    if flag is None:
-        return arrays
-    return tuple(jnp.where(flag, 0, x) for x in arrays)
-
-
-def _product(x: Array, kernel: Array) -> Array:
-    """x @ kernel in the kernel's dtype, summed and returned in float32."""
-    return jnp.matmul(
-        x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
-    )
+    return jnp.zeros((batch, width // count), jnp.float32)
 
 
 def _kernel_gradient(h_tbd: Array, gates_tbx: Array, dtype: jnp.dtype) -> Array:
@@ -317,42 +236,42 @@ def _kernel_gradient(h_tbd: Array, gates_tbx: Array, dtype: jnp.dtype) -> Array:
 def _lstm_gates(
     gates_b4d: Array, r_d4d: Array, h_bd: Array
 ) -> tuple[Array, Array, Array, Array]:
-    i, f, g, o = jnp.split(gates_b4d + _product(h_bd, r_d4d), 4, axis=-1)
+    i, f, g, o = jnp.split(gates_b4d + product(h_bd, r_d4d), 4, axis=-1)
     return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
 
 @jax.custom_vjp
 def _lstm(
-    gates: Array, r_d4d: Array, h_bd: Array, c_bd: Array, reset_tb1: Array | None
-) -> tuple[Array, Array]:
-    h_tbd, c_tbd, _ = _lstm_run(gates, r_d4d, h_bd, c_bd, reset_tb1)
+    gates: Array, r_d4d: Array, h_bd: Array, c_bd: Array, reset_tb: Resets
+) -> Result:
+    h_tbd, c_tbd, _ = _lstm_run(gates, r_d4d, h_bd, c_bd, reset_tb)
     return h_tbd, c_tbd[-1]
 
 
 def _lstm_run(
-    gates: Array, r_d4d: Array, h_bd: Array, c_bd: Array, reset_tb1: Array | None
+    gates: Array, r_d4d: Array, h_bd: Array, c_bd: Array, reset_tb: Resets
 ) -> tuple[Array, Array, tuple]:
     def body(state: tuple[Array, Array], xs: tuple) -> tuple[tuple, tuple]:
-        h, c = _zero_where(xs[1], *state)
+        h, c = restart(xs[1], state)
         acts = i, f, g, o = _lstm_gates(xs[0], r_d4d, h)
         c = f * c + i * g
         h = o * jnp.tanh(c)
         return (h, c), (h, c, acts)
 
-    return lax.scan(body, (h_bd, c_bd), (gates, reset_tb1))[1]
+    return lax.scan(body, (h_bd, c_bd), (gates, reset_tb))[1]
 
 
 def _lstm_forward(
-    gates: Array, r_d4d: Array, h_bd: Array, c_bd: Array, reset_tb1: Array | None
+    gates: Array, r_d4d: Array, h_bd: Array, c_bd: Array, reset_tb: Resets
 ) -> tuple[tuple[Array, Array], tuple]:
-    h_tbd, c_tbd, acts = _lstm_run(gates, r_d4d, h_bd, c_bd, reset_tb1)
-    kept = (r_d4d, h_bd, c_bd, reset_tb1, h_tbd, c_tbd, acts)
+    h_tbd, c_tbd, acts = _lstm_run(gates, r_d4d, h_bd, c_bd, reset_tb)
+    kept = (r_d4d, h_bd, c_bd, reset_tb, h_tbd, c_tbd, acts)
     return (h_tbd, c_tbd[-1]), kept
 
 
 def _lstm_backward(kept: tuple, cotangents: tuple[Array, Array]) -> tuple:
-    r_d4d, h_bd, c_bd, reset_tb1, h_tbd, c_tbd, acts = kept
-    c_before = _before(c_bd, c_tbd, reset_tb1)
+    r_d4d, h_bd, c_bd, reset_tb, h_tbd, c_tbd, acts = kept
+    c_before = before(c_bd, c_tbd, reset_tb, axis=0)
 
     def body(carry: tuple[Array, Array], xs: tuple) -> tuple[tuple, Array]:
         dh, dc = carry
@@ -366,12 +285,12 @@ def _lstm_backward(kept: tuple, cotangents: tuple[Array, Array]) -> tuple:
             dh * tanh_c * o * (1 - o),
         )
         d_gates = jnp.concatenate(parts, -1)
-        return _zero_where(reset, _product(d_gates, r_d4d.T), dc * f), d_gates
+        return restart(reset, (product(d_gates, r_d4d.T), dc * f)), d_gates
 
     start = (jnp.zeros_like(h_bd), cotangents[1])
-    inputs = (acts, c_tbd, c_before, cotangents[0], reset_tb1)
+    inputs = (acts, c_tbd, c_before, cotangents[0], reset_tb)
     (dh, dc), d_gates = lax.scan(body, start, inputs, reverse=True)
-    h_before = _before(h_bd, h_tbd, reset_tb1)
+    h_before = before(h_bd, h_tbd, reset_tb, axis=0)
     return d_gates, _kernel_gradient(h_before, d_gates, r_d4d.dtype), dh, dc, None
 
 
@@ -383,7 +302,7 @@ def _gru_gates(
 ) -> tuple[Array, Array, Array, Array]:
     """r, z, n and the recurrent term of n before r gates it."""
     x_r, x_z, x_n = jnp.split(gates_b3d, 3, axis=-1)
-    u_r, u_z, u_n = jnp.split(_product(h_bd, r_d3d), 3, axis=-1)
+    u_r, u_z, u_n = jnp.split(product(h_bd, r_d3d), 3, axis=-1)
     u_n = u_n + bias_n_d[None]
     r, z = jax.nn.sigmoid(x_r + u_r), jax.nn.sigmoid(x_z + u_z)
     return r, z, jnp.tanh(x_n + r * u_n), u_n
@@ -391,33 +310,33 @@ def _gru_gates(
 
 @jax.custom_vjp
 def _gru(
-    gates: Array, r_d3d: Array, bias: Array, h_bd: Array, reset_tb1: Array | None
+    gates: Array, r_d3d: Array, bias: Array, h_bd: Array, reset_tb: Resets
 ) -> Array:
-    return _gru_run(gates, r_d3d, bias, h_bd, reset_tb1)[0]
+    return _gru_run(gates, r_d3d, bias, h_bd, reset_tb)[0]
 
 
 def _gru_run(
-    gates: Array, r_d3d: Array, bias: Array, h_bd: Array, reset_tb1: Array | None
+    gates: Array, r_d3d: Array, bias: Array, h_bd: Array, reset_tb: Resets
 ) -> tuple[Array, tuple]:
     def body(h: Array, xs: tuple) -> tuple[Array, tuple]:
-        (h,) = _zero_where(xs[1], h)
+        h = restart(xs[1], h)
         acts = _, z, n, _ = _gru_gates(xs[0], r_d3d, bias, h)
         h = (1 - z) * n + z * h
         return h, (h, acts)
 
-    return lax.scan(body, h_bd, (gates, reset_tb1))[1]
+    return lax.scan(body, h_bd, (gates, reset_tb))[1]
 
 
 def _gru_forward(
-    gates: Array, r_d3d: Array, bias: Array, h_bd: Array, reset_tb1: Array | None
+    gates: Array, r_d3d: Array, bias: Array, h_bd: Array, reset_tb: Resets
 ) -> tuple[Array, tuple]:
-    h_tbd, acts = _gru_run(gates, r_d3d, bias, h_bd, reset_tb1)
-    return h_tbd, (r_d3d, h_bd, reset_tb1, h_tbd, acts)
+    h_tbd, acts = _gru_run(gates, r_d3d, bias, h_bd, reset_tb)
+    return h_tbd, (r_d3d, h_bd, reset_tb, h_tbd, acts)
 
 
 def _gru_backward(kept: tuple, y_bar_tbd: Array) -> tuple:
-    r_d3d, h_bd, reset_tb1, h_tbd, acts = kept
-    h_before = _before(h_bd, h_tbd, reset_tb1)
+    r_d3d, h_bd, reset_tb, h_tbd, acts = kept
+    h_before = before(h_bd, h_tbd, reset_tb, axis=0)
 
     def body(dh: Array, xs: tuple) -> tuple[Array, tuple[Array, Array]]:
         (r, z, n, u_n), h_last, y_bar, reset = xs
@@ -426,10 +345,10 @@ def _gru_backward(kept: tuple, y_bar_tbd: Array) -> tuple:
         d_z = dh * (h_last - n) * z * (1 - z)
         d_r = d_n * u_n * r * (1 - r)
         recurrent = jnp.concatenate([d_r, d_z, d_n * r], -1)
-        (dh,) = _zero_where(reset, dh * z + _product(recurrent, r_d3d.T))
+        dh = restart(reset, dh * z + product(recurrent, r_d3d.T))
         return dh, (jnp.concatenate([d_r, d_z, d_n], -1), recurrent)
 
-    start, inputs = jnp.zeros_like(h_bd), (acts, h_before, y_bar_tbd, reset_tb1)
+    start, inputs = jnp.zeros_like(h_bd), (acts, h_before, y_bar_tbd, reset_tb)
     dh, (d_gates, recurrent) = lax.scan(body, start, inputs, reverse=True)
     d_bias = recurrent[..., 2 * h_bd.shape[-1] :].sum((0, 1))
     return d_gates, _kernel_gradient(h_before, recurrent, r_d3d.dtype), d_bias, dh, None

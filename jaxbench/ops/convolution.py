@@ -7,6 +7,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    one_frame,
+    restart,
+    scan_frames,
+)
 
 # Up to this many taps a short convolution is one sum of shifted products.
 UNROLLED_TAPS = 8
@@ -20,14 +28,13 @@ GRAM = 64
 
 
 def causal_convolution_reference(
-    u_btd: Array, k_ld: Array, reset_bt: Array | None = None
+    u_btd: Array, k_ld: Array, reset_bt: Resets = None
 ) -> Array:
     """y_t = sum_l k_l u_{t-l} over the frames of the episode of t, per channel.
 
     Args:
       u_btd: Input.
       k_ld: Taps, tap 0 for the current frame; at most T of them are used.
-      reset_bt: True where an episode starts; None is nowhere.
 
     Returns:
       y_btd, float32. The lags are scanned one by one: O(T L) per channel.
@@ -46,7 +53,7 @@ def causal_convolution_reference(
 
 
 def causal_convolution_lags(
-    u_btd: Array, k_ld: Array, reset_bt: Array | None = None
+    u_btd: Array, k_ld: Array, reset_bt: Resets = None
 ) -> Array:
     """`causal_convolution_reference` with a gradient that keeps only u and k.
 
@@ -80,9 +87,7 @@ def causal_convolution_fft(u_btd: Array, k_ld: Array) -> Array:
     return jnp.fft.irfft(u * k[None], size, axis=1)[:, :length]
 
 
-def causal_convolution(
-    u_btd: Array, k_ld: Array, reset_bt: Array | None = None
-) -> Array:
+def causal_convolution(u_btd: Array, k_ld: Array, reset_bt: Resets = None) -> Array:
     """`causal_convolution_reference` in the form `forms.json` names for this shape."""
     if reset_bt is not None:
         return causal_convolution_lags(u_btd, k_ld, reset_bt)
@@ -109,9 +114,9 @@ def short_convolution_reference(
     x_btd: Array,
     kernel_wd: Array,
     bias_d: Array | None = None,
-    state_bwd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    state_bwd: Start = None,
+    reset_bt: Resets = None,
+) -> Result:
     """y_t = bias + sum_j kernel_j x_{t-W+1+j}, per channel, by a scan of the step.
 
     Args:
@@ -125,29 +130,20 @@ def short_convolution_reference(
       y_btd in the dtype of x and the state after the last frame, float32.
     """
     before = _taps_before(x_btd[:, 0], kernel_wd, state_bwd)
-
-    def body(state_bwd: Array, xs: tuple) -> tuple[Array, Array]:
-        y_bd, state_bwd = short_convolution_step(
-            xs[0], kernel_wd, bias_d, state_bwd, xs[1]
-        )
-        return state_bwd, y_bd
-
-    resets = None if reset_bt is None else reset_bt.T
-    last, y = lax.scan(body, before, (jnp.moveaxis(x_btd, 1, 0), resets))
-    return jnp.moveaxis(y, 0, 1), last
+    fixed = {"kernel_wd": kernel_wd, "bias_d": bias_d}
+    return scan_frames(short_convolution_step, (x_btd,), before, reset_bt, **fixed)
 
 
 def short_convolution_step(
     x_bd: Array,
+    state_bwd: Start,
+    reset_b: Resets,
+    *,
     kernel_wd: Array,
     bias_d: Array | None = None,
-    state_bwd: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, Array]:
+) -> Result:
     """One frame of `short_convolution_reference`: y_bd and the state."""
-    state_bwd = _taps_before(x_bd, kernel_wd, state_bwd)
-    if reset_b is not None:
-        state_bwd = jnp.where(reset_b[:, None, None], 0, state_bwd)
+    state_bwd = restart(reset_b, _taps_before(x_bd, kernel_wd, state_bwd))
     x_bwd = jnp.concatenate([state_bwd, x_bd[:, None].astype(jnp.float32)], 1)
     y_bd = (x_bwd * kernel_wd.astype(jnp.float32)[None]).sum(1)
     if bias_d is not None:
@@ -159,17 +155,14 @@ def short_convolution(
     x_btd: Array,
     kernel_wd: Array,
     bias_d: Array | None = None,
-    state_bwd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    state_bwd: Start = None,
+    reset_bt: Resets = None,
+) -> Result:
     """`short_convolution_reference` as a sum of shifted products. O(T W)."""
     taps, length = kernel_wd.shape[0], x_btd.shape[1]
     if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        y, state_bwd = short_convolution_step(
-            x_btd[:, 0], kernel_wd, bias_d, state_bwd, reset_b
-        )
-        return y[:, None], state_bwd
+        fixed = {"kernel_wd": kernel_wd, "bias_d": bias_d}
+        return one_frame(short_convolution_step, (x_btd,), state_bwd, reset_bt, **fixed)
     state_bwd = _taps_before(x_btd[:, 0], kernel_wd, state_bwd)
     x = jnp.concatenate([state_bwd, x_btd.astype(jnp.float32)], 1)
     kernel = kernel_wd.astype(jnp.float32)
@@ -194,12 +187,12 @@ def _prepare(u_btd: Array, k_ld: Array) -> tuple[Array, Array]:
     return u_btd.astype(jnp.float32), used.astype(jnp.float32)
 
 
-def _episode(reset_bt: Array | None) -> Array | None:
+def _episode(reset_bt: Resets) -> Array | None:
     """Numbers the episodes of a call; what came before it is episode 0."""
     return None if reset_bt is None else jnp.cumsum(reset_bt.astype(jnp.int32), axis=1)
 
 
-def _taps_before(x_bd: Array, kernel_wd: Array, state_bwd: Array | None) -> Array:
+def _taps_before(x_bd: Array, kernel_wd: Array, state_bwd: Start) -> Array:
     shape = (x_bd.shape[0], kernel_wd.shape[0] - 1, x_bd.shape[1])
     if state_bwd is None:
         return jnp.zeros(shape, jnp.float32)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxbench.ops.frames import Resets
+
 # e^-80 is 0 next to 1 in float32; a gate at exactly 0 (g = -inf) becomes this.
 SMALLEST_LOG = -80.0
 
@@ -21,7 +23,7 @@ SMALLEST_LOG = -80.0
 LARGEST = 40.0
 
 
-def episode_numbers(reset_bt: Array | None, batch: int, length: int) -> Array:
+def episode_numbers(reset_bt: Resets, batch: int, length: int) -> Array:
     """Counts resets up to and including each frame: int32 [B, T], 0 before any."""
     if reset_bt is None:
         return jnp.zeros((batch, length), jnp.int32)

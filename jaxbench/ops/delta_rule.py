@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +20,45 @@ from jaxbench.ops.decay import (
     from_start,
     to_end,
 )
-from jaxbench.ops.forms import choose
-from jaxbench.ops.gated_linear import as_keys, over_chunks
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    float32,
+    restart,
+    run,
+    scan_frames,
+)
+from jaxbench.ops.gated_linear import as_keys, memory, over_chunks
 
 EXACT = lax.Precision.HIGHEST
 
 
+class DeltaFrames(NamedTuple):
+    """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
+
+    Attributes:
+      q_bthk: Queries; scale them before.
+      k_bthk: Keys of the write.
+      v_bthv: Values.
+      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key; None
+        is no decay.
+      a_bthk: What reads the state before the decay.
+      b_bthk: Where what was read is written. With -a = k / e^g, b = beta k, |k| = 1
+        and beta in [0, 2] the transition does not expand.
+    """
+
+    q_bthk: Array
+    k_bthk: Array
+    v_bthv: Array
+    log_decay: Array | None
+    a_bthk: Array
+    b_bthk: Array
+
+
 def delta_rule_reference(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
-    log_decay: Array | None,
-    a_bthk: Array,
-    b_bthk: Array,
-    s_bhkv: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    frames: DeltaFrames, s_bhkv: Start, reset_bt: Resets
+) -> Result:
     """S_t = Diag(e^{g_t}) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T, o_t = S_t^T q_t.
 
     a reads the state, b writes what was read. DeltaNet (Yang et al. 2024,
@@ -44,53 +68,23 @@ def delta_rule_reference(
     eq. 17): a = -kappa, b = kappa * eta.
 
     Args:
-      q_bthk: Queries; scale them before.
-      k_bthk: Keys of the write.
-      v_bthv: Values.
-      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key; None
-        is no decay.
-      a_bthk: What reads the state before the decay.
-      b_bthk: Where what was read is written. With -a = k / e^g, b = beta k, |k| = 1
-        and beta in [0, 2] the transition does not expand.
-      s_bhkv: State; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
+      frames: q, k, v, g, a and b.
 
     Returns:
       o_bthv and the last state, float32. O(T K V) work and memory per head.
     """
-    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
-
-    def body(s_bhkv: Array, xs: tuple) -> tuple[Array, Array]:
-        q, k, v, g, a, b, reset_b = xs
-        o_bhv, s_bhkv = delta_rule_step(q, k, v, g, a, b, s_bhkv, reset_b)
-        return s_bhkv, o_bhv
-
-    inputs = tuple(
-        None if x is None else jnp.moveaxis(x, 1, 0)
-        for x in (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk, reset_bt)
-    )
-    last, o_tbhv = lax.scan(body, start, inputs)
-    return jnp.moveaxis(o_tbhv, 0, 1), last
+    start = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], s_bhkv)
+    return scan_frames(delta_rule_step, (frames,), start, reset_bt)
 
 
-def delta_rule_step(
-    q_bhk: Array,
-    k_bhk: Array,
-    v_bhv: Array,
-    log_decay: Array | None,
-    a_bhk: Array,
-    b_bhk: Array,
-    s_bhkv: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, Array]:
+def delta_rule_step(frame: DeltaFrames, s_bhkv: Start, reset_b: Resets) -> Result:
     """One frame of `delta_rule_reference`: o_bhv and the state."""
-    q, k, v, a, b = (x.astype(jnp.float32) for x in (q_bhk, k_bhk, v_bhv, a_bhk, b_bhk))
-    s_bhkv = _state(k, v, s_bhkv)
-    if reset_b is not None:
-        s_bhkv = jnp.where(reset_b[:, None, None, None], 0, s_bhkv)
+    q, k, v, g, a, b = float32(frame)
+    s_bhkv = restart(reset_b, memory(k, v, s_bhkv))
+    # Eq. 17 of RWKV-7: what a reads, before the decay, b writes back after it.
     read_bhv = jnp.einsum("bhk,bhkv->bhv", a, s_bhkv)
-    if log_decay is not None:
-        g = bounded(log_decay)
+    if g is not None:
+        g = bounded(g)
         s_bhkv = jnp.exp(g if g.ndim == 3 else g[..., None])[..., None] * s_bhkv
     s_bhkv = (
         s_bhkv
@@ -101,19 +95,13 @@ def delta_rule_step(
 
 
 def delta_rule_chunks(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
-    log_decay: Array | None,
-    a_bthk: Array,
-    b_bthk: Array,
-    s_bhkv: Array | None = None,
-    reset_bt: Array | None = None,
+    frames: DeltaFrames,
+    s_bhkv: Start,
+    reset_bt: Resets,
     *,
     chunk: int = 32,
     floor: float = SMALLEST_LOG,
-    solve: bool = False,
-) -> tuple[Array, Array]:
+) -> Result:
     """`delta_rule_reference` by matmuls over chunks of about `chunk` frames.
 
     The UT transform (Yang et al. 2024, arXiv:2406.06484, section 3.2): all reads of a
@@ -123,21 +111,18 @@ def delta_rule_chunks(
     each chunk is rematerialised.
 
     Args:
-      q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk, s_bhkv, reset_bt: as in
-        `delta_rule_reference`.
+      frames, s_bhkv, reset_bt: as in `delta_rule_reference`.
       chunk: the most frames of a chunk.
       floor: as in `delta_rule`.
-      solve: use a triangular solve instead. Not in a training step on a CPU: it has
-        been seen to hang with two XLA threads.
     """
-    batch, length, _, _ = q_bthk.shape
+    batch, length = frames.q_bthk.shape[:2]
     if length > chunk:
-        s_bhkv = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
+        s_bhkv = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], s_bhkv)
     episode_bt = episode_numbers(reset_bt, batch, length)
-    g = None if log_decay is None else bounded(log_decay, floor)
-    inputs = (q_bthk, k_bthk, v_bthv, g, a_bthk, b_bthk)
-    run = functools.partial(_chunk, solve, floor)
-    return over_chunks(run, inputs, episode_bt, s_bhkv, chunk)
+    if frames.log_decay is not None:
+        frames = frames._replace(log_decay=bounded(frames.log_decay, floor))
+    of_chunk = functools.partial(_chunk, floor)
+    return over_chunks(of_chunk, frames, episode_bt, s_bhkv, chunk)
 
 
 def delta_rule(
@@ -147,51 +132,38 @@ def delta_rule(
     log_decay: Array | None,
     a_bthk: Array,
     b_bthk: Array,
-    s_bhkv: Array | None = None,
-    reset_bt: Array | None = None,
+    s_bhkv: Start = None,
+    reset_bt: Resets = None,
     *,
     floor: float = SMALLEST_LOG,
-) -> tuple[Array, Array]:
+) -> Result:
     """`delta_rule_reference` in the form `forms.json` names for this shape.
 
     Log decays below `floor` count as `floor`. What a caller knows of how it makes them
     makes the chunk form faster, see `ops.decay`.
     """
-    length, heads, keys = q_bthk.shape[1:]
     if log_decay is not None and floor > SMALLEST_LOG:
         log_decay = bounded(log_decay, floor)
-    args = (q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk)
-    if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        first: Any = (None if x is None else x[:, 0] for x in args)
-        q, k, v, g, a, b = first
-        o_bhv, s_bhkv = delta_rule_step(q, k, v, g, a, b, s_bhkv, reset_b)
-        return o_bhv[:, None], s_bhkv
     keyed = log_decay is not None and log_decay.ndim == 4
-    primitive = "delta_rule_keys" if keyed else "delta_rule"
-    size = heads * keys * v_bthv.shape[-1]
-    form = choose(primitive, length=length, state_size=size)
-    name, _, chunk = form.partition(":")
-    if name in ("chunks", "solve"):
-        return delta_rule_chunks(
-            *args,
-            s_bhkv,
-            reset_bt,
-            chunk=int(chunk),
-            floor=floor,
-            solve=name == "solve",
-        )
-    if name == "scan":
-        return delta_rule_reference(*args, s_bhkv, reset_bt)
-    raise ValueError(f"unknown form of the delta rule: {form!r}")
+    chunks = functools.partial(delta_rule_chunks, floor=floor)
+    return run(
+        "delta_rule_keys" if keyed else "delta_rule",
+        delta_rule_step,
+        {"chunks": chunks, "scan": delta_rule_reference},
+        (DeltaFrames(q_bthk, k_bthk, v_bthv, log_decay, a_bthk, b_bthk),),
+        s_bhkv,
+        reset_bt,
+        size=math.prod(q_bthk.shape[2:]) * v_bthv.shape[-1],
+    )
 
 
 @jax.custom_vjp
 def solve_unit_lower(m_bhcc: Array, r_bhcv: Array) -> Array:
     """(I - M)^{-1} R for strictly lower M, exact after 2 log2 C products of C x C.
 
-    The backward pass is two products with the inverse: dR = (I - M)^{-T} dU and
-    dM = dR U^T.
+    Not a triangular solve, which has been seen to hang in a training step on a CPU with
+    two XLA threads. The backward pass is two products with the inverse:
+    dR = (I - M)^{-T} dU and dM = dR U^T.
     """
     return _matmul(inverse_unit_lower(m_bhcc), r_bhcv)
 
@@ -236,12 +208,8 @@ solve_unit_lower.defvjp(_solve_forward, _solve_backward)
 
 
 def _chunk(
-    solve: bool,
-    floor: float,
-    s_bhkv: Array | None,
-    inputs: tuple[Array, ...],
-    episode_bc: Array,
-) -> tuple[Array, Array]:
+    floor: float, s_bhkv: Start, inputs: DeltaFrames, episode_bc: Array
+) -> Result:
     q, k, v, g, a, b = inputs
     length, keys = k.shape[2:]
     made = decayed_products((a,), (q,), (k, b), g, episode_bc, floor=floor)
@@ -253,13 +221,8 @@ def _chunk(
         reads = (a * as_keys(before_frame(g, episode_bc)), q * as_keys(carry))
         from_state = _matmul(jnp.concatenate(reads, axis=2), s_bhkv)
         read = read + from_state[:, :, :length]
-    if solve:
-        identity = jnp.eye(length, dtype=a_ab.dtype)
-        u = jax.scipy.linalg.solve_triangular(
-            identity[None, None] - a_ab, read, lower=True, unit_diagonal=True
-        )
-    else:
-        u = solve_unit_lower(a_ab, read)
+    # U = (I - A_ab)^{-1} (A_ak V + A S), section 3.2 of Yang et al. 2024.
+    u = solve_unit_lower(a_ab, read)
     written = jnp.concatenate([v, u], axis=2)
     o = made[:, :, 1].reshape(*k.shape[:3], 2 * length) @ written
     kept = jnp.stack([k, b], axis=2) * as_keys(to_end(g, episode_bc))[:, :, None]
@@ -273,8 +236,3 @@ def _chunk(
 
 def _matmul(x: Array, y: Array) -> Array:
     return jnp.matmul(x, y, precision=EXACT)
-
-
-def _state(k_bhk: Array, v_bhv: Array, s_bhkv: Array | None) -> Array:
-    shape = (*k_bhk.shape, v_bhv.shape[-1])
-    return jnp.zeros(shape, jnp.float32) if s_bhkv is None else s_bhkv

@@ -8,83 +8,81 @@ in one product each, as `ops.cell` does for the LSTM and the GRU.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxbench.ops.cell import cell_scan_reference
-from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    before,
+    float32,
+    product,
+    restart,
+    run,
+    scan_frames,
+    time_first,
+    zeros_unless,
+)
 
 Kernels = tuple[Array, ...]
 
 
+class DenseFrames(NamedTuple):
+    """What the frames of a call bring, [B, T, D]; in a step [B, D].
+
+    Attributes:
+      x_btd: What is added inside the tanh, the bias included.
+      keep_btd: Share of the old state, in [0, 1]; None is no share.
+    """
+
+    x_btd: Array
+    keep_btd: Array | None
+
+
 def dense_cell_step(
-    x_bd: Array,
-    kernels: Kernels,
-    keep_bd: Array | None = None,
-    h_bd: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, Array]:
-    """One frame of `dense_cell_reference`, inputs [B, D]. Returns h_bd twice."""
-    h_bd = _state(x_bd, h_bd)
-    if reset_b is not None:
-        h_bd = jnp.where(reset_b[:, None], 0, h_bd)
-    h_bd, _ = _cell(x_bd.astype(jnp.float32), kernels, _float(keep_bd), h_bd)
+    frame: DenseFrames, h_bd: Start, reset_b: Resets, *, kernels: Kernels
+) -> Result:
+    """One frame of `dense_cell_reference`. Returns h_bd twice."""
+    h_bd = restart(reset_b, zeros_unless(h_bd, frame.x_btd.shape))
+    h_bd, _ = _cell(float32(frame), kernels, h_bd)
     return h_bd, h_bd
 
 
 def dense_cell_reference(
-    x_btd: Array,
-    kernels: Kernels,
-    keep_btd: Array | None = None,
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    frames: DenseFrames, h_bd: Start, reset_bt: Resets, *, kernels: Kernels
+) -> Result:
     """v = tanh(x_t + h_{t-1} K_1 K_2 ..); h_t = v, or keep h_{t-1} + (1 - keep) v.
 
     A plain scan (Elman 1990).
 
     Args:
-      x_btd: What is added inside the tanh, the bias included.
+      frames: x and keep.
       kernels: K_1, K_2, ..: matrices, applied from left to right, each [D, E], or
         [H, N, M] for H blocks on a diagonal. The products are made in their dtype and
         summed in float32.
-      keep_btd: Share of the old state, in [0, 1]; None is no share.
-      h_bd: State; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
 
     Returns:
       All states h_btd and the last one h_bd, float32. O(T) depth.
     """
-    h_bd = _state(x_btd[:, 0], h_bd)
-    inputs = (x_btd.astype(jnp.float32), _float(keep_btd))
-
-    def cell(h_bd: Array, inputs_b: tuple[Array, Array | None]) -> tuple[Array, Array]:
-        h_bd, _ = _cell(inputs_b[0], kernels, inputs_b[1], h_bd)
-        return h_bd, h_bd
-
-    return cell_scan_reference(cell, inputs, h_bd, jnp.zeros_like(h_bd), reset_bt)
+    start = zeros_unless(h_bd, frames.x_btd[:, 0].shape)
+    return scan_frames(dense_cell_step, (frames,), start, reset_bt, kernels=kernels)
 
 
 def dense_cell_deferred(
-    x_btd: Array,
-    kernels: Kernels,
-    keep_btd: Array | None = None,
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    frames: DenseFrames, h_bd: Start, reset_bt: Resets, *, kernels: Kernels
+) -> Result:
     """`dense_cell_reference` whose backward pass forms each kernel's gradient at once.
 
     A plain scan adds a [D, D] matrix every frame; here the backward scan only emits the
     gradients of the states. Exact, and less memory traffic when T is long.
     """
-    h_bd = _state(x_btd[:, 0], h_bd)
-    x, keep = (
-        None if a is None else jnp.moveaxis(a, 1, 0)
-        for a in (_float(x_btd), _float(keep_btd))
-    )
-    resets = None if reset_bt is None else reset_bt.T[..., None]
-    h_tbd = _states(x, tuple(kernels), keep, h_bd, resets)
+    start = zeros_unless(h_bd, frames.x_btd[:, 0].shape)
+    over_time, resets = time_first((float32(frames), reset_bt))
+    h_tbd = _states(over_time, kernels, start, resets)
     return jnp.moveaxis(h_tbd, 0, 1), h_tbd[-1]
 
 
@@ -92,19 +90,14 @@ def dense_cell(
     x_btd: Array,
     kernels: Kernels,
     keep_btd: Array | None = None,
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    h_bd: Start = None,
+    reset_bt: Resets = None,
+) -> Result:
     """`dense_cell_reference` in the form `forms.json` names for this shape."""
-    _, length, width = x_btd.shape
-    if length == 1:
-        keep_bd = None if keep_btd is None else keep_btd[:, 0]
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        y_bd, h_bd = dense_cell_step(x_btd[:, 0], kernels, keep_bd, h_bd, reset_b)
-        return y_bd[:, None], h_bd
     forms = {"scan": dense_cell_reference, "deferred": dense_cell_deferred}
-    run = forms[choose("dense_cell", length=length, state_size=width)]
-    return run(x_btd, kernels, keep_btd, h_bd, reset_bt)
+    args = (forms, (DenseFrames(x_btd, keep_btd),), h_bd, reset_bt)
+    size = x_btd.shape[-1]
+    return run("dense_cell", dense_cell_step, *args, size=size, kernels=kernels)
 
 
 def block_product(x: Array, kernel: Array) -> Array:
@@ -112,10 +105,9 @@ def block_product(x: Array, kernel: Array) -> Array:
 
     The product is made in the kernel's dtype, summed and returned in float32.
     """
-    x = x.astype(kernel.dtype)
     if kernel.ndim == 2:
-        return jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
-    heads = _heads(x, kernel.shape[0])
+        return product(x, kernel)
+    heads = _heads(x.astype(kernel.dtype), kernel.shape[0])
     y = jnp.einsum("...hn,hnm->...hm", heads, kernel, preferred_element_type="float32")
     return y.reshape(*x.shape[:-1], -1)
 
@@ -133,79 +125,65 @@ def _kernel_gradient(x_tbd: Array, y_bar_tbe: Array, kernel: Array) -> Array:
     return jnp.einsum("tbhn,tbhm->hnm", x_tbhn, y_bar_tbhm)
 
 
-def _float(x: Array | None) -> Array | None:
-    return None if x is None else x.astype(jnp.float32)
-
-
-def _state(x_bd: Array, h_bd: Array | None) -> Array:
-    if h_bd is None:
-        return jnp.zeros(x_bd.shape, jnp.float32)
-    return h_bd.astype(jnp.float32)
-
-
-def _cell(
-    x_bd: Array, kernels: Kernels, keep_bd: Array | None, h_bd: Array
-) -> tuple[Array, Array]:
+def _cell(frame: DenseFrames, kernels: Kernels, h_bd: Array) -> tuple[Array, Array]:
     """The new state, and v."""
     recurrent = h_bd
     for kernel in kernels:
         recurrent = block_product(recurrent, kernel)
-    v_bd = jnp.tanh(x_bd + recurrent)
-    if keep_bd is None:
+    v_bd = jnp.tanh(frame.x_btd + recurrent)
+    if frame.keep_btd is None:
         return v_bd, v_bd
-    return keep_bd * h_bd + (1 - keep_bd) * v_bd, v_bd
+    return frame.keep_btd * h_bd + (1 - frame.keep_btd) * v_bd, v_bd
 
 
 @jax.custom_vjp
 def _states(
-    x: Array, kernels: Kernels, keep: Array | None, h_bd: Array, resets: Array | None
+    frames: DenseFrames, kernels: Kernels, h_bd: Array, reset_tb: Resets
 ) -> Array:
-    return _forward(x, kernels, keep, h_bd, resets)[0]
+    return _forward(frames, kernels, h_bd, reset_tb)[0]
 
 
 def _forward(
-    x: Array, kernels: Kernels, keep: Array | None, h_bd: Array, resets: Array | None
+    frames: DenseFrames, kernels: Kernels, h_bd: Array, reset_tb: Resets
 ) -> tuple[Array, tuple]:
     def body(h: Array, xs: tuple) -> tuple[Array, tuple[Array, Array | None]]:
-        x_bd, keep_bd, reset = xs
-        h = h if reset is None else jnp.where(reset, 0, h)
-        h, v = _cell(x_bd, kernels, keep_bd, h)
+        frame, reset_b = xs
+        h, v = _cell(frame, kernels, restart(reset_b, h))
         # Without a gate v is h: nothing more to keep.
-        return h, (h, None if keep_bd is None else v)
+        return h, (h, None if frame.keep_btd is None else v)
 
-    h_tbd, v_tbd = lax.scan(body, h_bd, (x, keep, resets))[1]
-    return h_tbd, (kernels, keep, h_bd, resets, h_tbd, v_tbd)
+    h_tbd, v_tbd = lax.scan(body, h_bd, (frames, reset_tb))[1]
+    return h_tbd, (kernels, frames.keep_btd, h_bd, reset_tb, h_tbd, v_tbd)
 
 
 def _backward(kept: tuple, y_bar_tbd: Array) -> tuple:
-    kernels, keep, h_bd, resets, h_tbd, v_tbd = kept
+    kernels, keep, h_bd, reset_tb, h_tbd, v_tbd = kept
     v = h_tbd if v_tbd is None else v_tbd
     slope = 1 - v**2 if keep is None else (1 - keep) * (1 - v**2)
     transposed = tuple(kernel.swapaxes(-1, -2) for kernel in reversed(kernels))
 
-    def body(dh: Array, xs: tuple) -> tuple[Array, Array]:
-        y_bar, slope_bd, keep_bd, reset = xs
+    def body(dh: Array, xs: tuple) -> Result:
+        y_bar, slope_bd, keep_bd, reset_b = xs
         dh = dh + y_bar
-        before = dh * slope_bd
+        earlier = dh * slope_bd
         for kernel in transposed:
-            before = block_product(before, kernel)
+            earlier = block_product(earlier, kernel)
         if keep_bd is not None:
-            before = before + dh * keep_bd
-        return before if reset is None else jnp.where(reset, 0, before), dh
+            earlier = earlier + dh * keep_bd
+        return restart(reset_b, earlier), dh
 
-    inputs = (y_bar_tbd, slope, keep, resets)
+    inputs = (y_bar_tbd, slope, keep, reset_tb)
     first, dh_tbd = lax.scan(body, jnp.zeros_like(h_bd), inputs, reverse=True)
-    before = jnp.concatenate([h_bd[None], h_tbd[:-1]])
-    before = before if resets is None else jnp.where(resets, 0, before)
+    starts = before(h_bd, h_tbd, reset_tb, axis=0)
     dx_tbd = dh_tbd * slope
-    d_keep = None if keep is None else dh_tbd * (before - v)
-    d_kernels = _kernel_gradients(kernels, before, dx_tbd)
-    return dx_tbd, d_kernels, d_keep, first, None
+    d_keep = None if keep is None else dh_tbd * (starts - v)
+    d_kernels = _kernel_gradients(kernels, starts, dx_tbd)
+    return DenseFrames(dx_tbd, d_keep), d_kernels, first, None
 
 
-def _kernel_gradients(kernels: Kernels, before: Array, dx_tbd: Array) -> Kernels:
+def _kernel_gradients(kernels: Kernels, starts: Array, dx_tbd: Array) -> Kernels:
     """Gradients of the factors, each in one product over all frames."""
-    entering = [before]
+    entering = [starts]
     for kernel in kernels[:-1]:
         entering.append(block_product(entering[-1], kernel))
     gradients, y_bar = [], dx_tbd

@@ -17,11 +17,19 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    restart,
+    run,
+    scan_frames,
+)
 
 
 def diagonal_reference(
-    a: Array, b: Array, h: Array | None = None, reset_bt: Array | None = None
-) -> tuple[Array, Array]:
+    a: Array, b: Array, h: Start = None, reset_bt: Resets = None
+) -> Result:
     """h_t = a_t * h_{t-1} + b_t by a scan of `diagonal_step`.
 
     Args:
@@ -34,30 +42,21 @@ def diagonal_reference(
       All states [B, T, *F] and the last one [B, *F]. Cost O(T), depth O(T).
     """
     a, b, start = _promote(a, b, h)
-    resets = None if reset_bt is None else reset_bt.T
-
-    def body(h: Array, xs: tuple[Array, Array, Array | None]) -> tuple[Array, Array]:
-        return diagonal_step(xs[0], xs[1], h, xs[2])
-
-    inputs = (jnp.moveaxis(a, 1, 0), jnp.moveaxis(b, 1, 0), resets)
-    last, h_all = lax.scan(body, start, inputs)
-    return jnp.moveaxis(h_all, 0, 1), last
+    return scan_frames(diagonal_step, (a, b), start, reset_bt)
 
 
 def diagonal_step(
-    a_b: Array, b_b: Array, h: Array | None = None, reset_b: Array | None = None
-) -> tuple[Array, Array]:
+    a_b: Array, b_b: Array, h: Start = None, reset_b: Resets = None
+) -> Result:
     """One frame: a_b * h + b_b, all [B, *F]. Returns it as output and as state."""
     a_b, b_b, h = _promote(a_b, b_b, h, step=True)
-    if reset_b is not None:
-        a_b = jnp.where(_over_features(reset_b, a_b), 0, a_b)
-    h = a_b * h + b_b
+    h = restart(reset_b, a_b) * h + b_b
     return h, h
 
 
 def diagonal_scan(
-    a: Array, b: Array, h: Array | None = None, reset_bt: Array | None = None
-) -> tuple[Array, Array]:
+    a: Array, b: Array, h: Start = None, reset_bt: Resets = None
+) -> Result:
     """`diagonal_reference` by a scan whose gradient is the reversed scan.
 
     Keeps a and h for the backward pass; O(T) work, O(T) depth. Fastest on CPU.
@@ -66,8 +65,8 @@ def diagonal_scan(
 
 
 def diagonal_associative(
-    a: Array, b: Array, h: Array | None = None, reset_bt: Array | None = None
-) -> tuple[Array, Array]:
+    a: Array, b: Array, h: Start = None, reset_bt: Resets = None
+) -> Result:
     """`diagonal_reference` by a parallel prefix over pairs (a, b).
 
     (a1, b1) then (a2, b2) is (a2 a1, a2 b1 + b2) (Blelloch 1990, section 1.4).
@@ -76,17 +75,11 @@ def diagonal_associative(
     return _run("associative", a, b, h, reset_bt)
 
 
-def diagonal(
-    a: Array, b: Array, h: Array | None = None, reset_bt: Array | None = None
-) -> tuple[Array, Array]:
+def diagonal(a: Array, b: Array, h: Start = None, reset_bt: Resets = None) -> Result:
     """`diagonal_reference` in the form `forms.json` names for this shape."""
-    length = b.shape[1]
-    if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        y, h = diagonal_step(a[:, 0], b[:, 0], h, reset_b)
-        return y[:, None], h
+    forms = {"scan": diagonal_scan, "associative": diagonal_associative}
     size = math.prod(b.shape[2:])
-    return _run(choose("diagonal", length=length, state_size=size), a, b, h, reset_bt)
+    return run("diagonal", diagonal_step, forms, (a, b), h, reset_bt, size=size)
 
 
 def diagonal_backwards(a: Array, b: Array) -> Array:
@@ -101,7 +94,7 @@ def diagonal_backwards(a: Array, b: Array) -> Array:
 
 
 def _promote(
-    a: Array, b: Array, h: Array | None, *, step: bool = False
+    a: Array, b: Array, h: Start, *, step: bool = False
 ) -> tuple[Array, Array, Array]:
     if a.shape != b.shape:
         raise ValueError(f"a and b must have one shape, got {a.shape} and {b.shape}")
@@ -111,17 +104,9 @@ def _promote(
     return jnp.asarray(a, dtype), jnp.asarray(b, dtype), h
 
 
-def _over_features(flag: Array, like: Array) -> Array:
-    return flag.reshape(flag.shape + (1,) * (like.ndim - flag.ndim))
-
-
-def _run(
-    form: str, a: Array, b: Array, h: Array | None, reset_bt: Array | None
-) -> tuple[Array, Array]:
+def _run(form: str, a: Array, b: Array, h: Start, reset_bt: Resets) -> Result:
     a, b, h = _promote(a, b, h)
-    if reset_bt is not None:
-        a = jnp.where(_over_features(reset_bt, a), 0, a)
-    h_all = _recurrence(form, False, a, b, h)
+    h_all = _recurrence(form, False, restart(reset_bt, a), b, h)
     return h_all, h_all[:, -1]
 
 
@@ -136,7 +121,7 @@ def _recurrence(form: str, reverse: bool, a: Array, b: Array, h: Array) -> Array
 
 
 def _by_scan(reverse: bool, a: Array, b: Array, h: Array) -> Array:
-    def body(h: Array, ab: tuple[Array, Array]) -> tuple[Array, Array]:
+    def body(h: Array, ab: tuple[Array, Array]) -> Result:
         h = ab[0] * h + ab[1]
         return h, h
 
@@ -146,9 +131,7 @@ def _by_scan(reverse: bool, a: Array, b: Array, h: Array) -> Array:
 
 
 def _by_prefix(reverse: bool, a: Array, b: Array, h: Array) -> Array:
-    def combine(
-        first: tuple[Array, Array], second: tuple[Array, Array]
-    ) -> tuple[Array, Array]:
+    def combine(first: tuple[Array, Array], second: tuple[Array, Array]) -> Result:
         return second[0] * first[0], second[0] * first[1] + second[1]
 
     start = -1 if reverse else 0
@@ -174,6 +157,7 @@ def _backward(
     else:
         a_next = jnp.concatenate([a[:, 1:], zero], 1)
         h_before = jnp.concatenate([h[:, None], h_all[:, :-1]], 1)
+    # lambda_t = g_t + a_{t+1} lambda_{t+1}; db = lambda, da_t = lambda_t h_{t-1}.
     adjoint = _recurrence(form, not reverse, a_next, g, zero[:, 0])
     start = -1 if reverse else 0
     return adjoint * h_before, adjoint, a[:, start] * adjoint[:, start]

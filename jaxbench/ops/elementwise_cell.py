@@ -13,15 +13,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxbench.ops.cell import cell_scan_reference
 from jaxbench.ops.diagonal import diagonal_associative, diagonal_backwards
-from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    before,
+    float32,
+    restart,
+    run,
+    scan_frames,
+    zeros_unless,
+)
 
 Cell = Callable[[Array, Any, Any], Array]
 
@@ -32,74 +41,85 @@ TOLERANCE = 1e-5
 MOST_SWEEPS = 16
 
 
+class Given(NamedTuple):
+    """What a recurrence is made of, besides its cell.
+
+    Attributes:
+      inputs: Tree of arrays [B, T, D]; in a step [B, D].
+      weights: Tree of arrays [D].
+      h_bd: State.
+    """
+
+    inputs: Any
+    weights: Any
+    h_bd: Array
+    reset_bt: Resets
+
+
 def elementwise_cell_reference(
-    cell: Cell,
     inputs_bt: Any,
+    h_bd: Start,
+    reset_bt: Resets,
+    *,
+    cell: Cell,
     weights: Any = (),
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+) -> Result:
     """h_t = cell(h_{t-1}, x_t, w), one frame after the other.
 
     Args:
+      inputs_bt: Tree of arrays [B, T, D].
       cell: `cell(h, inputs, weights) -> h`, made of elementwise operations only. It is
         called with trees of one rank ([B, D] or [B, T, D]; weights have ones before D),
         and compared by identity: define it at the top of a module.
-      inputs_bt: Tree of arrays [B, T, D].
       weights: Tree of arrays [D].
-      h_bd: State; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
 
     Returns:
       All states h_btd and the last one h_bd, float32. O(T) depth.
     """
-    inputs_bt, h_bd = _prepare(inputs_bt, h_bd)
-
-    def body(h_bd: Array, inputs_b: Any) -> tuple[Array, Array]:
-        h_bd = cell(h_bd, inputs_b, _wide(weights, 2))
-        return h_bd, h_bd
-
-    return cell_scan_reference(body, inputs_bt, h_bd, jnp.zeros_like(h_bd), reset_bt)
+    fixed = {"cell": cell, "weights": weights}
+    start = zeros_unless(h_bd, jax.tree.leaves(inputs_bt)[0][:, 0].shape)
+    return scan_frames(elementwise_cell_step, (inputs_bt,), start, reset_bt, **fixed)
 
 
 def elementwise_cell_step(
-    cell: Cell,
     inputs_b: Any,
+    h_bd: Start,
+    reset_b: Resets,
+    *,
+    cell: Cell,
     weights: Any = (),
-    h_bd: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, Array]:
+) -> Result:
     """One frame of `elementwise_cell_reference`, inputs [B, D]. Returns h_bd twice."""
-    inputs_bt, h_bd = _prepare(jax.tree.map(lambda x: x[:, None], inputs_b), h_bd)
-    if reset_b is not None:
-        h_bd = jnp.where(reset_b[:, None], 0, h_bd)
-    inputs_b = jax.tree.map(lambda x: x[:, 0], inputs_bt)
-    h_bd = cell(h_bd, inputs_b, _wide(weights, 2))
+    h_bd = zeros_unless(h_bd, jax.tree.leaves(inputs_b)[0].shape)
+    h_bd = cell(restart(reset_b, h_bd), float32(inputs_b), _wide(weights, 2))
     return h_bd, h_bd
 
 
 def elementwise_cell_scan(
-    cell: Cell,
     inputs_bt: Any,
+    h_bd: Start,
+    reset_bt: Resets,
+    *,
+    cell: Cell,
     weights: Any = (),
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+) -> Result:
     """`elementwise_cell_reference`, keeping states and inputs for the backward pass.
 
     Automatic differentiation would keep every intermediate result of the cell. Here the
     cell is computed once more, for all frames at once.
     """
-    return _run("scan", cell, inputs_bt, weights, h_bd, reset_bt)
+    h_btd = _states(cell, "scan", _given(inputs_bt, weights, h_bd, reset_bt))
+    return h_btd, h_btd[:, -1]
 
 
 def elementwise_cell_newton(
-    cell: Cell,
     inputs_bt: Any,
+    h_bd: Start,
+    reset_bt: Resets,
+    *,
+    cell: Cell,
     weights: Any = (),
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+) -> Result:
     """`elementwise_cell_reference` by Newton's method, O(log T) depth a sweep.
 
     A sweep linearises the cell at the states it has and solves
@@ -108,48 +128,61 @@ def elementwise_cell_newton(
     on the way, the scan runs instead, so the result is that of the scan. The gradient
     is the same as the scan's and does not pass through the sweeps.
     """
-    return _run("newton", cell, inputs_bt, weights, h_bd, reset_bt)
+    h_btd = _states(cell, "newton", _given(inputs_bt, weights, h_bd, reset_bt))
+    return h_btd, h_btd[:, -1]
 
 
 def elementwise_cell(
     cell: Cell,
     inputs_bt: Any,
     weights: Any = (),
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    h_bd: Start = None,
+    reset_bt: Resets = None,
+) -> Result:
     """`elementwise_cell_reference` in the form `forms.json` names for this shape."""
-    _, length, width = jax.tree.leaves(inputs_bt)[0].shape
-    if length == 1:
-        inputs_b = jax.tree.map(lambda x: x[:, 0], inputs_bt)
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        y_bd, h_bd = elementwise_cell_step(cell, inputs_b, weights, h_bd, reset_b)
-        return y_bd[:, None], h_bd
-    form = choose("elementwise_cell", length=length, state_size=width)
-    return _run(form, cell, inputs_bt, weights, h_bd, reset_bt)
+    return run(
+        "elementwise_cell",
+        elementwise_cell_step,
+        {"scan": elementwise_cell_scan, "newton": elementwise_cell_newton},
+        (inputs_bt,),
+        h_bd,
+        reset_bt,
+        size=jax.tree.leaves(inputs_bt)[0].shape[-1],
+        cell=cell,
+        weights=weights,
+    )
 
 
 def newton_sweeps(
     cell: Cell,
     inputs_bt: Any,
     weights: Any = (),
-    h_bd: Array | None = None,
-    reset_bt: Array | None = None,
+    h_bd: Start = None,
+    reset_bt: Resets = None,
 ) -> tuple[Array, Array, Array]:
     """What `elementwise_cell_newton` does before it decides whether to believe it.
 
     Returns:
       States h_btd, the number of sweeps, and whether the last one changed nothing.
     """
-    inputs_bt, h_bd = _prepare(inputs_bt, h_bd)
-    return _newton(cell, inputs_bt, weights, h_bd, reset_bt)
+    return _newton(cell, _given(inputs_bt, weights, h_bd, reset_bt))
 
 
-def _prepare(inputs_bt: Any, h_bd: Array | None) -> tuple[Any, Array]:
-    inputs_bt = jax.tree.map(lambda x: x.astype(jnp.float32), inputs_bt)
-    first_bd = jax.tree.leaves(inputs_bt)[0][:, 0]
-    zero_bd = jnp.zeros_like(first_bd)
-    return inputs_bt, zero_bd if h_bd is None else h_bd.astype(jnp.float32)
+def tanh_diagonal(
+    a: Array, b: Array, h: Start = None, reset_bt: Resets = None
+) -> Result:
+    """h_t = tanh(a_t * h_{t-1} + b_t), [B, T, D], as an `elementwise_cell`."""
+    return elementwise_cell(_tanh_diagonal_cell, (a, b), (), h, reset_bt)
+
+
+def _tanh_diagonal_cell(h: Array, inputs: tuple[Array, Array], weights: Any) -> Array:
+    del weights
+    return jnp.tanh(inputs[0] * h + inputs[1])
+
+
+def _given(inputs_bt: Any, weights: Any, h_bd: Start, reset_bt: Resets) -> Given:
+    start = zeros_unless(h_bd, jax.tree.leaves(inputs_bt)[0][:, 0].shape)
+    return Given(float32(inputs_bt), weights, start, reset_bt)
 
 
 def _wide(weights: Any, rank: int) -> Any:
@@ -159,50 +192,26 @@ def _wide(weights: Any, rank: int) -> Any:
     )
 
 
-def _run(
-    form: str,
-    cell: Cell,
-    inputs_bt: Any,
-    weights: Any,
-    h_bd: Array | None,
-    reset_bt: Array | None,
-) -> tuple[Array, Array]:
-    inputs_bt, h_bd = _prepare(inputs_bt, h_bd)
-    h_btd = _states(cell, form, inputs_bt, weights, h_bd, reset_bt)
-    return h_btd, h_btd[:, -1]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _states(
-    cell: Cell,
-    form: str,
-    inputs_bt: Any,
-    weights: Any,
-    h_bd: Array,
-    reset_bt: Array | None,
-) -> Array:
-    given = (cell, inputs_bt, weights, h_bd, reset_bt)
+def _states(cell: Cell, form: str, given: Given) -> Array:
+    def scan() -> Array:
+        inputs, weights, h_bd, reset_bt = given
+        fixed = {"cell": cell, "weights": weights}
+        return elementwise_cell_reference(inputs, h_bd, reset_bt, **fixed)[0]
+
     if form == "scan":
-        return elementwise_cell_reference(*given)[0]
-    if form == "newton":
-        h_btd, _, converged = _newton(*given)
-        return lax.cond(
-            converged, lambda: h_btd, lambda: elementwise_cell_reference(*given)[0]
-        )
-    raise ValueError(f"unknown form of the elementwise recurrence: {form!r}")
+        return scan()
+    h_btd, _, converged = _newton(cell, given)
+    return lax.cond(converged, lambda: h_btd, scan)
 
 
-def _newton(
-    cell: Cell, inputs_bt: Any, weights: Any, h_bd: Array, reset_bt: Array | None
-) -> tuple[Array, Array, Array]:
+def _newton(cell: Cell, given: Given) -> tuple[Array, Array, Array]:
     def sweep(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         old_btd, count, _ = carry
-        before_btd = _before(h_bd, old_btd, reset_bt)
-        value_btd, slope_btd = _linearized(
-            cell, before_btd, inputs_bt, weights, reset_bt
-        )
+        before_btd = before(given.h_bd, old_btd, given.reset_bt)
+        value_btd, slope_btd = _linearized(cell, before_btd, given)
         rest_btd = value_btd - slope_btd * before_btd
-        new_btd, _ = diagonal_associative(slope_btd, rest_btd, h_bd)
+        new_btd, _ = diagonal_associative(slope_btd, rest_btd, given.h_bd)
         size = jnp.maximum(1, jnp.abs(new_btd).max())
         # Not a number is not small.
         converged = jnp.abs(new_btd - old_btd).max() <= TOLERANCE * size
@@ -212,59 +221,41 @@ def _newton(
         _, count, converged = carry
         return ~converged & (count < MOST_SWEEPS)
 
-    zero_btd = jnp.zeros_like(jax.tree.leaves(inputs_bt)[0])
+    zero_btd = jnp.zeros_like(jax.tree.leaves(given.inputs)[0])
     return lax.while_loop(goes_on, sweep, (zero_btd, jnp.int32(0), jnp.bool_(False)))
 
 
-def _before(first_bd: Array, all_btd: Array, reset_bt: Array | None) -> Array:
-    """The state each frame starts from: the one before it, or zero after a reset."""
-    before_btd = jnp.concatenate([first_bd[:, None], all_btd[:, :-1]], axis=1)
-    if reset_bt is None:
-        return before_btd
-    return jnp.where(reset_bt[..., None], 0, before_btd)
-
-
-def _linearized(
-    cell: Cell,
-    before_btd: Array,
-    inputs_bt: Any,
-    weights: Any,
-    reset_bt: Array | None,
-) -> tuple[Array, Array]:
+def _linearized(cell: Cell, before_btd: Array, given: Given) -> tuple[Array, Array]:
     """The cell at all frames, and its slope along the state, zero after a reset."""
     value_btd, slope_btd = jax.jvp(
-        lambda h: cell(h, inputs_bt, _wide(weights, 3)),
+        lambda h: cell(h, given.inputs, _wide(given.weights, 3)),
         (before_btd,),
         (jnp.ones_like(before_btd),),
     )
-    if reset_bt is not None:
-        slope_btd = jnp.where(reset_bt[..., None], 0, slope_btd)
-    return value_btd, slope_btd
+    return value_btd, restart(given.reset_bt, slope_btd)
 
 
-def _forward(
-    cell: Cell,
-    form: str,
-    inputs_bt: Any,
-    weights: Any,
-    h_bd: Array,
-    reset_bt: Array | None,
-) -> tuple[Array, tuple]:
-    h_btd = _states(cell, form, inputs_bt, weights, h_bd, reset_bt)
-    return h_btd, (inputs_bt, weights, h_bd, reset_bt, h_btd)
+def _forward(cell: Cell, form: str, given: Given) -> tuple[Array, tuple[Given, Array]]:
+    h_btd = _states(cell, form, given)
+    return h_btd, (given, h_btd)
 
 
-def _backward(cell: Cell, form: str, kept: tuple, y_bar_btd: Array) -> tuple:
+def _backward(
+    cell: Cell, form: str, kept: tuple[Given, Array], y_bar_btd: Array
+) -> tuple[Given]:
     del form
-    inputs_bt, weights, h_bd, reset_bt, h_btd = kept
-    before_btd = _before(h_bd, h_btd, reset_bt)
-    _, slope_btd = _linearized(cell, before_btd, inputs_bt, weights, reset_bt)
+    given, h_btd = kept
+    before_btd = before(given.h_bd, h_btd, given.reset_bt)
+    _, slope_btd = _linearized(cell, before_btd, given)
     last_b1d = jnp.zeros_like(slope_btd[:, :1])
     next_btd = jnp.concatenate([slope_btd[:, 1:], last_b1d], axis=1)
+    # lambda_t = g_t + a_{t+1} lambda_{t+1}, a the slopes of the cell.
     adjoint_btd = diagonal_backwards(next_btd, y_bar_btd)
-    _, pull = jax.vjp(lambda x, w: cell(before_btd, x, _wide(w, 3)), inputs_bt, weights)
+    _, pull = jax.vjp(
+        lambda x, w: cell(before_btd, x, _wide(w, 3)), given.inputs, given.weights
+    )
     d_inputs, d_weights = pull(adjoint_btd)
-    return d_inputs, d_weights, slope_btd[:, 0] * adjoint_btd[:, 0], None
+    return (Given(d_inputs, d_weights, slope_btd[:, 0] * adjoint_btd[:, 0], None),)
 
 
 _states.defvjp(_forward, _backward)

@@ -27,6 +27,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxbench.ops.attention import positions
+from jaxbench.ops.frames import (
+    Resets,
+    float32,
+    one_frame,
+    over,
+    scan_frames,
+)
+
 EPSILON = 1e-6
 
 
@@ -46,6 +55,22 @@ class InnerModel(NamedTuple):
     gamma_hk: Array
     beta_hk: Array
     tau_m: Array
+
+
+class TTTFrames(NamedTuple):
+    """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
+
+    Attributes:
+      q_bthk: Where the inner model is read.
+      k_bthk: Its inputs.
+      v_bthk: Its targets.
+      eta_bth: Inner learning rates, at least 0.
+    """
+
+    q_bthk: Array
+    k_bthk: Array
+    v_bthk: Array
+    eta_bth: Array
 
 
 class FastWeights(NamedTuple):
@@ -80,7 +105,7 @@ def initial_fast_weights(model: InnerModel, batch_size: int) -> FastWeights:
 
 
 def mini_batch_places(
-    count_b: Array, reset_bt: Array | None, length: int, size: int
+    count_b: Array, reset_bt: Resets, length: int, size: int
 ) -> Array:
     """Places 0 .. size - 1 of frames in their mini-batches, int32 [B, T].
 
@@ -90,25 +115,14 @@ def mini_batch_places(
       length: T.
       size: b, frames in a mini-batch.
     """
-    time_t = jnp.arange(length, dtype=jnp.int32)
-    age_bt = count_b[:, None] + time_t[None]
-    if reset_bt is not None:
-        start_bt = lax.cummax(jnp.where(reset_bt, time_t[None], -1), axis=1)
-        age_bt = jnp.where(start_bt < 0, age_bt, time_t[None] - start_bt)
-    return age_bt % size
+    return positions(count_b, reset_bt, length)[0] % size
 
 
 def ttt_linear_step(
-    q_bhk: Array,
-    k_bhk: Array,
-    v_bhk: Array,
-    eta_bh: Array,
-    model: InnerModel,
-    state: FastWeights | None = None,
-    reset_b: Array | None = None,
+    frame: TTTFrames, state: FastWeights | None, reset_b: Resets, *, model: InnerModel
 ) -> tuple[Array, FastWeights]:
     """One frame of `ttt_linear_reference`: y_bhk and the state. O(H K^2)."""
-    q, k, v, eta = _float32(q_bhk, k_bhk, v_bhk, eta_bh)
+    q, k, v, eta = float32(frame)
     fresh = initial_fast_weights(model, q.shape[0])
     if state is None:
         state = fresh
@@ -137,42 +151,24 @@ def ttt_linear_step(
 
 
 def ttt_linear_reference(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthk: Array,
-    eta_bth: Array,
-    model: InnerModel,
-    state: FastWeights | None = None,
-    reset_bt: Array | None = None,
+    frames: TTTFrames, state: FastWeights | None, reset_bt: Resets, *, model: InnerModel
 ) -> tuple[Array, FastWeights]:
     """TTT-Linear by a scan of `ttt_linear_step`; the equations are at the file's head.
 
     Args:
-      q_bthk: Where the inner model is read.
-      k_bthk: Its inputs.
-      v_bthk: Its targets.
-      eta_bth: Inner learning rates, at least 0.
-      model: What an episode starts with; its `tau_m` says how long a mini-batch is.
+      frames: q, k, v and eta.
       state: From the previous call; None is `initial_fast_weights`.
       reset_bt: True where an episode starts: W and c are the learned ones again, and
         a new mini-batch starts there. None is nowhere.
+      model: What an episode starts with; its `tau_m` says how long a mini-batch is.
 
     Returns:
       y_bthk, float32, and the state after the last frame. O(T H K^2); the backward
       pass keeps several matrices for every frame.
     """
-    start = initial_fast_weights(model, q_bthk.shape[0]) if state is None else state
-    frames = _float32(q_bthk, k_bthk, v_bthk, eta_bth)
-
-    def body(state: FastWeights, xs: tuple) -> tuple[FastWeights, Array]:
-        q, k, v, eta, reset_b = xs
-        y_bhk, state = ttt_linear_step(q, k, v, eta, model, state, reset_b)
-        return state, y_bhk
-
-    resets = None if reset_bt is None else reset_bt.T
-    xs = (*(jnp.moveaxis(x, 1, 0) for x in frames), resets)
-    last, y_tbhk = lax.scan(body, start, xs)
-    return jnp.moveaxis(y_tbhk, 0, 1), last
+    batch = frames.q_bthk.shape[0]
+    start = initial_fast_weights(model, batch) if state is None else state
+    return scan_frames(ttt_linear_step, (frames,), start, reset_bt, model=model)
 
 
 def ttt_linear(
@@ -182,7 +178,7 @@ def ttt_linear(
     eta_bth: Array,
     model: InnerModel,
     state: FastWeights | None = None,
-    reset_bt: Array | None = None,
+    reset_bt: Resets = None,
 ) -> tuple[Array, FastWeights]:
     """`ttt_linear_reference` in chunks as long as a mini-batch.
 
@@ -204,13 +200,10 @@ def ttt_linear(
     O(T H K (b + K)), T / b chunks one after the other; the backward pass keeps the
     state of every chunk, 2 H K (K + 1) floats each, and computes the rest again.
     """
-    frames = _float32(q_bthk, k_bthk, v_bthk, eta_bth)
+    frames = float32(TTTFrames(q_bthk, k_bthk, v_bthk, eta_bth))
     batch, length = q_bthk.shape[:2]
     if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        q, k, v, eta = (x[:, 0] for x in frames)
-        y, now = ttt_linear_step(q, k, v, eta, model, state, reset_b)
-        return y[:, None], now
+        return one_frame(ttt_linear_step, (frames,), state, reset_bt, model=model)
     aligned = state is None and reset_bt is None
     now = initial_fast_weights(model, batch) if state is None else state
 
@@ -220,34 +213,29 @@ def ttt_linear(
         return run(model, state, *xs)
 
     # Heads before frames: products are then plain batched matmuls.
-    heads_first = [jnp.moveaxis(x, 1, 2) for x in frames]
+    heads_first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), frames)
     size = model.tau_m.shape[0]
     whole, parts = length // size * size, []
     if whole:
-        xs = [_in_chunks(x, 2, whole, size) for x in heads_first]
+        xs = jax.tree.map(lambda x: _in_chunks(x, 2, whole, size), heads_first)
         resets = None if reset_bt is None else _in_chunks(reset_bt, 1, whole, size)
-        now, y_nbhck = lax.scan(body, now, (*xs, resets))
+        now, y_nbhck = lax.scan(body, now, (xs, resets))
         y_bnchk = y_nbhck.transpose(1, 0, 3, 2, 4)
         parts.append(y_bnchk.reshape(batch, whole, *y_bnchk.shape[3:]))
     if whole < length:
-        xs = [x[:, :, whole:] for x in heads_first]
+        xs = jax.tree.map(lambda x: x[:, :, whole:], heads_first)
         resets = None if reset_bt is None else reset_bt[:, whole:]
-        now, y_bhck = body(now, (*xs, resets))
+        now, y_bhck = body(now, (xs, resets))
         parts.append(jnp.moveaxis(y_bhck, 1, 2))
     return jnp.concatenate(parts, axis=1), now
 
 
 def _aligned_chunk(
-    model: InnerModel,
-    state: FastWeights,
-    q: Array,
-    k: Array,
-    v: Array,
-    eta: Array,
-    reset_bc: None,
+    model: InnerModel, state: FastWeights, frames: TTTFrames, reset_bc: None
 ) -> tuple[FastWeights, Array]:
     """At most one mini-batch, from its first frame on. Arrays are [B, H, C, K]."""
     del reset_bc
+    q, k, v, eta = frames
     w, c, grad_w, grad_c, count_b = state
     length, size = q.shape[2], model.tau_m.shape[0]
     gamma, beta = model.gamma_hk[None, :, None], model.beta_hk[None, :, None]
@@ -267,15 +255,10 @@ def _aligned_chunk(
 
 
 def _chunk(
-    model: InnerModel,
-    state: FastWeights,
-    q: Array,
-    k: Array,
-    v: Array,
-    eta: Array,
-    reset_bc: Array | None,
+    model: InnerModel, state: FastWeights, frames: TTTFrames, reset_bc: Resets
 ) -> tuple[FastWeights, Array]:
     """At most b frames from any state, with resets anywhere; see `ttt_linear`."""
+    q, k, v, eta = frames
     w, c, grad_w, grad_c, count_b = state
     gamma, beta = model.gamma_hk[None, :, None], model.beta_hk[None, :, None]
     length, size = q.shape[2], model.tau_m.shape[0]
@@ -323,7 +306,7 @@ def _chunk(
 
 
 def _which_mini_batch(
-    count_b: Array, reset_bc: Array | None, length: int, size: int
+    count_b: Array, reset_bc: Resets, length: int, size: int
 ) -> Array:
     """0: the one running before the chunk, 1: the one after it, 2, 3 ..: at resets."""
     age_bc = count_b[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
@@ -379,19 +362,12 @@ def _product(spec: str, x: Array, y: Array) -> Array:
     return jnp.einsum(spec, x, y, precision=lax.Precision.HIGHEST)
 
 
-def _float32(
-    q: Array, k: Array, v: Array, eta: Array
-) -> tuple[Array, Array, Array, Array]:
-    q, k, v, eta = (x.astype(jnp.float32) for x in (q, k, v, eta))
-    return q, k, v, eta
-
-
 def _over_heads(x_bc: Array) -> Array:
     return x_bc[:, None, :, None]
 
 
 def _where(mask_b: Array, x: Array, y: Array) -> Array:
-    return jnp.where(jnp.expand_dims(mask_b, tuple(range(1, x.ndim))), x, y)
+    return jnp.where(over(mask_b, x), x, y)
 
 
 def _in_chunks(x: Array, axis: int, whole: int, size: int) -> Array:

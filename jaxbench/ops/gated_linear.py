@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +20,41 @@ from jaxbench.ops.decay import (
     from_start,
     to_end,
 )
-from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    float32,
+    restart,
+    run,
+    scan_frames,
+    zeros_unless,
+)
+
+
+class GatedFrames(NamedTuple):
+    """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
+
+    Attributes:
+      q_bthk: Queries; scale them before.
+      k_bthk: Keys.
+      v_bthv: Values.
+      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key.
+    """
+
+    q_bthk: Array
+    k_bthk: Array
+    v_bthv: Array
+    log_decay: Array
 
 
 def gated_linear_attention_reference(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
-    log_decay: Array,
-    s_bhkv: Array | None = None,
-    reset_bt: Array | None = None,
+    frames: GatedFrames,
+    s_bhkv: Start,
+    reset_bt: Resets,
     *,
     bonus_hk: Array | None = None,
-) -> tuple[Array, Array]:
+) -> Result:
     """S_t = Diag(e^{g_t}) S_{t-1} + k_t v_t^T, o_t = S_t^T q_t, by a scan over time.
 
     The recurrence of GLA (Yang et al. 2023, arXiv:2312.06635, eq. 3), RetNet, Mamba-2
@@ -39,72 +62,45 @@ def gated_linear_attention_reference(
     eq. 16): o_t = (S_{t-1} + Diag(u) k_t v_t^T)^T q_t, read before the decay.
 
     Args:
-      q_bthk: Queries; scale them before.
-      k_bthk: Keys.
-      v_bthv: Values.
-      log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key.
-      s_bhkv: State; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
+      frames: q, k, v and g.
       bonus_hk: u, weight of the frame's own write in what it reads; None reads after.
 
     Returns:
       o_bthv and the last state, float32. O(T K V) work and memory per head.
     """
-    start = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
-
-    def body(s_bhkv: Array, xs: tuple) -> tuple[Array, Array]:
-        q, k, v, g, reset_b = xs
-        o_bhv, s_bhkv = gated_linear_attention_step(
-            q, k, v, g, s_bhkv, reset_b, bonus_hk=bonus_hk
-        )
-        return s_bhkv, o_bhv
-
-    inputs = tuple(
-        None if x is None else jnp.moveaxis(x, 1, 0)
-        for x in (q_bthk, k_bthk, v_bthv, log_decay, reset_bt)
-    )
-    last, o_tbhv = lax.scan(body, start, inputs)
-    return jnp.moveaxis(o_tbhv, 0, 1), last
+    start = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], s_bhkv)
+    step = gated_linear_attention_step
+    return scan_frames(step, (frames,), start, reset_bt, bonus_hk=bonus_hk)
 
 
 def gated_linear_attention_step(
-    q_bhk: Array,
-    k_bhk: Array,
-    v_bhv: Array,
-    log_decay: Array,
-    s_bhkv: Array | None = None,
-    reset_b: Array | None = None,
-    *,
-    bonus_hk: Array | None = None,
-) -> tuple[Array, Array]:
+    frame: GatedFrames, s_bhkv: Start, reset_b: Resets, *, bonus_hk: Array | None = None
+) -> Result:
     """One frame of `gated_linear_attention_reference`: o_bhv and the state."""
-    q, k, v = (x.astype(jnp.float32) for x in (q_bhk, k_bhk, v_bhv))
-    s_bhkv = _state(k, v, s_bhkv)
-    if reset_b is not None:
-        s_bhkv = jnp.where(reset_b[:, None, None, None], 0, s_bhkv)
-    g = bounded(log_decay)
+    q, k, v, g = float32(frame)
+    s_bhkv = restart(reset_b, memory(k, v, s_bhkv))
+    g = bounded(g)
     decay = jnp.exp(g if g.ndim == 3 else g[..., None])
     write = jnp.einsum("bhk,bhv->bhkv", k, v)
     if bonus_hk is None:
+        # GLA, eq. 3.
         s_bhkv = decay[..., None] * s_bhkv + write
         return jnp.einsum("bhk,bhkv->bhv", q, s_bhkv), s_bhkv
-    own_bh = jnp.einsum("bhk,hk,bhk->bh", q, bonus_hk.astype(jnp.float32), k)
+    # RWKV-6, eq. 16: the frame reads its own write through u, before the decay.
+    own_bh = jnp.einsum("bhk,hk,bhk->bh", q, float32(bonus_hk), k)
     o_bhv = jnp.einsum("bhk,bhkv->bhv", q, s_bhkv) + own_bh[..., None] * v
     return o_bhv, decay[..., None] * s_bhkv + write
 
 
 def gated_linear_attention_chunks(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
-    log_decay: Array,
-    s_bhkv: Array | None = None,
-    reset_bt: Array | None = None,
+    frames: GatedFrames,
+    s_bhkv: Start,
+    reset_bt: Resets,
     *,
     bonus_hk: Array | None = None,
     chunk: int = 64,
     floor: float = SMALLEST_LOG,
-) -> tuple[Array, Array]:
+) -> Result:
     """`gated_linear_attention_reference` by matmuls over chunks of `chunk` frames.
 
     Inside a chunk O = (Q K^T * decays) V + (Q * decay since the start) S; the state
@@ -112,13 +108,13 @@ def gated_linear_attention_chunks(
     T K V) work; memory: C^2 numbers per head, and one state per chunk. `floor` as in
     `gated_linear_attention`.
     """
-    batch, length, _, _ = q_bthk.shape
+    batch, length = frames.q_bthk.shape[:2]
     if length > chunk:
-        s_bhkv = _state(k_bthk[:, 0], v_bthv[:, 0], s_bhkv)
-    run = functools.partial(_chunk, bonus_hk, floor)
+        s_bhkv = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], s_bhkv)
+    of_chunk = functools.partial(_chunk, bonus_hk, floor)
     episode_bt = episode_numbers(reset_bt, batch, length)
-    inputs = (q_bthk, k_bthk, v_bthv, bounded(log_decay, floor))
-    return over_chunks(run, inputs, episode_bt, s_bhkv, chunk)
+    inputs = frames._replace(log_decay=bounded(frames.log_decay, floor))
+    return over_chunks(of_chunk, inputs, episode_bt, s_bhkv, chunk)
 
 
 def gated_linear_attention(
@@ -126,57 +122,44 @@ def gated_linear_attention(
     k_bthk: Array,
     v_bthv: Array,
     log_decay: Array,
-    s_bhkv: Array | None = None,
-    reset_bt: Array | None = None,
+    s_bhkv: Start = None,
+    reset_bt: Resets = None,
     *,
     bonus_hk: Array | None = None,
     floor: float = SMALLEST_LOG,
-) -> tuple[Array, Array]:
+) -> Result:
     """`gated_linear_attention_reference` in the form `forms.json` names.
 
     Log decays below `floor` count as `floor`. What a caller knows of how it makes them
     makes the chunk form faster, see `ops.decay`.
     """
-    length, heads, keys = q_bthk.shape[1:]
     if floor > SMALLEST_LOG:
         log_decay = bounded(log_decay, floor)
-    if length == 1:
-        o_bhv, s_bhkv = gated_linear_attention_step(
-            q_bthk[:, 0],
-            k_bthk[:, 0],
-            v_bthv[:, 0],
-            log_decay[:, 0],
-            s_bhkv,
-            None if reset_bt is None else reset_bt[:, 0],
-            bonus_hk=bonus_hk,
-        )
-        return o_bhv[:, None], s_bhkv
-    args = (q_bthk, k_bthk, v_bthv, log_decay, s_bhkv, reset_bt)
-    primitive = "gated_linear" if log_decay.ndim == 3 else "gated_linear_keys"
-    size = heads * keys * v_bthv.shape[-1]
-    form = choose(primitive, length=length, state_size=size)
-    name, _, chunk = form.partition(":")
-    if name == "chunks":
-        return gated_linear_attention_chunks(
-            *args, bonus_hk=bonus_hk, chunk=int(chunk), floor=floor
-        )
-    if name == "scan":
-        return gated_linear_attention_reference(*args, bonus_hk=bonus_hk)
-    raise ValueError(f"unknown form of gated linear attention: {form!r}")
+    chunks = functools.partial(gated_linear_attention_chunks, floor=floor)
+    return run(
+        "gated_linear" if log_decay.ndim == 3 else "gated_linear_keys",
+        gated_linear_attention_step,
+        {"chunks": chunks, "scan": gated_linear_attention_reference},
+        (GatedFrames(q_bthk, k_bthk, v_bthv, log_decay),),
+        s_bhkv,
+        reset_bt,
+        size=math.prod(q_bthk.shape[2:]) * v_bthv.shape[-1],
+        bonus_hk=bonus_hk,
+    )
 
 
 def over_chunks(
-    run: Callable[[Array | None, tuple, Array], tuple[Array, Array]],
-    inputs: tuple[Array | None, ...],
+    step: Callable[[Array | None, Any, Array], tuple[Array, Array]],
+    inputs: Any,
     episode_bt: Array,
-    state: Array | None,
+    state: Start,
     chunk: int,
-) -> tuple[Array, Array]:
-    """Runs `run(state, inputs, episode_bc) -> (state, o_bhcv)` over chunks of frames.
+) -> Result:
+    """Runs `step(state, inputs, episode_bc) -> (state, o_bhcv)` over chunks of frames.
 
     Args:
-      run: one chunk; its arrays are [B, H, C, ...]. A state of None is zero.
-      inputs: arrays [B, T, H, ...] for which zeros do nothing to the state, or None.
+      step: one chunk; its arrays are [B, H, C, ...]. A state of None is zero.
+      inputs: tree of arrays [B, T, H, ...] for which zeros do nothing to the state.
       episode_bt: numbers of the episodes, from 0 in the episode of `state`.
       state: before the first frame; None is zero, for a single chunk.
       chunk: the most frames of a chunk; chunks are as equal as they can be.
@@ -189,11 +172,8 @@ def over_chunks(
     size = math.ceil(length / count)
     pad = count * size - length
     if count == 1:
-        one = tuple(
-            None if x is None else jnp.swapaxes(x, 1, 2).astype(jnp.float32)
-            for x in inputs
-        )
-        end, o_bhcv = run(state, one, episode_bt)
+        one = jax.tree.map(lambda x: float32(jnp.swapaxes(x, 1, 2)), inputs)
+        end, o_bhcv = step(state, one, episode_bt)
         return jnp.swapaxes(o_bhcv, 1, 2), end
 
     def blocks(x: Array, mode: str = "constant") -> Array:
@@ -201,10 +181,7 @@ def over_chunks(
         x = jnp.pad(x, around, mode=mode)
         return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
 
-    def head_major(x_nbch: Array) -> Array:
-        return jnp.swapaxes(x_nbch, 2, 3).astype(jnp.float32)
-
-    split = tuple(None if x is None else head_major(blocks(x)) for x in inputs)
+    split = jax.tree.map(lambda x: float32(jnp.swapaxes(blocks(x), 2, 3)), inputs)
     # Padding goes on with the last episode, so it keeps that episode's state.
     episodes = blocks(episode_bt, "edge")
     # Each chunk counts from its own start: 0 is the episode of the state it is given.
@@ -212,8 +189,8 @@ def over_chunks(
     episodes = episodes - before
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
-    def body(state: Array, xs: tuple) -> tuple[Array, Array]:
-        return run(state, *xs)
+    def body(state: Array, xs: tuple) -> Result:
+        return step(state, *xs)
 
     assert state is not None, "several chunks start from a state"
     end, o_nbhcv = lax.scan(body, state, (split, episodes))
@@ -225,16 +202,16 @@ def over_chunks(
 def _chunk(
     bonus_hk: Array | None,
     floor: float,
-    s_bhkv: Array | None,
-    inputs: tuple[Array, ...],
+    s_bhkv: Start,
+    inputs: GatedFrames,
     episode_bc: Array,
-) -> tuple[Array, Array]:
+) -> Result:
     q, k, v, g = inputs
     before, after = ((), (q,)) if bonus_hk is None else ((q,), ())
     made = decayed_products(before, after, (k,), g, episode_bc, floor=floor)
     o = jnp.einsum("bhij,bhjv->bhiv", made[:, :, 0, :, 0], v)
     if bonus_hk is not None:
-        own = jnp.einsum("bhik,hk,bhik->bhi", q, bonus_hk.astype(jnp.float32), k)
+        own = jnp.einsum("bhik,hk,bhik->bhi", q, float32(bonus_hk), k)
         o = o + own[..., None] * v
     kept = k * as_keys(to_end(g, episode_bc))
     written = jnp.einsum("bhjk,bhjv->bhkv", kept, v)
@@ -251,6 +228,6 @@ def as_keys(x: Array) -> Array:
     return x[..., None] if x.ndim == 3 else x
 
 
-def _state(k_bhk: Array, v_bhv: Array, s_bhkv: Array | None) -> Array:
-    shape = (*k_bhk.shape, v_bhv.shape[-1])
-    return jnp.zeros(shape, jnp.float32) if s_bhkv is None else s_bhkv
+def memory(k_bhk: Array, v_bhv: Array, s_bhkv: Start) -> Array:
+    """The state [B, H, K, V] of keys and values like these, zeros where it is None."""
+    return zeros_unless(s_bhkv, (*k_bhk.shape, v_bhv.shape[-1]))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxbench.ops.convolution import causal_convolution
+from jaxbench.ops.frames import Resets, Result, Start
 
 # A kernel of this length is one Toeplitz matrix; longer sequences go in blocks.
 BLOCK = 64
@@ -35,9 +36,9 @@ def run_in_blocks(
     poles_dn: Array,
     u_btd: Array,
     d_d: Array,
-    state: Array | None,
-    reset_bt: Array | None,
-) -> tuple[Array, Array]:
+    state: Start,
+    reset_bt: Resets,
+) -> Result:
     """Convolves within blocks of at most `BLOCK` frames, carries states between."""
     u_btd = at_least_float32(u_btd)
     batch, total, width = u_btd.shape
@@ -46,7 +47,7 @@ def run_in_blocks(
     block = make(length)
     pad = count * length - total
     u = jnp.pad(u_btd, ((0, 0), (0, pad), (0, 0))).reshape(-1, length, width)
-    reset: Array | None = None
+    reset: Resets = None
     if reset_bt is not None:
         reset = jnp.pad(reset_bt, ((0, 0), (0, pad))).reshape(-1, length)
     y = causal_convolution(u, block.kernel_ld, reset)
@@ -74,7 +75,7 @@ def run_in_blocks(
 
 
 def _starts(
-    block: Block, u: Array, x_dbs: Array | None, reset: Array | None, batch: int
+    block: Block, u: Array, x_dbs: Array | None, reset: Resets, batch: int
 ) -> Array:
     """The state before every block, [D, B, count, 2N]."""
     length, width = u.shape[1:]
@@ -84,7 +85,7 @@ def _starts(
     whole = None if reset is None else ~reset.any(1).reshape(batch, -1).T
     advance = block.advance(length)
 
-    def body(x_dbs: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
+    def body(x_dbs: Array, xs: tuple[Array, Array | None]) -> Result:
         moved = advance(x_dbs)
         if xs[1] is not None:
             moved = jnp.where(xs[1][None, :, None], moved, 0)
@@ -95,9 +96,7 @@ def _starts(
     return jnp.moveaxis(lax.scan(body, x_dbs, inputs)[1], 0, 2)
 
 
-def _after(
-    block: Block, u_bld: Array, x_dbs: Array | None, reset_bl: Array | None
-) -> Array:
+def _after(block: Block, u_bld: Array, x_dbs: Array | None, reset_bl: Resets) -> Array:
     """The state after the frames `u_bld`, which may be fewer than the block's."""
     length = u_bld.shape[1]
     if reset_bl is not None:
@@ -114,25 +113,7 @@ def _after(
     return after + moved
 
 
-def run_by_scan(
-    frame: Callable[[Array, Array], tuple[Array, Array]],
-    u_btd: Array,
-    x_bdn: Array,
-    reset_bt: Array | None,
-) -> tuple[Array, Array]:
-    """Scans `frame(u_bd, x_bdn) -> (y_bd, x_bdn)` over time."""
-
-    def body(x_bdn: Array, xs: tuple[Array, Array | None]) -> tuple[Array, Array]:
-        y_bd, x_bdn = frame(xs[0], zero_at_reset(x_bdn, xs[1]))
-        return x_bdn, y_bd
-
-    resets = None if reset_bt is None else reset_bt.T
-    inputs = (jnp.moveaxis(at_least_float32(u_btd), 1, 0), resets)
-    x_bdn, y_tbd = lax.scan(body, x_bdn, inputs)
-    return jnp.moveaxis(y_tbd, 0, 1), x_bdn
-
-
-def state_or_zero(u_bd: Array, a_dn: Array, state: Array | None) -> Array:
+def state_or_zero(u_bd: Array, a_dn: Array, state: Start) -> Array:
     """The state [B, D, N], zero if None; ValueError if it is another layer's."""
     shape = (u_bd.shape[0], *a_dn.shape)
     if state is None:
@@ -140,11 +121,6 @@ def state_or_zero(u_bd: Array, a_dn: Array, state: Array | None) -> Array:
     if state.shape != shape:
         raise ValueError(f"state has shape {state.shape}, expected {shape}")
     return state
-
-
-def zero_at_reset(x_bdn: Array, reset_b: Array | None) -> Array:
-    """The state an episode that starts here starts from."""
-    return x_bdn if reset_b is None else jnp.where(reset_b[:, None, None], 0, x_bdn)
 
 
 def at_least_float32(x: Array) -> Array:

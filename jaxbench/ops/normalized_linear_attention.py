@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxbench.ops.frames import Resets, float32, one_frame, scan_frames
+
 Normalizer = Literal["maxabs", "sum"]
 
 # Frames a chunk holds at most: scores are [CHUNK, CHUNK], chunks follow one another.
@@ -28,6 +30,24 @@ EPSILON = 1e-6
 
 # The logarithm of a float32 that is large and still finite.
 LARGE = 85.0
+
+
+class NormalizedFrames(NamedTuple):
+    """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
+
+    Attributes:
+      q_bthk: Queries.
+      k_bthk: Keys.
+      v_bthv: Values.
+      log_f_bth: Logarithm of the forget gate, <= 0; -inf forgets everything.
+      log_i_bth: Logarithm of the input gate, any size; -inf writes nothing.
+    """
+
+    q_bthk: Array
+    k_bthk: Array
+    v_bthv: Array
+    log_f_bth: Array
+    log_i_bth: Array
 
 
 class NormalizedState(NamedTuple):
@@ -50,26 +70,17 @@ def initial_state(
 
 
 def normalized_linear_attention_reference(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
-    log_f_bth: Array,
-    log_i_bth: Array,
-    state: NormalizedState | None = None,
-    reset_bt: Array | None = None,
+    frames: NormalizedFrames,
+    state: NormalizedState | None,
+    reset_bt: Resets,
     *,
     normalizer: Normalizer,
 ) -> tuple[Array, NormalizedState]:
     """The recurrence above by a plain `lax.scan` of `normalized_linear_attention_step`.
 
     Args:
-      q_bthk: Queries.
-      k_bthk: Keys.
-      v_bthv: Values.
-      log_f_bth: Logarithm of the forget gate, <= 0; -inf forgets everything.
-      log_i_bth: Logarithm of the input gate, any size; -inf writes nothing.
+      frames: q, k, v and the logarithms of f and i.
       state: The sums before the first frame; None is `initial_state`.
-      reset_bt: True where an episode starts; None is nowhere.
       normalizer: "maxabs": den = max(|q . n|, 1), the 1 being e^-m in units of e^m.
         "sum": den = q . n + 1e-6 e^m, for weights q . k that are not negative; the
         second term is relative to the largest gate, so small keys are no problem.
@@ -80,39 +91,27 @@ def normalized_linear_attention_reference(
     Raises:
       ValueError: the normaliser is none of these.
     """
-    arrays = (q_bthk, k_bthk, v_bthv, log_f_bth, log_i_bth, reset_bt)
-    inputs = tuple(None if x is None else jnp.moveaxis(x, 1, 0) for x in arrays)
-
-    def body(state: NormalizedState, xs: tuple) -> tuple[NormalizedState, Array]:
-        q, k, v, log_f, log_i, reset_b = xs
-        o_bhv, state = normalized_linear_attention_step(
-            q, k, v, log_f, log_i, state, reset_b, normalizer=normalizer
-        )
-        return state, o_bhv
-
-    last, o_tbhv = lax.scan(body, _state(q_bthk, v_bthv, state), inputs)
-    return jnp.moveaxis(o_tbhv, 0, 1), last
+    start = _state(frames.q_bthk[:, 0], frames.v_bthv[:, 0], state)
+    step = normalized_linear_attention_step
+    return scan_frames(step, (frames,), start, reset_bt, normalizer=normalizer)
 
 
 def normalized_linear_attention_step(
-    q_bhk: Array,
-    k_bhk: Array,
-    v_bhv: Array,
-    log_f_bh: Array,
-    log_i_bh: Array,
-    state: NormalizedState | None = None,
-    reset_b: Array | None = None,
+    frame: NormalizedFrames,
+    state: NormalizedState | None,
+    reset_b: Resets,
     *,
     normalizer: Normalizer,
 ) -> tuple[Array, NormalizedState]:
     """One frame of `normalized_linear_attention_reference`: o_bhv and the state."""
-    q, k, v, log_f, log_i = _float32(q_bhk, k_bhk, v_bhv, log_f_bh, log_i_bh)
-    s, n, m = _state(q[:, None], v[:, None], state)
+    q, k, v, log_f, log_i = float32(frame)
+    s, n, m = _state(q, v, state)
     if reset_b is not None:
         s = jnp.where(reset_b[:, None, None, None], 0, s)
         n = jnp.where(reset_b[:, None, None], 0, n)
         m = jnp.where(reset_b[:, None], -jnp.inf, m)
     log_keep = log_f + m
+    # Beck et al. 2024, eq. 15: the largest logarithm so far is the unit of the sums.
     m = lax.stop_gradient(jnp.maximum(log_keep, log_i))
     keep, write = (jnp.exp(x - _finite(m))[..., None] for x in (log_keep, log_i))
     written = write * k
@@ -125,13 +124,9 @@ def normalized_linear_attention_step(
 
 
 def normalized_linear_attention_chunks(
-    q_bthk: Array,
-    k_bthk: Array,
-    v_bthv: Array,
-    log_f_bth: Array,
-    log_i_bth: Array,
-    state: NormalizedState | None = None,
-    reset_bt: Array | None = None,
+    frames: NormalizedFrames,
+    state: NormalizedState | None,
+    reset_bt: Resets,
     *,
     normalizer: Normalizer,
 ) -> tuple[Array, NormalizedState]:
@@ -142,15 +137,13 @@ def normalized_linear_attention_chunks(
     Each chunk is rematerialised unless it is the only one: the backward pass keeps
     one state per chunk. O(T (CHUNK (K + V) + K V)) work per head.
     """
-    batch, length = q_bthk.shape[:2]
-    arrays = _float32(q_bthk, k_bthk, v_bthv, log_f_bth, log_i_bth)
+    batch, length = frames.q_bthk.shape[:2]
+    heads_first = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), float32(frames))
+    q, k, v, log_f, log_i = heads_first
     # With ones beside v, n is the last column of S: one matmul makes both.
-    ones = jnp.ones((*v_bthv.shape[:-1], 1), jnp.float32)
-    q, k, v = (jnp.swapaxes(x, 1, 2) for x in arrays[:3])
-    v = jnp.concatenate([v, jnp.swapaxes(ones, 1, 2)], -1)
-    log_f, log_i = (jnp.swapaxes(x, 1, 2) for x in arrays[3:])
+    v = jnp.concatenate([v, jnp.ones((*v.shape[:-1], 1), jnp.float32)], -1)
     inputs = (q, k, v, log_f, log_i)
-    s, n, m = _state(q_bthk, v_bthv, state)
+    s, n, m = _state(frames.q_bthk[:, 0], frames.v_bthv[:, 0], state)
     carry = (jnp.concatenate([s, n[..., None]], -1), m)
     run = functools.partial(_chunk, normalizer=normalizer)
     count = -(-length // CHUNK)
@@ -178,7 +171,7 @@ def normalized_linear_attention(
     log_f_bth: Array,
     log_i_bth: Array,
     state: NormalizedState | None = None,
-    reset_bt: Array | None = None,
+    reset_bt: Resets = None,
     *,
     normalizer: Normalizer,
 ) -> tuple[Array, NormalizedState]:
@@ -187,28 +180,13 @@ def normalized_linear_attention(
     Not a matter of measurement, so not in `forms.json`: the scan reads and writes the
     whole state every frame, the matmuls once a chunk.
     """
+    frames = NormalizedFrames(q_bthk, k_bthk, v_bthv, log_f_bth, log_i_bth)
     if q_bthk.shape[1] > 1:
         return normalized_linear_attention_chunks(
-            q_bthk,
-            k_bthk,
-            v_bthv,
-            log_f_bth,
-            log_i_bth,
-            state,
-            reset_bt,
-            normalizer=normalizer,
+            frames, state, reset_bt, normalizer=normalizer
         )
-    o_bhv, state = normalized_linear_attention_step(
-        q_bthk[:, 0],
-        k_bthk[:, 0],
-        v_bthv[:, 0],
-        log_f_bth[:, 0],
-        log_i_bth[:, 0],
-        state,
-        None if reset_bt is None else reset_bt[:, 0],
-        normalizer=normalizer,
-    )
-    return o_bhv[:, None], state
+    step = normalized_linear_attention_step
+    return one_frame(step, (frames,), state, reset_bt, normalizer=normalizer)
 
 
 def _chunk(
@@ -231,7 +209,7 @@ def _chunk(
 
 
 def _log_weights(
-    log_f_bht: Array, log_i_bht: Array, m_bh: Array, reset_bt: Array | None
+    log_f_bht: Array, log_i_bht: Array, m_bh: Array, reset_bt: Resets
 ) -> Array:
     """Logarithms of the weights in frame t of the state (s = 0) and of frame s - 1.
 
@@ -264,19 +242,13 @@ def _finite(m: Array) -> Array:
     return jnp.where(jnp.isneginf(m), 0, m)
 
 
-def _float32(*arrays: Array) -> tuple[Array, ...]:
-    return tuple(x.astype(jnp.float32) for x in arrays)
-
-
 def _state(
-    q_bthk: Array, v_bthv: Array, state: NormalizedState | None
+    q_bhk: Array, v_bhv: Array, state: NormalizedState | None
 ) -> NormalizedState:
     if state is not None:
         return state
-    batch, _, heads, key_size = q_bthk.shape
-    return initial_state(
-        batch, heads=heads, key_size=key_size, value_size=v_bthv.shape[-1]
-    )
+    batch, heads, size = q_bhk.shape
+    return initial_state(batch, heads=heads, key_size=size, value_size=v_bhv.shape[-1])
 
 
 def _split(x: Array, axis: int, count: int, fill: float) -> Array:

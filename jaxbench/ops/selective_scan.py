@@ -6,95 +6,92 @@ h_t = exp(dt_t a) * h_{t-1} + dt_t b_t u_t,  y_t = c_t . h_t + d * u_t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxbench.ops.diagonal import diagonal_associative
-from jaxbench.ops.forms import choose
+from jaxbench.ops.frames import (
+    Resets,
+    Result,
+    Start,
+    float32,
+    restart,
+    run,
+    scan_frames,
+    time_first,
+    zeros_unless,
+)
+
+
+class Frames(NamedTuple):
+    """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
+
+    Attributes:
+      u_bte: input; in the fused form dt u, what is written along b.
+      dt_bte: time step, positive (softplus already applied).
+      b_btn: input matrix of each frame, shared by the channels.
+      c_btn: read-out of each frame, shared by the channels.
+    """
+
+    u_bte: Array
+    dt_bte: Array
+    b_btn: Array
+    c_btn: Array
 
 
 def selective_scan_reference(
-    u_bte: Array,
-    dt_bte: Array,
-    a_en: Array,
-    b_btn: Array,
-    c_btn: Array,
-    d_e: Array,
-    h_ben: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    frames: Frames, h_ben: Start, reset_bt: Resets, *, a_en: Array, d_e: Array
+) -> Result:
     """The selective scan by a plain `lax.scan` of `selective_scan_step`.
 
     Args:
-      u_bte: Input.
-      dt_bte: Time step, positive (softplus already applied).
+      frames: u, dt, b and c.
       a_en: Decay rate, negative.
-      b_btn: Input matrix of each frame, shared by the channels.
-      c_btn: Read-out of each frame, shared by the channels.
       d_e: Skip.
-      h_ben: State; None is zero.
-      reset_bt: True where an episode starts; None is nowhere.
 
     Returns:
       y_bte and the last state [B, E, N], float32. O(T E N) work and memory.
     """
-    h_ben = _state(u_bte[:, 0], a_en, h_ben)
-    return _scan(_time_major(u_bte, dt_bte, b_btn, c_btn, reset_bt), a_en, d_e, h_ben)
+    start = zeros_unless(h_ben, (frames.u_bte.shape[0], *a_en.shape))
+    fixed = {"a_en": a_en, "d_e": d_e}
+    return scan_frames(selective_scan_step, (frames,), start, reset_bt, **fixed)
 
 
 def selective_scan_step(
-    u_be: Array,
-    dt_be: Array,
-    a_en: Array,
-    b_bn: Array,
-    c_bn: Array,
-    d_e: Array,
-    h_ben: Array | None = None,
-    reset_b: Array | None = None,
-) -> tuple[Array, Array]:
+    frame: Frames, h_ben: Start, reset_b: Resets, *, a_en: Array, d_e: Array
+) -> Result:
     """One frame of the selective scan. Returns y_be and the state [B, E, N]."""
-    u_be, dt_be, a_en, b_bn, c_bn, d_e = (
-        x.astype(jnp.float32) for x in (u_be, dt_be, a_en, b_bn, c_bn, d_e)
-    )
-    h_ben = _state(u_be, a_en, h_ben)
-    if reset_b is not None:
-        h_ben = jnp.where(reset_b[:, None, None], 0, h_ben)
+    (u_be, dt_be, b_bn, c_bn), a_en, d_e = float32((frame, a_en, d_e))
+    h_ben = restart(reset_b, zeros_unless(h_ben, (u_be.shape[0], *a_en.shape)))
     decay_ben = jnp.exp(dt_be[:, :, None] * a_en[None])
+    # Eq. 2 with Euler's rule for b, then the read-out.
     h_ben = decay_ben * h_ben + (dt_be * u_be)[:, :, None] * b_bn[:, None, :]
     y_be = jnp.einsum("ben,bn->be", h_ben, c_bn) + d_e[None] * u_be
     return y_be, h_ben
 
 
 def selective_scan_fused(
-    u_bte: Array,
-    dt_bte: Array,
-    a_en: Array,
-    b_btn: Array,
-    c_btn: Array,
-    d_e: Array,
-    h_ben: Array | None = None,
-    reset_bt: Array | None = None,
+    frames: Frames,
+    h_ben: Start,
+    reset_bt: Resets,
     *,
-    block: int = 32,
-) -> tuple[Array, Array]:
+    a_en: Array,
+    d_e: Array,
+    chunk: int = 32,
+) -> Result:
     """The selective scan with a backward pass of its own, in blocks of frames.
 
-    The forward pass keeps one state for each block of about `block` frames; the
+    The forward pass keeps one state for each block of about `chunk` frames; the
     backward pass makes a block's states again and walks them back. No [B, T, E, N]
-    array exists: peak memory is T / block + block states. Channels are the last axis
+    array exists: peak memory is T / chunk + chunk states. Channels are the last axis
     of what is computed, so that sums over states and products are long vectors.
     """
-    u_tbe, dt_tbe, b_tbn, c_tbn, reset_tb = _time_major(
-        u_bte, dt_bte, b_btn, c_btn, reset_bt
-    )
-    u_tbe, dt_tbe, b_tbn, c_tbn = (
-        x.astype(jnp.float32) for x in (u_tbe, dt_tbe, b_tbn, c_tbn)
-    )
+    (u_tbe, dt_tbe, b_tbn, c_tbn), reset_tb = time_first((float32(frames), reset_bt))
     length = u_tbe.shape[0]
-    count = -(-length // block)
+    count = -(-length // chunk)
     size = -(-length // count)
 
     def blocks(x_tb: Array) -> Array:
@@ -102,52 +99,31 @@ def selective_scan_fused(
         pad = ((0, count * size - length),) + ((0, 0),) * (x_tb.ndim - 1)
         return jnp.pad(x_tb, pad).reshape(count, size, *x_tb.shape[1:])
 
-    frames = Frames(*map(blocks, (dt_tbe * u_tbe, dt_tbe, b_tbn, c_tbn)))
+    parts = Frames(*map(blocks, (dt_tbe * u_tbe, dt_tbe, b_tbn, c_tbn)))
     flags = None if reset_tb is None else blocks(reset_tb)
-    h_bne = jnp.swapaxes(_state(u_bte[:, 0], a_en, h_ben), 1, 2)
-    y_cbe, h_bne = _in_blocks(frames, a_en.T.astype(jnp.float32), h_bne, flags)
+    h_ben = zeros_unless(h_ben, (u_tbe.shape[1], *a_en.shape))
+    h_bne = jnp.swapaxes(h_ben, 1, 2)
+    y_cbe, h_bne = _in_blocks(parts, float32(a_en.T), h_bne, flags)
     y_tbe = y_cbe.reshape(count * size, *y_cbe.shape[2:])[:length]
-    y_tbe = y_tbe + d_e.astype(jnp.float32)[None, None] * u_tbe
+    y_tbe = y_tbe + float32(d_e)[None, None] * u_tbe
     return jnp.moveaxis(y_tbe, 0, 1), jnp.swapaxes(h_bne, 1, 2)
 
 
-class Frames(NamedTuple):
-    """What each frame brings to the fused form; the first axes are time.
-
-    Attributes:
-      x_be: dt u, what is written along b.
-      dt_be: time step.
-      b_bn, c_bn: input and read-out.
-    """
-
-    x_be: Array
-    dt_be: Array
-    b_bn: Array
-    c_bn: Array
-
-
 @jax.custom_vjp
-def _in_blocks(
-    frames: Frames, a_ne: Array, h_bne: Array, reset_csb: Array | None
-) -> tuple[Array, Array]:
+def _in_blocks(frames: Frames, a_ne: Array, h_bne: Array, reset_csb: Resets) -> Result:
     """Reads sum_n c h of every frame, [blocks, S, B, E], and the last state."""
     return _in_blocks_forward(frames, a_ne, h_bne, reset_csb)[0]
 
 
-def _decay(dt_be: Array, a_ne: Array, reset_b: Array | None) -> Array:
+def _decay(dt_be: Array, a_ne: Array, reset_b: Resets) -> Array:
     """What a frame leaves of the state, [B, N, E]."""
-    decay_bne = jnp.exp(dt_be[:, None] * a_ne[None])
-    return (
-        decay_bne
-        if reset_b is None
-        else jnp.where(reset_b[:, None, None], 0, decay_bne)
-    )
+    return restart(reset_b, jnp.exp(dt_be[:, None] * a_ne[None]))
 
 
 def _in_blocks_forward(
-    frames: Frames, a_ne: Array, h_bne: Array, reset_csb: Array | None
+    frames: Frames, a_ne: Array, h_bne: Array, reset_csb: Resets
 ) -> tuple[tuple[Array, Array], tuple]:
-    def frame(h_bne: Array, xs: tuple) -> tuple[Array, Array]:
+    def frame(h_bne: Array, xs: tuple) -> Result:
         (x_be, dt_be, b_bn, c_bn), reset_b = xs
         h_bne = _decay(dt_be, a_ne, reset_b) * h_bne + x_be[:, None] * b_bn[..., None]
         return h_bne, jnp.einsum("bne,bn->be", h_bne, c_bn)
@@ -203,19 +179,10 @@ _in_blocks.defvjp(_in_blocks_forward, _in_blocks_backward)
 
 
 def selective_scan_associative(
-    u_bte: Array,
-    dt_bte: Array,
-    a_en: Array,
-    b_btn: Array,
-    c_btn: Array,
-    d_e: Array,
-    h_ben: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    frames: Frames, h_ben: Start, reset_bt: Resets, *, a_en: Array, d_e: Array
+) -> Result:
     """The selective scan by a parallel prefix. O(log T) depth, [B, T, E, N] memory."""
-    u_bte, dt_bte, a_en, b_btn, c_btn, d_e = (
-        x.astype(jnp.float32) for x in (u_bte, dt_bte, a_en, b_btn, c_btn, d_e)
-    )
+    (u_bte, dt_bte, b_btn, c_btn), a_en, d_e = float32((frames, a_en, d_e))
     decay = jnp.exp(dt_bte[..., None] * a_en[None, None])
     write = (dt_bte * u_bte)[..., None] * b_btn[:, :, None, :]
     h_all, h_ben = diagonal_associative(decay, write, h_ben, reset_bt)
@@ -230,46 +197,23 @@ def selective_scan(
     b_btn: Array,
     c_btn: Array,
     d_e: Array,
-    h_ben: Array | None = None,
-    reset_bt: Array | None = None,
-) -> tuple[Array, Array]:
+    h_ben: Start = None,
+    reset_bt: Resets = None,
+) -> Result:
     """`selective_scan_reference` in the form `forms.json` names for this shape."""
-    args = (u_bte, dt_bte, a_en, b_btn, c_btn, d_e, h_ben, reset_bt)
-    length = u_bte.shape[1]
-    if length == 1:
-        reset_b = None if reset_bt is None else reset_bt[:, 0]
-        u_be, dt_be, b_bn, c_bn = (x[:, 0] for x in (u_bte, dt_bte, b_btn, c_btn))
-        y_be, h_ben = selective_scan_step(
-            u_be, dt_be, a_en, b_bn, c_bn, d_e, h_ben, reset_b
-        )
-        return y_be[:, None], h_ben
-    form = choose("selective_scan", length=length, state_size=a_en.size)
-    name, _, block = form.partition(":")
-    if name == "fused":
-        return selective_scan_fused(*args, block=int(block))
-    if name == "associative":
-        return selective_scan_associative(*args)
-    if name == "scan":
-        return selective_scan_reference(*args)
-    raise ValueError(f"unknown form of the selective scan: {form!r}")
-
-
-def _state(u_be: Array, a_en: Array, h_ben: Array | None) -> Array:
-    shape = (u_be.shape[0], *a_en.shape)
-    return jnp.zeros(shape, jnp.float32) if h_ben is None else h_ben
-
-
-def _time_major(*arrays: Array | None) -> tuple[Any, ...]:
-    return tuple(None if x is None else jnp.moveaxis(x, 1, 0) for x in arrays)
-
-
-def _scan(inputs: tuple, a_en: Array, d_e: Array, h_ben: Array) -> tuple[Array, Array]:
-    def body(h_ben: Array, xs: tuple) -> tuple[Array, Array]:
-        u_be, dt_be, b_bn, c_bn, reset_b = xs
-        y_be, h_ben = selective_scan_step(
-            u_be, dt_be, a_en, b_bn, c_bn, d_e, h_ben, reset_b
-        )
-        return h_ben, y_be
-
-    h_ben, y_tbe = lax.scan(body, h_ben, inputs)
-    return jnp.moveaxis(y_tbe, 0, 1), h_ben
+    forms = {
+        "fused": selective_scan_fused,
+        "associative": selective_scan_associative,
+        "scan": selective_scan_reference,
+    }
+    return run(
+        "selective_scan",
+        selective_scan_step,
+        forms,
+        (Frames(u_bte, dt_bte, b_btn, c_btn),),
+        h_ben,
+        reset_bt,
+        size=a_en.size,
+        a_en=a_en,
+        d_e=d_e,
+    )

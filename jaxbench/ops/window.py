@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
+
+from jaxbench.ops.frames import Resets, restart, scan_frames
 
 
 class WindowRing(NamedTuple):
@@ -22,29 +24,18 @@ def initial_ring(batch_size: int, *, window: int, width: int) -> WindowRing:
 
 
 def sliding_windows_step(
-    x_bd: Array,
-    window: int,
-    ring: WindowRing | None = None,
-    reset_b: Array | None = None,
+    x_bd: Array, window: int, ring: WindowRing | None = None, reset_b: Resets = None
 ) -> tuple[Array, Array, WindowRing]:
     """One frame of `sliding_windows_reference`: w_bwd, valid_bw and the ring."""
-    batch, width = x_bd.shape
-    if ring is None:
-        ring = initial_ring(batch, window=window, width=width)
-    x, valid = ring
-    if reset_b is not None:
-        x = jnp.where(reset_b[:, None, None], 0, x)
-        valid = valid & ~reset_b[:, None]
+    batch = x_bd.shape[0]
+    x, valid = restart(reset_b, _ring(x_bd, window, ring))
     w = jnp.concatenate([x.astype(x_bd.dtype), x_bd[:, None]], 1)
     valid = jnp.concatenate([valid, jnp.ones((batch, 1), bool)], 1)
     return w, valid, WindowRing(w[:, 1:].astype(jnp.float32), valid[:, 1:])
 
 
 def sliding_windows_reference(
-    x_btd: Array,
-    window: int,
-    ring: WindowRing | None = None,
-    reset_bt: Array | None = None,
+    x_btd: Array, window: int, ring: WindowRing | None = None, reset_bt: Resets = None
 ) -> tuple[Array, Array, WindowRing]:
     """w_t = (x_{t-window+1}, ..., x_t), within the episode, by a scan.
 
@@ -58,30 +49,24 @@ def sliding_windows_reference(
       w_btwd oldest first, zero where the episode has no such frame; valid_btw, false
       there; and the ring after the last frame. O(T window D) memory.
     """
-    batch, _, width = x_btd.shape
-    start = initial_ring(batch, window=window, width=width) if ring is None else ring
 
-    def body(
-        ring: WindowRing, xs: tuple[Array, Array | None]
-    ) -> tuple[WindowRing, tuple[Array, Array]]:
-        w, valid, ring = sliding_windows_step(xs[0], window, ring, xs[1])
-        return ring, (w, valid)
+    def step(
+        x_bd: Array, ring: WindowRing, reset_b: Resets
+    ) -> tuple[tuple[Array, Array], WindowRing]:
+        w_bwd, valid_bw, ring = sliding_windows_step(x_bd, window, ring, reset_b)
+        return (w_bwd, valid_bw), ring
 
-    resets = None if reset_bt is None else reset_bt.T
-    last, (w, valid) = lax.scan(body, start, (jnp.moveaxis(x_btd, 1, 0), resets))
-    return jnp.moveaxis(w, 0, 1), jnp.moveaxis(valid, 0, 1), last
+    start = _ring(x_btd, window, ring)
+    (w_btwd, valid_btw), last = scan_frames(step, (x_btd,), start, reset_bt)
+    return w_btwd, valid_btw, last
 
 
 def sliding_windows(
-    x_btd: Array,
-    window: int,
-    ring: WindowRing | None = None,
-    reset_bt: Array | None = None,
+    x_btd: Array, window: int, ring: WindowRing | None = None, reset_bt: Resets = None
 ) -> tuple[Array, Array, WindowRing]:
     """`sliding_windows_reference` by one gather."""
-    batch, length, width = x_btd.shape
-    if ring is None:
-        ring = initial_ring(batch, window=window, width=width)
+    batch, length = x_btd.shape[:2]
+    ring = _ring(x_btd, window, ring)
     slots = window - 1
     x = jnp.concatenate([ring.x_bwd.astype(x_btd.dtype), x_btd], 1)
     valid = jnp.concatenate([ring.valid_bw, jnp.ones((batch, length), bool)], 1)
@@ -99,15 +84,11 @@ def sliding_windows(
 
 
 def last_window(
-    x_btd: Array,
-    window: int,
-    ring: WindowRing | None = None,
-    reset_bt: Array | None = None,
+    x_btd: Array, window: int, ring: WindowRing | None = None, reset_bt: Resets = None
 ) -> tuple[Array, Array, WindowRing]:
     """The last frame's window alone: w_bwd, valid_bw and the ring. O(T + window)."""
-    batch, length, width = x_btd.shape
-    if ring is None:
-        ring = initial_ring(batch, window=window, width=width)
+    batch, length = x_btd.shape[:2]
+    ring = _ring(x_btd, window, ring)
     skip = max(length - window, 0)
     before = window - 1 if skip == 0 else 0
     x = jnp.concatenate([ring.x_bwd[:, :before].astype(x_btd.dtype), x_btd], 1)
@@ -120,3 +101,9 @@ def last_window(
     w, valid = x[:, -window:], valid[:, -window:]
     w = jnp.where(valid[..., None], w, 0)
     return w, valid, WindowRing(w[:, 1:].astype(jnp.float32), valid[:, 1:])
+
+
+def _ring(x: Array, window: int, ring: WindowRing | None) -> WindowRing:
+    if ring is not None:
+        return ring
+    return initial_ring(x.shape[0], window=window, width=x.shape[-1])

@@ -19,7 +19,6 @@ WORDS = {
     "convolution": "convolution with the kernel, in blocks of at most 64 frames",
     "fft": "FFT",
     "chunks": "matrix products over chunks of {} frames",
-    "solve": "matrix products over chunks of {} frames, triangular solve",
     "doubling": "matrix products, frames joined two by two up to chunks of {}",
     "newton": "Newton's method, each sweep a parallel prefix over frames",
 }
@@ -111,8 +110,8 @@ PRIMITIVES: dict[str, Primitive] = {
     ),
     "tanh_diagonal": Primitive(
         "h = tanh(a h + b), number by number",
-        rule="A scan over frames, on every device; its gradient is the linear "
-        "recurrence `diagonal`, in the form that one has.",
+        "elementwise_cell",
+        "Its gradient is the linear recurrence `diagonal`, in the form that one has.",
     ),
     "tanh_delta": Primitive(
         "S = tanh(a S + k (v - S^T k)^T), read by q", rule=_MATRIX_CELL

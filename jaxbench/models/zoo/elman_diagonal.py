@@ -2,74 +2,117 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import NamedTuple
 
 from jaxbench.models.row import Published, Row
+from jaxbench.models.zoo.elman import ladder_row
 
 
-@dataclasses.dataclass(frozen=True)
-class Projections:
+class Projections(NamedTuple):
     """One of the four sets of projections.
 
     Attributes:
       told: which of k, v, q, z have a matrix of their own, in words.
       equation: the same, as a line of the equation begins.
+      unused: what the source's kernel did not read, though most of it is projected.
       width: D of the published model.
       parameters: of the published model, the same for all updates and nonlinearities.
-      counted: whether the source gives no such model and the count is ours.
+      note: that the source gives no such model, so the count is ours, or "".
     """
 
     told: str
     equation: str
+    unused: str
     width: int
     parameters: int
-    counted: bool = False
+    note: str = ""
 
 
 PROJECTIONS = {
     "tiedkvq": Projections(
         "one matrix for keys, values and queries",
         "k = v = q = W x, then k of length 1",
+        "queries are not used",
         1536,
         103_644_672,
     ),
     "tiedkq": Projections(
         "one matrix for keys and queries and one for values",
         "k = q = W x, then k of length 1;  v = W_v x",
+        "queries are not used",
         1408,
         93_205_376,
-        counted=True,
+        "; width and size of the published model are not known",
     ),
     "noz": Projections(
         "a matrix each for keys, values and queries",
         "k, v, q = W x, |k| = 1",
+        "queries are projected and not used",
         1408,
         98_612_096,
     ),
     "full": Projections(
         "a matrix each for keys, values, queries and a gate",
         "k, v, q = W x, |k| = 1;  z = sigmoid(W_z x)",
+        "queries and z are projected and not used",
         1408,
         104_018_816,
     ),
 }
+REMEMBERS = {
+    "little": """It remembers little: values are the keys, so the update draws every
+        number towards the same value, the length of recent keys""",
+    "d": """It remembers values under keys, and a key that comes again makes room for
+        what it brings: its square says how much of the old number goes""",
+    "s": """It remembers values under keys for about ten frames, as every frame takes
+        away a tenth of what is held""",
+}
 
 
 def _row(update: str, projections: str, nonlinearity: str) -> Row:
-    delta, tanh = update == "d", nonlinearity == "t"
+    delta, tanh, z = update == "d", nonlinearity == "t", projections == "full"
     own = PROJECTIONS[projections]
-    name = "TanhDiagonal" if tanh else "LinearDiagonal"
-    return Row(
+    remembers = "little" if delta and projections == "tiedkvq" else update
+    kind = "squashed by a tanh at every frame" if tanh else "linear in its past"
+    when = (
+        "the scan over frames costs little and the state must stay between -1 and 1"
+        if tanh
+        else "all frames should be computed at once"
+    )
+    state = f"(1 - {'z * ' * z}k^2) * s_{{t-1}} + v * k"
+    state = state if delta else "0.9 s_{t-1} + v * k"
+    state = f"tanh({state})" if tanh else state
+    place = "what an update takes away" if delta else "what is read"
+    grows = ", and the state overflows" * (delta and not tanh)
+    return ladder_row(
         title=f"E74 diagonal, {update}-{projections}-{nonlinearity}",
-        paper="ekg/elman (repository, 2026)",
-        mixer=f"elman_diagonal:{name}",
-        channel="none",
-        norm="rms",
+        mixer=f"elman_diagonal:{'Tanh' if tanh else 'Linear'}Diagonal",
         options={"delta": delta, "projections": projections},
-        note=_note(own, tanh),
-        about=_about(delta, projections, tanh),
-        equation=_equation(delta, projections, tanh),
-        differences=_differences(delta, projections, tanh),
+        note=("tanh" if tanh else "linear in the state") + own.note,
+        about=f"""This is E74 cut down to the diagonal of its matrix: 96 numbers,
+        {kind}, with {own.told}. {REMEMBERS[remembers]}. Choose it to see what the
+        matrix of E74 is worth, and of the sixteen this one where {when}.""",
+        equation=(
+            f"x = W_in u;  {own.equation}\n"
+            f"s_t = {state};  o = s_t * q{' * z' * (z and not delta)}\n"
+            "output  W_out SG(o);  SG(o) = o SiLU(o)"
+        ),
+        differences=(
+            (
+                "As the source's kernel ran under `compat`: keys are not normalised, "
+                f"{own.unused}, the output is SG(s){grows}; but gradients are real, "
+                "where that kernel gave none to the cell."
+            ),
+            (
+                "Here it is cured: keys have length 1 over the 96 channels, the output "
+                "is SG(s * q), and kernels do not all start at the deviation 0.02."
+            ),
+            *(f"The source says of z only that it modulates; here {place}.",) * z,
+            (
+                "The embedding enters the stream once, not twice; under `compat` norms "
+                "take away the mean."
+            ),
+        ),
         primitives=("tanh_diagonal" if tanh else "diagonal",),
         published=Published(
             width=own.width,
@@ -78,87 +121,6 @@ def _row(update: str, projections: str, nonlinearity: str) -> Row:
             norm="centered",
         ),
     )
-
-
-def _note(own: Projections, tanh: bool) -> str:
-    told = "tanh" if tanh else "linear in the state"
-    if own.counted:
-        told += "; width and size of the published model are not known"
-    return told
-
-
-def _about(delta: bool, projections: str, tanh: bool) -> str:
-    kind = "squashed by a tanh at every frame" if tanh else "linear in its past"
-    if delta and projections == "tiedkvq":
-        remembers = (
-            "It remembers little: values are the keys, so the update draws every "
-            "number towards the same value, the length of recent keys"
-        )
-    elif delta:
-        remembers = (
-            "It remembers values under keys, and a key that comes again makes room "
-            "for what it brings: its square says how much of the old number goes"
-        )
-    else:
-        remembers = (
-            "It remembers values under keys for about ten frames, as every frame "
-            "takes away a tenth of what is held"
-        )
-    when = (
-        "the scan over frames costs little and the state must stay between -1 and 1"
-        if tanh
-        else "all frames should be computed at once"
-    )
-    told = PROJECTIONS[projections].told
-    return (
-        f"This is E74 cut down to the diagonal of its matrix: 96 numbers, {kind}, "
-        f"with {told}. {remembers}. Choose it to see what the matrix of E74 is worth, "
-        f"and of the sixteen this one where {when}."
-    )
-
-
-def _equation(delta: bool, projections: str, tanh: bool) -> str:
-    z = projections == "full"
-    if delta:
-        factor = "1 - z * k^2" if z else "1 - k^2"
-        sum_ = f"({factor}) * s_{{t-1}} + v * k"
-    else:
-        sum_ = "0.9 s_{t-1} + v * k"
-    read = "s_t * q * z" if z and not delta else "s_t * q"
-    state = f"tanh({sum_})" if tanh else sum_
-    return (
-        f"x = W_in u;  {PROJECTIONS[projections].equation}\n"
-        f"s_t = {state};  o = {read}\n"
-        "output  W_out SG(o);  SG(o) = o SiLU(o)"
-    )
-
-
-def _differences(delta: bool, projections: str, tanh: bool) -> tuple[str, ...]:
-    unused = "queries are not used"
-    if projections == "full":
-        unused = "queries and z are projected and not used"
-    elif projections == "noz":
-        unused = "queries are projected and not used"
-    grows = delta and not tanh
-    told = [
-        (
-            "As the source's kernel ran under `compat`: keys are not normalised, "
-            f"{unused}, the output is SG(s){', and the state overflows' * grows}; but "
-            "gradients are real, where that kernel gave none to the cell."
-        ),
-        (
-            "Here it is cured: keys have length 1 over the 96 channels, the output is "
-            "SG(s * q), and kernels do not all start at the deviation 0.02."
-        ),
-    ]
-    if projections == "full":
-        place = "what an update takes away" if delta else "what is read"
-        told.append(f"The source says of z only that it modulates; here {place}.")
-    told.append(
-        "The embedding enters the stream once, not twice; under `compat` norms take "
-        "away the mean."
-    )
-    return tuple(told)
 
 
 ROWS: dict[str, Row] = {

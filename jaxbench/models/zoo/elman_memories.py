@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from jaxbench.models.row import Published, Row
-
-PAPER = "ekg/elman (repository, 2026)"
+from jaxbench.models.zoo.elman import ladder_row
 
 # What the cures are told with: the row as published is the one under `compat`.
 _FAULTS = "As published under `compat`; here it is cured: {}."
@@ -23,22 +22,17 @@ def _sizes_of_e74() -> dict[str, Row]:
         64: 108_559_872,
     }
     return {
-        f"e74_{size}": Row(
+        f"e74_{size}": ladder_row(
             title=f"E74, n = {size}",
-            paper=PAPER,
             mixer="nonlinear_delta:DeltaMemory",
-            channel="none",
-            norm="rms",
             options={"state_size": size},
             aliases=("e74",) if size == 32 else (),
             note="one head: the output is as many numbers as the state has rows",
-            about=(
-                f"E74 keeps one matrix of {size} by {size} numbers that maps keys to "
-                "values, corrected by the delta rule and squashed by a tanh at every "
-                "frame. It remembers the latest value of every key, and older ones "
-                "shrink under the tanh or are overwritten. Choose it as the single "
-                "head that E75 and E88 multiply, to see how little one head can carry."
-            ),
+            about=f"""E74 keeps one matrix of {size} by {size} numbers that maps keys to
+            values, corrected by the delta rule and squashed by a tanh at every frame.
+            It remembers the latest value of every key, and older ones shrink under the
+            tanh or are overwritten. Choose it as the single head that E75 and E88
+            multiply, to see how little one head can carry.""",
             equation=(
                 "x = W_in u;  k, v, q = W x, |k| = |q| = 1\n"
                 "S_t = tanh(S_{t-1} + k (v - S_{t-1}^T k)^T);  o = S_t^T q\n"
@@ -68,27 +62,16 @@ def _sizes_of_e74() -> dict[str, Row]:
 
 
 ROWS: dict[str, Row] = {
-    "e63m": Row(
+    "e63m": ladder_row(
         title="E63m",
-        paper=PAPER,
         mixer="elman_memories:E63m",
-        channel="none",
-        norm="rms",
         note="the state is 2 D numbers for each of 32 slots",
-        about=(
-            "E63m keeps 32 slots, each as wide as the inner layer, that are asked with "
-            "a key and rewritten with a mixture of their own answers. It remembers in "
-            "a slot the sum of keys it was given, each weighted by the answer of that "
-            "moment, and an input gate sets how fast a slot forgets. Choose it to "
-            "study memories whose writes depend on what they hold, not for speed: its "
-            "state is the largest of the ladder and frames are computed one by one."
-        ),
-        equation=(
-            "x = SiLU(W_in u);  |k| = 1;  q / sqrt(d);  a = sigmoid(W_a x + b_a)\n"
-            "r = tanh(S_{t-1} k);  u = tanh(W_r r + W_v x + b)\n"
-            "S_t = Diag(a) S_{t-1} + ((1 - a) u) k^T;  o = tanh(S_t q)\n"
-            "output  W_out o"
-        ),
+        about="""E63m keeps 32 slots, each as wide as the inner layer, that are asked
+        with a key and rewritten with a mixture of their own answers. It remembers in a
+        slot the sum of keys it was given, each weighted by the answer of that moment,
+        and an input gate sets how fast a slot forgets. Choose it to study memories
+        whose writes depend on what they hold, not for speed: its state is the largest
+        of the ladder and frames are computed one by one.""",
         differences=(
             _FAULTS.format(
                 "keys have length 1, queries are divided by sqrt(d), and there are 32 "
@@ -102,24 +85,14 @@ ROWS: dict[str, Row] = {
             width=640, parameters=82_610_880, faults={"cured": False, "slots": 8}
         ),
     ),
-    "e70": Row(
+    "e70": ladder_row(
         title="E70",
-        paper=PAPER,
         mixer="elman_memories:E70",
-        channel="none",
-        norm="rms",
-        about=(
-            "E70 is retention: linear attention whose memory fades at a fixed rate. It "
-            "remembers sums of values times keys in four matrices, which fade at "
-            "learned rates between an eighth and a five-hundredth a frame. Choose it "
-            "from the ladder when all frames must be computed at once, for it is the "
-            "only matrix memory of the ladder that is linear in its state."
-        ),
-        equation=(
-            "x = SiLU(W_in u);  k, v, q = W x, k and q / sqrt(n)\n"
-            "γ_h = exp(-softplus(θ_h));  S_t = γ_h S_{t-1} + k v^T;  o = S_t^T q\n"
-            "output  W_out SG(RMSNorm_head(o));  SG(o) = o SiLU(o)"
-        ),
+        about="""E70 is retention: linear attention whose memory fades at a fixed rate.
+        It remembers sums of values times keys in four matrices, which fade at learned
+        rates between an eighth and a five-hundredth a frame. Choose it from the ladder
+        when all frames must be computed at once, for it is the only matrix memory of
+        the ladder that is linear in its state.""",
         differences=(
             _FAULTS.format(
                 "frames are computed in chunks of matrix products, each of 4 heads of "
@@ -142,25 +115,14 @@ ROWS: dict[str, Row] = {
             faults={"cured": False, "heads": 1, "state_size": 96},
         ),
     ),
-    "e71": Row(
+    "e71": ladder_row(
         title="E71",
-        paper=PAPER,
         mixer="elman_memories:E71",
-        channel="none",
-        norm="rms",
-        about=(
-            "E71 keeps a matrix that is a running mean of values times keys, and looks "
-            "up what a key holds before it decides how much of it to keep. It "
-            "remembers values under their keys, and each value channel has a gate that "
-            "sees both the input and the old value. Choose it to study gates that "
-            "depend on the memory; E75 and E88 do more with the same work."
-        ),
-        equation=(
-            "x = SiLU(W_in u);  k, q = W x of length 1;  v = tanh(W_v x)\n"
-            "a = sigmoid(W_a x + d_a * (S_{t-1}^T k) + b_a)\n"
-            "S_t = S_{t-1} Diag(a) + k ((1 - a) * v)^T;  o = S_t^T q\n"
-            "output  W_out SG(RMSNorm(o));  SG(o) = o SiLU(o)"
-        ),
+        about="""E71 keeps a matrix that is a running mean of values times keys, and
+        looks up what a key holds before it decides how much of it to keep. It remembers
+        values under their keys, and each value channel has a gate that sees both the
+        input and the old value. Choose it to study gates that depend on the memory; E75
+        and E88 do more with the same work.""",
         differences=(
             _FAULTS.format(
                 "keys and queries have length 1, values are bounded by a tanh, d_a "
@@ -175,26 +137,14 @@ ROWS: dict[str, Row] = {
             width=1408, parameters=104_022_656, faults={"cured": False}
         ),
     ),
-    "e72": Row(
+    "e72": ladder_row(
         title="E72",
-        paper=PAPER,
         mixer="elman_memories:E72",
-        channel="none",
-        norm="rms",
-        about=(
-            "E72 keeps a matrix that is a running mean of values times keys, and looks "
-            "up what a key holds before it decides how much of the new value to let "
-            "in. It remembers values under their keys; the rate of forgetting depends "
-            "on the input alone, the share that is written on the memory too. Choose "
-            "it beside E71 to see whether a memory should steer its keeping or its "
-            "writing."
-        ),
-        equation=(
-            "x = SiLU(W_in u);  k, q = W x of length 1;  v = tanh(W_v x)\n"
-            "g = sigmoid(d_g * (S_{t-1}^T k) + b_g);  a = sigmoid(W_a x + b_a)\n"
-            "S_t = S_{t-1} Diag(a) + k ((1 - a) * g * v)^T;  o = S_t^T q\n"
-            "output  W_out SG(RMSNorm(o));  SG(o) = o SiLU(o)"
-        ),
+        about="""E72 keeps a matrix that is a running mean of values times keys, and
+        looks up what a key holds before it decides how much of the new value to let in.
+        It remembers values under their keys; the rate of forgetting depends on the
+        input alone, the share that is written on the memory too. Choose it beside E71
+        to see whether a memory should steer its keeping or its writing.""",
         differences=(
             _FAULTS.format(
                 "keys and queries have length 1, values are bounded by a tanh, d_g "
@@ -209,25 +159,14 @@ ROWS: dict[str, Row] = {
             width=1408, parameters=104_024_576, faults={"cured": False}
         ),
     ),
-    "e73": Row(
+    "e73": ladder_row(
         title="E73",
-        paper=PAPER,
         mixer="elman_memories:E73",
-        channel="none",
-        norm="rms",
-        about=(
-            "E73 keeps matrices to which values times keys are added, each key channel "
-            "scaled by a gate of its own, and passes everything through a tanh at "
-            "every frame. It remembers recent values under their keys for as long as "
-            "gates near one and the tanh let it. Choose it as the simplest matrix "
-            "memory that is nonlinear in its state, the step before E74's delta rule."
-        ),
-        equation=(
-            "x = SiLU(W_in u);  k, v, q = W x, |k| = 1, q / sqrt(n)\n"
-            "z = tanh(W_z x + b_z);  S_t = tanh(Diag(z) S_{t-1} + k v^T);  "
-            "o = S_t^T q\n"
-            "output  W_out (o * SiLU(W_g x)), 8 heads"
-        ),
+        about="""E73 keeps matrices to which values times keys are added, each key
+        channel scaled by a gate of its own, and passes everything through a tanh at
+        every frame. It remembers recent values under their keys for as long as gates
+        near one and the tanh let it. Choose it as the simplest matrix memory that is
+        nonlinear in its state, the step before E74's delta rule.""",
         differences=(
             _FAULTS.format(
                 "keys have length 1, queries are divided by sqrt(n), there are 8 heads "
@@ -246,22 +185,16 @@ ROWS: dict[str, Row] = {
         ),
     ),
     **_sizes_of_e74(),
-    "e75": Row(
+    "e75": ladder_row(
         title="E75, multi-head",
-        paper=PAPER,
         mixer="nonlinear_delta:DeltaMemory",
-        channel="none",
-        norm="rms",
         options={"heads": 4, "forget": True},
         aliases=("e75_mh",),
         note="E74 with a forget gate and several heads",
-        about=(
-            "E75 gives E74 several independent heads and a forget gate for each value "
-            "channel. It remembers in each head the latest value of every key, "
-            "squashed by a tanh, and can fade what it holds when the input says so. "
-            "Choose it over E74 always: at the same size, heads are what made this "
-            "memory competitive."
-        ),
+        about="""E75 gives E74 several independent heads and a forget gate for each
+        value channel. It remembers in each head the latest value of every key, squashed
+        by a tanh, and can fade what it holds when the input says so. Choose it over E74
+        always: at the same size, heads are what made this memory competitive.""",
         equation=(
             "x = W_in u;  k, v, q = W x, |k| = |q| = 1;  β = sigmoid(W_β x + b_β)\n"
             "S_t = tanh(S_{t-1} Diag(β) + k (v - S_{t-1}^T k)^T);  o = S_t^T q\n"
@@ -276,54 +209,33 @@ ROWS: dict[str, Row] = {
         ),
         primitives=("tanh_delta",),
     ),
-    "e88": Row(
+    "e88": ladder_row(
         title="E88",
-        paper=PAPER,
         mixer="nonlinear_delta:E88",
-        channel="none",
-        norm="rms",
         note="one head for each 16 channels",
-        about=(
-            "E88 is a delta rule with a tanh on the state, a decay for each head, and "
-            "very many very small heads. It remembers in each head the latest values "
-            "of a few keys, and because the state passes a tanh it can follow machines "
-            "with states, parity among them, to any length. Choose it where the next "
-            "state depends on the last one in a nonlinear way; for looking up many "
-            "facts the linear Gated DeltaNet is better."
-        ),
-        equation=(
-            "q, k, v = SiLU(W u), |q| = |k| = 1\n"
-            "a = exp(-exp(A_log) softplus(W_a u + dt_bias)) for each head\n"
-            "S_t = tanh(a S_{t-1} + k (v - S_{t-1}^T k)^T);  y = S_t^T q\n"
-            "output  W_out y, D / 16 heads;  with a gate W_out (y * SiLU(W_g u))"
-        ),
+        about="""E88 is a delta rule with a tanh on the state, a decay for each head,
+        and very many very small heads. It remembers in each head the latest values of a
+        few keys, and because the state passes a tanh it can follow machines with
+        states, parity among them, to any length. Choose it where the next state depends
+        on the last one in a nonlinear way; for looking up many facts the linear Gated
+        DeltaNet is better.""",
         differences=(
             "exp(A_log) starts uniform on (0.001, 16), so that no head is at 0.",
             _FLOAT32,
         ),
         primitives=("tanh_delta",),
     ),
-    "m2rnn": Row(
+    "m2rnn": ladder_row(
         title="M2RNN",
         paper="Mishra et al. 2026, arXiv:2603.14360",
         mixer="nonlinear_delta:M2RNN",
-        channel="none",
-        norm="rms",
         note="queries and keys of 64 shared by all heads",
-        about=(
-            "M2RNN is a recurrent network whose state is a matrix: each head "
-            "multiplies its matrix by a learned one, adds a value times a key and "
-            "takes the tanh. It remembers 64 rows of 16 numbers in each head, blended "
-            "with the new ones by a forget gate that the input sets. Choose it where "
-            "states must be tracked exactly and a larger state than an LSTM's is "
-            "wanted, and accept that frames are computed one after the other."
-        ),
-        equation=(
-            "q, k = W u for all heads, q / sqrt(K);  v = W u for each\n"
-            "f = exp(-exp(A_log) softplus(W_f u + dt_bias)) for each head\n"
-            "S_t = f S_{t-1} + (1 - f) tanh(S_{t-1} W + k v^T);  y = S_t^T q + D v\n"
-            "output  W_out (y * SiLU(W_g u))"
-        ),
+        about="""M2RNN is a recurrent network whose state is a matrix: each head
+        multiplies its matrix by a learned one, adds a value times a key and takes the
+        tanh. It remembers 64 rows of 16 numbers in each head, blended with the new ones
+        by a forget gate that the input sets. Choose it where states must be tracked
+        exactly and a larger state than an LSTM's is wanted, and accept that frames are
+        computed one after the other.""",
         differences=(
             "Queries are divided by sqrt(K).",
             "It is written after a summary of the paper: no convolution, no norm of y.",
