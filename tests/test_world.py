@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import recipe
 from test_zelda_frames import make_game
 from world_games import COUNTDOWN, eventful, simulated
 
@@ -15,18 +16,10 @@ from jaxbench.errors import InputError
 from jaxbench.tasks.world import frame, loss, next_frame, states
 from jaxbench.tasks.zelda import controller, frames
 
-SETTINGS = {
-    "protocol": "clean",
-    "character": "any",
-    "width": 8,
-    "source": {"source": "by hand"},
-    "window": 16,
-    "stride": 8,
-}
 
-
-def build(games, **options):
-    return next_frame.build(games, **SETTINGS | options)
+def build(games, **changes):
+    config = recipe("world", **{"window": 16, "stride": 8} | changes)
+    return next_frame.build(games, config, 8, {"source": "by hand"})
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""From a resolved config to one of the five synthetic tasks."""
+"""From a resolved config to one of the five synthetic generators. Imports no jax."""
 
 from __future__ import annotations
 

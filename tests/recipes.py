@@ -1,0 +1,18 @@
+"""Resolved recipes, checked as `run.py` checks them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+from jaxbench.bench.check import check_values
+
+
+def recipe(task: str, backbone: str = "", **changes: Any) -> dict[str, Any]:
+    """The recipe of a task with keys changed, by their last parts or dotted paths."""
+    items = [backbone, *(f"{key}={value}" for key, value in changes.items())]
+    module = importlib.import_module(f"configs.{task}")
+    config = json.loads(module.get_config(",".join(items)).to_json())
+    check_values(config)
+    return config
