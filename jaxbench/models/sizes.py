@@ -234,8 +234,8 @@ def search_width(
         spread = 0.0 if len(tried) > _GUESSES else 1.5 * tolerance
         width = _guess(open_, low, high, budget, spread)
         tried.add(width)
-        total = counter.at(width, depth)
-        latest = [] if total is None else [(width, total)]
+        count = counter.at(width, depth)
+        latest = [] if count is None else [(width, count)]
         for found in latest:
             low, high = (found, high) if found[1] < budget else (low, found)
 
@@ -455,6 +455,7 @@ def _trace(place: _Place) -> tuple[Any, Any]:
     return variables, after
 
 
+@functools.lru_cache(maxsize=10_000)
 def _parameters(place: _Place) -> int:
     return count_parameters(_trace(place)[0].get("params", {}))
 
