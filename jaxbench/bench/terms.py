@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxbench.errors import InputError
 from jaxbench.tasks.entry import Terms
-from jaxbench.tasks.table import TASKS, find
+from jaxbench.tasks.table import find
 
 
 def terms(task: str) -> Terms:
     """The words of a task; plain ones for a result of a task that is not installed."""
-    return find(task).terms if task in TASKS else Terms()
+    try:
+        return find(task).terms
+    except InputError:
+        return Terms()
 
 
 def seen_bytes(result: Mapping[str, Any]) -> int | None:

@@ -63,7 +63,7 @@ def build(
       config: the resolved recipe, configs/zelda.py, whose values were checked.
       width: of the encoder's output.
       source: what the games are; passed through into `Task.source`, which adds the
-        fingerprint, options, splits, counts, what was left out, and bytes held.
+        fingerprint, options, splits, counts, what was left out, and bytes prepared.
 
     Raises:
       InputError: fewer than two usable games, a split without a single window, or
@@ -88,9 +88,9 @@ def build(
         dtype=getattr(jnp, train["dtype"]),
     )
     make_data, _ = PROTOCOLS[protocol]
-    held = make_data(games, options)
-    described = {**source, **_describe(games, held, protocol, options)}
-    splits, order = _training(held.splits, options)
+    prepared = make_data(games, options)
+    described = {**source, **_describe(games, prepared, protocol, options)}
+    splits, order = _training(prepared.splits, options)
     augment = Augment(data["mirror"], data["noise"], data["noise_scale"])
     task = functools.partial(
         Task,
@@ -99,7 +99,7 @@ def build(
         encoder=encoder,
         head=output,
         readout=readout,
-        arrays=held.arrays,
+        arrays=prepared.arrays,
         splits=splits,
         order=order,
         tokens_per_example=window,
@@ -107,13 +107,13 @@ def build(
     )
     if head in HEADS:
         return task(
-            gather=held.gather,
+            gather=prepared.gather,
             loss=score,
             summarize=loss.summarize,
             primary="loss",
             maximize=False,
             floors=floors.measure(
-                held.labels["train"], held.labels["validation"], score
+                prepared.labels["train"], prepared.labels["validation"], score
             ),
             source=described,
         )
@@ -126,12 +126,12 @@ def build(
     # Boards rank runs of the same options: never these beside runs scored in nats.
     learned = {"head": head, "horizon": horizon}
     return task(
-        gather=targets.with_chunks(held.gather, horizon, **cut),
+        gather=targets.with_chunks(prepared.gather, horizon, **cut),
         loss=chunk_score.loss,
         summarize=chunk_score.summarize,
         primary=chunk_score.PRIMARY,
         maximize=True,
-        floors=chunk_score.measure_floors(held, horizon, **cut),
+        floors=chunk_score.measure_floors(prepared, horizon, **cut),
         source={**described, "options": described["options"] | learned},
     )
 
