@@ -20,16 +20,51 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMED = ("tasks", "data", "bench/leaderboard")
 
 
-def test_no_task_is_named_outside_of_its_folder():
+def named(node: ast.AST) -> list[str]:
+    """Names of tasks that a constant is, or that a collection or a table holds."""
+    inside = [node]
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        inside = node.elts
+    elif isinstance(node, ast.Dict):
+        inside = node.keys
+    values = [item.value for item in inside if isinstance(item, ast.Constant)]
+    return [value for value in values if value in TASKS]
+
+
+def decisions(source: str) -> list[int]:
+    """Lines that compare with a task's name, or hold a table of several names."""
     found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            found += [node.lineno for side in sides if named(side)]
+        elif len(named(node)) > 1:
+            found.append(node.lineno)
+    return found
+
+
+def test_no_task_is_named_outside_of_its_folder():
+    found = {}
     for path in sorted((ROOT / "jaxbench").rglob("*.py")):
         inside = path.relative_to(ROOT / "jaxbench").as_posix()
-        if inside.startswith(NAMED):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and node.value in TASKS:
-                found.append(f"{inside}:{node.lineno} {node.value}")
-    assert found == []
+        if not inside.startswith(NAMED):
+            found[inside] = decisions(path.read_text())
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ('x == "pile"', True),
+        ('"zelda" != x', True),
+        ('x in ("pile", "")', True),
+        ('KNOWN = {"mqar": 1, "world": 2}', True),
+        ('x["world"] == 3', False),
+        ('keys = ("world", "table")', False),
+    ],
+)
+def test_names_are_found_where_they_decide(source, caught):
+    assert bool(decisions(source)) == caught
 
 
 @pytest.mark.parametrize("name", TASKS)
