@@ -32,13 +32,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from jaxbench.tasks.table import TASKS
 from jaxbench.xla import ONCE, as_flags
 
 ROOT = Path(__file__).resolve().parents[1]
-TASKS = (
-    *("zelda", "pile", "world"),
-    *("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"),
-)
 MARKS = {"ok": "+", "refused": "refused"}
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",

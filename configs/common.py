@@ -2,26 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
 from jaxbench.errors import InputError, nearest
 
+# Keys of every recipe, and their values where the recipe says nothing else.
+MODEL = {
+    "width": 256,
+    "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
+    "dropout": 0.0,  # on residual branches
+    "remat": False,  # recompute activations in the backward pass
+}
+TRAIN = {
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "ssm_learning_rate": 1e-3,  # cap for decays, time steps, state matrices
+    "schedule": "cosine",  # constant, cosine, linear, cosine_restarts, ...
+    "final_fraction": 0.0,  # of the learning rate, at the end
+    "clip_norm": 1.0,
+    "weight_decay": 0.01,
+    "decay_vectors": False,  # decay biases, norms and SSM parameters too
+    "b1": 0.9,
+    "b2": 0.999,
+    "eps": 1e-8,
+    "dtype": "float32",  # compute type: float32, bfloat16
+    "parameter_dtype": "float32",  # of parameters and Adam's moments
+    "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
+    "steps_per_dispatch": 16,
+    "checkpoint_every": 1000,  # steps, besides each evaluation
+    "max_skips": 0,  # updates that may not be finite before the run is over
+}
+# Settings that must reach XLA before it starts; see bench/environment.py.
+XLA = {
+    "platform": "",  # "cpu", "cuda"; "" for the best one there is
+    "allocator": "default",  # default, platform, bfc, cuda_async, vmm
+    "preallocate": False,  # take the GPU's memory at once
+    "memory_fraction": 0.0,  # of the GPU's memory; 0 for XLA's own default
+    "memory_limit": 0.0,  # GB a run may need; 0 for what the device has
+    "compilation_cache": "~/.cache/jaxbench/xla",  # "" for none
+    "flags": "",  # appended to XLA_FLAGS
+}
 
-def xla_defaults() -> ConfigDict:
-    """Settings that must reach XLA before it starts; see bench/environment.py."""
-    return ConfigDict(
-        {
-            "platform": "",  # "cpu", "cuda"; "" for the best one there is
-            "allocator": "default",  # default, platform, bfc, cuda_async, vmm
-            "preallocate": False,  # take the GPU's memory at once
-            "memory_fraction": 0.0,  # of the GPU's memory; 0 for XLA's own default
-            "memory_limit": 0.0,  # GB a run may need; 0 for what the device has
-            "compilation_cache": "~/.cache/jaxbench/xla",  # "" for none
-            "flags": "",  # appended to XLA_FLAGS
-        }
-    )
+
+def recipe(
+    task: str,
+    *,
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    train: Mapping[str, Any],
+) -> ConfigDict:
+    """A recipe: what one task has, over what all have in common.
+
+    Args:
+      task: a name of `jaxbench/tasks/table.py`.
+      data: all keys of that section.
+      model: at least the backbone, a row of the zoo or a pattern of rows.
+      train: at least how long a run is: `epochs`, `max_steps` and `evaluate_every`, or
+        `budget` and `evaluations`; and the warm-up, `warmup_steps` or
+        `warmup_fraction`.
+    """
+    config = ConfigDict()
+    config.task = task
+    config.protocol = "clean"  # clean, compat
+    config.seed = 0  # of parameters and of the order of training
+    config.purpose = "score"  # score; sweep: a point of a learning-rate curve
+    config.data = ConfigDict(dict(data))
+    config.model = ConfigDict(MODEL | model)
+    config.model.depth = config_dict.placeholder(int)  # None: the row's own
+    config.train = ConfigDict(TRAIN | train)
+    config.xla = ConfigDict(XLA)
+    return config
 
 
 def split_argument(argument: str) -> tuple[str, dict[str, str]]:
@@ -104,8 +157,3 @@ def _parse(path: str, text: str, kind: type) -> Any:
         except ValueError:
             pass
     raise InputError(f"{path}={text!r} is not of type {kind.__name__}")
-
-
-def optional_int() -> Any:
-    """A field that is None until someone sets an integer."""
-    return config_dict.placeholder(int)

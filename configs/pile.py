@@ -20,59 +20,32 @@ from configs import common
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the recipe; `argument` is the text after the colon."""
     backbone, settings = common.split_argument(argument)
-    config = ConfigDict()
-    config.task = "pile"
-    config.protocol = "clean"  # clean, compat
-    config.seed = 0
-    config.purpose = "score"  # score; sweep: a point of a learning-rate curve
-
-    config.data = ConfigDict(
-        {
+    config = common.recipe(
+        "pile",
+        data={
             "corpus": "",  # file, or folder of .jsonl.zst; "" for Python's own sources
             "splits": "",  # "train=0:90M,validation=90M:95M,test=95M:100M"; "": found
             "window": 512,  # bytes a model sees
             "sampler": "random",  # random offsets; sequential: the original's chunks
             "validation_bytes": 2_000_000,  # scored, from the split's start; 0 for all
             "cache": "~/.cache/jaxbench/corpora",  # unpacked corpora; "" for none
-        }
-    )
-    config.model = ConfigDict(
-        {
-            "backbone": backbone or "mamba2",  # a row of the zoo, or a pattern of rows
+        },
+        model={
+            "backbone": backbone or "mamba2",
             "size": "100m",  # 1m, 10m, 100m, 350m, published; "" to give the width
             "width": 0,  # with size="": the model's; 0: the size decides
-            "depth": common.optional_int(),  # None: the size's, or the row's own
-            "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
-            "dropout": 0.0,  # on residual branches
-            "remat": False,  # recompute activations in the backward pass
-        }
-    )
-    config.train = ConfigDict(
-        {
+        },
+        train={
             "budget": "10min",  # of training: 10min, 50MB of text, or 2000steps
             "batch_size": 32,
-            "learning_rate": 1e-3,
-            "ssm_learning_rate": 1e-3,  # cap for decays, time steps, state matrices
-            "schedule": "cosine",  # constant, cosine, linear, oscillating, ...
-            "final_fraction": 0.1,  # of the learning rate, at the end
+            "final_fraction": 0.1,
             "warmup_fraction": 0.02,  # of the budget
-            "clip_norm": 1.0,
             "weight_decay": 0.1,
-            "decay_vectors": False,  # decay biases, norms and SSM parameters too
-            "b1": 0.9,
             "b2": 0.95,
-            "eps": 1e-8,
-            "dtype": "float32",  # compute type: float32, bfloat16
-            "parameter_dtype": "float32",  # of parameters and Adam's moments
-            "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
-            "steps_per_dispatch": 16,
             "evaluations": 10,  # validations, evenly over the budget
-            "checkpoint_every": 1000,  # steps, besides each evaluation
-            "max_skips": 10,  # updates that may not be finite before the run is over
-        }
+            "max_skips": 10,
+        },
     )
-    config.xla = common.xla_defaults()
-
     if settings.get("width") and "size" not in settings:
         config.model.size = ""
     if settings.get("protocol") == "compat":

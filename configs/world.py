@@ -17,14 +17,9 @@ from configs import common
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the recipe; `argument` is the text after the colon."""
     backbone, settings = common.split_argument(argument)
-    config = ConfigDict()
-    config.task = "world"
-    config.protocol = "clean"
-    config.seed = 0
-    config.purpose = "score"  # score; sweep: a point of a learning-rate curve
-
-    config.data = ConfigDict(
-        {
+    config = common.recipe(
+        "world",
+        data={
             "replays": "",  # folder of .slp files; "" for the built-in simulation
             "character": "any",  # whose games, seen from their side
             "max_files": 0,  # first files by name; 0 for all
@@ -35,44 +30,18 @@ def get_config(argument: str = "") -> ConfigDict:
             "simulated_games": 12,  # when there are no replays
             "workers": 0,  # parsing processes; 0 for one per core
             "cache": "~/.cache/jaxbench/replays",  # parsed replays; "" for none
-        }
-    )
-    config.model = ConfigDict(
-        {
-            "backbone": backbone or "gru",  # a row of the zoo, or a pattern of rows
-            "width": 256,
-            "depth": common.optional_int(),  # None: the row's own
-            "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
-            "dropout": 0.0,  # on residual branches
+        },
+        model={
+            "backbone": backbone or "gru",
             "residual": True,  # say the change to the next frame, or the frame itself
-            "remat": False,  # recompute activations in the backward pass
-        }
-    )
-    config.train = ConfigDict(
-        {
+        },
+        train={
             "epochs": 10,
             "max_steps": 0,  # stop earlier; 0 for no limit
-            "batch_size": 64,
-            "learning_rate": 1e-3,
-            "ssm_learning_rate": 1e-3,  # cap for decays, time steps, state matrices
-            "schedule": "cosine",  # constant, cosine, linear, cosine_restarts, ...
-            "final_fraction": 0.05,  # of the learning rate, at the end
+            "final_fraction": 0.05,
             "warmup_steps": 200,
-            "clip_norm": 1.0,
-            "weight_decay": 0.01,
-            "decay_vectors": False,  # decay biases, norms and SSM parameters too
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
-            "dtype": "float32",  # compute type: float32, bfloat16
-            "parameter_dtype": "float32",  # of parameters and Adam's moments
-            "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
-            "steps_per_dispatch": 16,
             "evaluate_every": 0,  # steps, besides each epoch's end
-            "checkpoint_every": 1000,  # steps, besides each evaluation
-            "max_skips": 0,  # updates that may not be finite before the run is over
-        }
+        },
     )
-    config.xla = common.xla_defaults()
     common.apply_settings(config, settings)
     return config

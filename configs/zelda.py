@@ -21,15 +21,9 @@ from jaxbench.tasks.zelda import presets
 def get_config(argument: str = "") -> ConfigDict:
     """Returns the recipe; `argument` is the text after the colon."""
     backbone, settings = common.split_argument(argument)
-    preset = presets.find(settings.pop("preset")) if "preset" in settings else None
-    config = ConfigDict()
-    config.task = "zelda"
-    config.protocol = "clean"  # clean, compat
-    config.seed = 0
-    config.purpose = "score"  # score; sweep: a point of a learning-rate curve
-
-    config.data = ConfigDict(
-        {
+    config = common.recipe(
+        "zelda",
+        data={
             "replays": "",  # folder of .slp files; "" for the built-in simulation
             "character": "zelda",  # who to imitate; "any" for every port
             "max_files": 0,  # first files by name; 0 for all
@@ -46,57 +40,30 @@ def get_config(argument: str = "") -> ConfigDict:
             "simulated_games": 12,  # when there are no replays
             "workers": 0,  # parsing processes; 0 for one per core
             "cache": "~/.cache/jaxbench/replays",  # parsed replays; "" for none
-        }
-    )
-    config.model = ConfigDict(
-        {
-            # A row of the zoo, or a pattern of rows.
-            "backbone": backbone or (preset.backbone if preset else "s4"),
-            "width": 256,
-            "depth": common.optional_int(),  # None: the row's own
-            "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
-            "dropout": 0.1,  # on residual branches
+        },
+        model={
+            "backbone": backbone or "s4",
+            "dropout": 0.1,
             # independent, autoregressive; over chunks: diffusion, act, flow_matching
             "head": "independent",
             "head_options": "",  # of those over chunks: "horizon=8 steps=20"
             "readout": "last",  # score the last frame of a window, or all of them
-            "remat": False,  # recompute activations in the backward pass
-        }
-    )
-    config.train = ConfigDict(
-        {
+        },
+        train={
             "epochs": 3,
             "max_steps": 0,  # stop earlier; 0 for no limit
-            "batch_size": 64,
-            "learning_rate": 1e-3,
-            "ssm_learning_rate": 1e-3,  # cap for decays, time steps, state matrices
-            "schedule": "cosine",  # constant, cosine, linear, cosine_restarts, ...
-            "final_fraction": 0.05,  # of the learning rate, at the end
+            "final_fraction": 0.05,
             "warmup_steps": 200,
-            "clip_norm": 1.0,
-            "weight_decay": 0.01,
-            "decay_vectors": False,  # decay biases, norms and SSM parameters too
-            "b1": 0.9,
-            "b2": 0.999,
-            "eps": 1e-8,
             "label_smoothing": 0.0,
             "focal_gamma": 0.0,
             "button_weight": 1.0,
             "stick_edge_weight": 1.0,
-            "dtype": "float32",  # compute type: float32, bfloat16
-            "parameter_dtype": "float32",  # of parameters and Adam's moments
-            "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
-            "steps_per_dispatch": 16,
             "evaluate_every": 0,  # steps, besides each epoch's end
-            "checkpoint_every": 1000,  # steps, besides each evaluation
             "keep_best": 1,  # best checkpoints to keep
             "patience": 0,  # validations without a gain that end the run; 0 for never
             "min_delta": 0.0,  # what is a gain in the validation metric
-            "max_skips": 0,  # updates that may not be finite before the run is over
-        }
+        },
     )
-    config.xla = common.xla_defaults()
-
     if settings.get("protocol") == "compat":
         # The original's: constant rate after 1000 steps of warm-up, decay on all
         # parameters, dropout never active.
@@ -107,7 +74,7 @@ def get_config(argument: str = "") -> ConfigDict:
         config.train.warmup_steps = 1000
         config.train.weight_decay = 1e-5
         config.train.decay_vectors = True
-    if preset:
-        common.apply_settings(config, preset.settings(config.model.backbone))
+    if "preset" in settings:
+        common.apply_settings(config, presets.find(settings.pop("preset"), backbone))
     common.apply_settings(config, settings)
     return config

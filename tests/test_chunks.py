@@ -12,8 +12,8 @@ from scipy import stats
 from test_zelda_frames import make_game
 from test_zelda_imitation import build, make_games
 
-from jaxbench.bench.check import parse_options
 from jaxbench.errors import InputError
+from jaxbench.tasks.rules import parse_options
 from jaxbench.tasks.zelda import controller, frames, windows
 from jaxbench.tasks.zelda.chunks import (
     act,

@@ -10,9 +10,10 @@ from toy import toy_task
 
 from configs import zelda
 from jaxbench.bench import build, job
-from jaxbench.bench.check import check_finite, parse_options
+from jaxbench.bench.check import check_finite
 from jaxbench.bench.run_folder import check_owner, config_hash, default_folder
 from jaxbench.errors import InputError
+from jaxbench.tasks.rules import parse_options
 
 
 def resolved(text: str = "gru") -> dict:

@@ -10,14 +10,15 @@ import pytest
 
 from configs import pentathlon
 from jaxbench.bench import build
-from jaxbench.bench.check import check_values, parse_count
+from jaxbench.bench.check import check_values
 from jaxbench.errors import InputError
-from jaxbench.models import counting, search
+from jaxbench.models import sizes
 from jaxbench.models.backbone import resolve
 from jaxbench.models.build import build_stack, count_parameters
 from jaxbench.models.flops import count_flops
-from jaxbench.models.matching import flops_per_token, match_flops, match_parameters
+from jaxbench.models.sizes import Counter, match, search_width
 from jaxbench.ops.forms import choose, forms_of
+from jaxbench.tasks.rules import parse_count
 
 # Whole stacks, many of each: minutes together.
 pytestmark = pytest.mark.integration
@@ -40,18 +41,18 @@ def traced(name: str, width: int, depth: int | None, length: int) -> tuple[int, 
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_parameters_of_the_stack_within_five_percent(name):
-    shape = match_parameters(name, 150_000)
+    shape = match(name, 150_000)
     assert abs(shape.parameters - 150_000) <= 0.05 * 150_000
     assert shape.depth == resolve(name).default_depth
     parameters, flops = traced(name, shape.width, shape.depth, 8)
     assert shape.parameters == parameters
-    counted = flops_per_token(name, width=shape.width, depth=shape.depth, length=8)
+    counted = Counter(name, {}, length=8).exact(shape.width, shape.depth)
     assert counted == round(flops)
 
 
 @pytest.mark.parametrize("name", ["gru", "mamba2*2+@swa", "zamba", "fnet", "swa/conv"])
 def test_flops_a_token_within_five_percent(name):
-    shape = match_flops(name, 1_000_000, length=16)
+    shape = match(name, 1_000_000, length=16)
     parameters, flops = traced(name, shape.width, shape.depth, 16)
     assert abs(flops - 1_000_000) <= 0.05 * 1_000_000
     assert shape.parameters == parameters
@@ -61,37 +62,37 @@ def test_flops_as_a_person_counts_them():
     """A GRU layer has two products of D by 3 D a token, taps have none."""
     for width, depth in ((32, 1), (48, 3)):
         expected = depth * 2 * 2 * 3 * width**2
-        assert flops_per_token("gru", width=width, depth=depth) == expected
-        assert flops_per_token("gru/conv", width=width, depth=depth) == expected
+        assert Counter("gru", {}, length=64).exact(width, depth) == expected
+        assert Counter("gru/conv", {}, length=64).exact(width, depth) == expected
     # Scores and sums over the window cost more in longer sequences, up to the window.
-    of = [flops_per_token("transformer", width=32, length=n) for n in (1, 16, 64)]
+    of = [Counter("transformer", {}, length=n).exact(32, None) for n in (1, 16, 64)]
     assert of[0] < of[1] < of[2]
 
 
 def test_options_and_depth_are_kept():
     options = {"state_size": 16}
-    shape = match_parameters("mamba2", 100_000, depth=1, options=options)
+    shape = match("mamba2", 100_000, depth=1, options=options)
     assert shape.depth == 1 and shape.options == options
-    assert match_parameters("mamba2", 100_000, depth=1).width < shape.width
-    flops = match_flops("swa", 2_000_000, depth=1, options={"heads": 7})
+    assert match("mamba2", 100_000, depth=1).width < shape.width
+    flops = match("swa", 2_000_000, depth=1, options={"heads": 7}, length=64)
     assert flops.width % 14 == 0
 
 
 def test_a_convolution_is_part_of_what_is_matched():
-    counts = [match_parameters(f"gru{s}", 100_000, depth=1) for s in ("", "/conv")]
+    counts = [match(f"gru{s}", 100_000, depth=1) for s in ("", "/conv")]
     assert counts[0].width == counts[1].width
     assert counts[1].parameters - counts[0].parameters == 4 * counts[0].width
 
 
 def test_the_same_question_has_the_same_answer_on_every_device(monkeypatch):
     """e42 multiplies matrices in its form for other backends than a CPU."""
-    here = match_flops("e42", 200_000, depth=1)
-    counting._block.cache_clear()
-    counting._block_flops.cache_clear()
+    here = match("e42", 200_000, depth=1, length=64)
+    sizes._trace.cache_clear()
+    sizes._flops.cache_clear()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     there = traced("e42", here.width, 1, 64)[1]
-    assert there > 1.5 * flops_per_token("e42", width=here.width, depth=1)
-    assert match_flops("e42", 200_000, depth=1) == here
+    assert there > 1.5 * Counter("e42", {}, length=64).exact(here.width, 1)
+    assert match("e42", 200_000, depth=1, length=64) == here
     # What is traced after a count has the forms of the device again.
     assert traced("e42", here.width, 1, 64)[1] == there
 
@@ -125,38 +126,40 @@ class Steps:
 
 def test_a_width_that_fits_is_found_if_there_is_one():
     for budget in range(400, 20_000, 171):
-        found = search.search_width(Steps(), budget, 2, 0.05)
+        found = search_width(Steps(), budget, 2, 0.05)
         near = [w for w in range(8, 256, 8) if abs(2 * w * w / budget - 1) <= 0.05]
         assert (found in near) if near else (found is None), budget
-    assert search.search_width(Steps(), 2 * 512**2, 2, 0.0, widest=256) is None
+    assert search_width(Steps(), 2 * 512**2, 2, 0.0, widest=256) is None
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         (
-            lambda: match_parameters("swa", 200_000, depth=2),
+            lambda: match("swa", 200_000, depth=2),
             "no width of backbone 'swa' at depth 2 has within 5 % of 200,000 "
             "parameters; nearest: 187,616 at width 88 and depth 2 and 223,104 at "
             "width 96 and depth 2",
         ),
         (
-            lambda: match_flops("gru", 5),
+            lambda: match("gru", 5, length=64),
             "within 5 % of 5 FLOPs a token; nearest: 24 at",
         ),
         (
-            lambda: match_parameters("fnet/none", 90_000),
+            lambda: match("fnet/none", 90_000),
             "nearest: 16,384 at width 4096",
         ),
-        (lambda: match_parameters("gru", 0), "0 parameters must be at least 1"),
-        (lambda: match_flops("gru", 9, length=0), "length=0 must be at least 1"),
-        (lambda: match_parameters("gru", 9, depth=0), "depth=0 for backbone 'gru'"),
-        (lambda: match_parameters("guu", 9), "no backbone is called 'guu'"),
+        (lambda: match("gru", 0), "0 parameters must be at least 1"),
+        (lambda: match("gru", 9, depth=0), "depth=0 for backbone 'gru'"),
+        (lambda: match("guu", 9), "no backbone is called 'guu'"),
         (
-            lambda: match_parameters("gru", 9, options={"heads": 2}),
+            lambda: match("gru", 9, options={"heads": 2}),
             "no option 'heads'",
         ),
-        (lambda: match_flops("swa", 9, options={"heads": -1}), "heads=-1 does not"),
+        (
+            lambda: match("swa", 9, options={"heads": -1}, length=64),
+            "heads=-1 does not",
+        ),
     ],
 )
 def test_what_cannot_be_matched_says_why(call, said):

@@ -16,11 +16,11 @@ import pytest
 from configs import edit_distance, flip_flop, knapsack, mqar, word_problem
 from jaxbench.bench import build
 from jaxbench.bench.check import check_values
-from jaxbench.bench.events import EVENTS, build_event
 from jaxbench.data.synthetic.event import IGNORE
 from jaxbench.data.synthetic.streams import keys
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.tasks.pentathlon.events import EVENTS, build_event
 from jaxbench.tasks.pentathlon.loss import answer_loss, summarize
 from jaxbench.training.step import make_evaluate_program
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from drawn import draw
+from recipes import recipe
 
 from configs import pile
 from jaxbench.bench import build
@@ -46,8 +47,8 @@ def corpus(size: int = 4000, held_out: int = 1003) -> Corpus:
 
 
 def task(**overrides):
-    settings = dict(protocol="clean", width=16, window=WINDOW, validation_bytes=0)
-    return language.build(corpus(), **(settings | overrides))
+    settings = dict(window=WINDOW, validation_bytes=0)
+    return language.build(corpus(), recipe("pile", **(settings | overrides)), 16)
 
 
 def drawn_model(made):

@@ -17,12 +17,12 @@ from jaxbench.errors import InputError
 from jaxbench.layers.norms import norm
 from jaxbench.mixers.channel import GLU
 from jaxbench.mixers.llama_legacy import LlamaLegacy
-from jaxbench.models import counting
+from jaxbench.models import sizes
 from jaxbench.models.backbone import resolve
 from jaxbench.models.block import Block, Handed
 from jaxbench.models.build import build_stack, count_parameters, state_bytes
 from jaxbench.models.row import SIZES
-from jaxbench.models.sizes import Shape, count, solve, stream_bytes
+from jaxbench.models.sizes import Counter, Shape, solve
 from jaxbench.models.zoo import ROWS
 
 # Whole stacks, many of each: minutes together.
@@ -64,7 +64,7 @@ def check(name: str, size: str) -> None:
     assert abs(shape.parameters / SIZES[size].parameters - 1) <= 0.01
     parameters, state = counted(name, shape)
     assert shape.parameters == parameters
-    assert stream_bytes(name, shape) == state
+    assert Counter(name, shape.options).state_bytes(shape.width, shape.depth) == state
     assert {layer.name for layer in resolve(name).layers(shape.depth)} == {
         layer.name for layer in resolve(name).elements
     }
@@ -129,7 +129,7 @@ def test_the_roundest_width_that_fits_is_taken():
     assert power < 64
     below = shape.width // (2 * power) * (2 * power)
     for width in (below - 2 * power, below, below + 2 * power):
-        assert abs(count("gru", width=width, depth=20) - 100e6) > 1e6
+        assert abs(Counter("gru", {}, table=256).exact(width, 20) - 100e6) > 1e6
 
 
 def test_a_given_depth_and_options_are_kept():
@@ -143,7 +143,7 @@ def test_a_given_depth_and_options_are_kept():
 
 def test_the_same_question_has_the_same_answer():
     first = solve("griffin", "10m")
-    counting._block.cache_clear()
+    sizes._trace.cache_clear()
     assert solve("griffin", "10m") == first
     assert solve(" sliding_window ", "10m") == solve("swa", "10m")
 
@@ -227,9 +227,9 @@ def test_bad_questions(name, size, options, said):
 
 def test_a_width_that_does_not_fit_is_refused():
     with pytest.raises(InputError, match="heads=4 does not divide width=30"):
-        count("swa", width=30)
+        Counter("swa", {}).exact(30, None)
     with pytest.raises(InputError, match="width=0 must be at least 1"):
-        count("swa", width=0)
+        Counter("swa", {}).exact(0, None)
 
 
 def test_hidden_width_of_llama():
@@ -330,7 +330,8 @@ def test_the_command_lists_sizes(capsys):
     assert (row["width"], row["depth"]) == (shape.width, shape.depth)
     assert row["parameters"] == shape.parameters
     assert row["backbone"] == shape.parameters - 256 * shape.width
-    assert row["state_bytes"] == stream_bytes("mamba2*2+swa", shape)
+    state = Counter("mamba2*2+swa", {}).state_bytes(shape.width, shape.depth)
+    assert row["state_bytes"] == state
     assert row["published"] is None and row["compat_parameters"] is None
 
 

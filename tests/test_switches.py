@@ -16,7 +16,7 @@ from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.models.backbone import is_temporal, parse, resolve
 from jaxbench.models.block import field_names, mixer_class
 from jaxbench.models.build import build_stack, count_parameters, state_bytes
-from jaxbench.models.counting import Counter
+from jaxbench.models.sizes import Counter
 from jaxbench.models.zoo import FAMILIES, ROWS
 
 # Whole stacks, many of each: minutes together.

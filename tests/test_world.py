@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import recipe
 from test_zelda_frames import make_game
 from world_games import COUNTDOWN, eventful, simulated
 
@@ -15,18 +16,10 @@ from jaxbench.errors import InputError
 from jaxbench.tasks.world import frame, loss, next_frame, states
 from jaxbench.tasks.zelda import controller, frames
 
-SETTINGS = {
-    "protocol": "clean",
-    "character": "any",
-    "width": 8,
-    "source": {"source": "by hand"},
-    "window": 16,
-    "stride": 8,
-}
 
-
-def build(games, **options):
-    return next_frame.build(games, **SETTINGS | options)
+def build(games, **changes):
+    config = recipe("world", **{"window": 16, "stride": 8} | changes)
+    return next_frame.build(games, config, 8, {"source": "by hand"})
 
 
 @pytest.fixture(scope="module")
@@ -368,9 +361,12 @@ def test_the_fingerprint_tells_options_apart_and_seeds_draw_other_splits(games, 
     "options, message",
     [
         ({"protocol": "compat"}, "no original to compare with; use protocol=clean"),
-        ({"window": 0}, "window=0: must be a whole number >= 1"),
+        ({"window": 0}, "window=0 must be positive"),
         ({"window": 99_999}, r"hold no window of data.window=99999 .* shorten it"),
-        ({"validation_fraction": 1.0}, "validation_fraction=1.0: must be between"),
+        (
+            {"validation_fraction": 1.0},
+            "validation_fraction=1.0 must lie in \\(0, 1\\)",
+        ),
         ({"character": "yoshi"}, "character=yoshi is in none of the 3 games"),
     ],
 )

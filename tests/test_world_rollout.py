@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from drawn import draw
+from recipes import recipe
 from world_games import simulated
 
 from jaxbench.errors import InputError
@@ -25,15 +26,8 @@ COLUMN = {name: states.FIELDS.index(name) for name in states.FIELDS}
 
 @pytest.fixture(scope="module")
 def task(shared_runs):
-    return next_frame.build(
-        simulated(shared_runs),
-        protocol="clean",
-        character="any",
-        width=8,
-        source={"source": "simulated"},
-        window=WARM_UP,
-        stride=8,
-    )
+    config = recipe("world", window=WARM_UP, stride=8)
+    return next_frame.build(simulated(shared_runs), config, 8, {"source": "simulated"})
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recipes import recipe
 from test_zelda_frames import OLD, make_game
 
 from jaxbench.tasks.zelda import compat, controller, imitation, windows
@@ -155,9 +156,9 @@ def test_facing_is_constant_and_an_empty_port_two_faces_left():
     assert np.all(block == 0) and np.all(alone[:, [284, 286]] == 0)
 
 
-def build(games, **options):
-    settings = {"protocol": "compat", "character": "falco", "width": 8, "source": {}}
-    return imitation.build(games, **settings | options)
+def build(games, **changes):
+    settings = {"protocol": "compat", "character": "falco"}
+    return imitation.build(games, recipe("zelda", **settings | changes), 8, {})
 
 
 def test_thirty_files_give_the_original_windows():

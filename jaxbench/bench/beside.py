@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxbench.bench.events import EVENTS, build_event
 from jaxbench.bench.run_folder import differences, identity
 from jaxbench.errors import InputError
-from jaxbench.tasks.pentathlon.curriculum import parse_levels
+from jaxbench.tasks.table import find
 
 # Settings in which such runs may differ: they change numbers in states and batches.
 VARIED = ("seed", "train.learning_rate")
@@ -65,18 +64,9 @@ def pays(config: Config) -> bool:
         check_copies([config])
     except InputError:
         return False
-    tokens = config["train"]["batch_size"] * _length(config)
+    tokens = config["train"]["batch_size"] * find(config["task"]).positions(config)
     # A width of 0 stands for one that a number of parameters decides.
     return 0 < tokens * config["model"]["width"] <= LARGEST_UPDATE
-
-
-def _length(config: Config) -> int:
-    """Positions of the longest sequence that a run trains on."""
-    if config["task"] not in EVENTS:
-        return config["data"]["window"]
-    event = build_event(config)
-    levels = parse_levels(config["data"]["level"], event.levels)
-    return max(event.length(level) for level in levels)
 
 
 def saved_step(folder: Path) -> int:

@@ -24,6 +24,7 @@ from jaxbench.bench.trained import (
 )
 from jaxbench.errors import InputError
 from jaxbench.tasks.pile.text import SEPARATOR, Writer
+from jaxbench.tasks.table import find
 
 
 def sample_command(options: argparse.Namespace) -> int:
@@ -97,7 +98,7 @@ def open_language_run(folder: Path) -> Run:
       InputError: as `open_run`, or the run is of another suite.
     """
     run = open_run(folder)
-    if run.task.name != "pile":
+    if find(run.task.name).emits != "byte":
         raise InputError(
             f"the run {folder} is of the suite {run.task.name!r}, which writes no "
             "text; name a run of configs/pile.py"

@@ -21,6 +21,7 @@ from jaxbench.bench.trained import (
 )
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.tasks.table import find
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.zelda.chunks import acting
 from jaxbench.tasks.zelda.chunks.targets import KEYS as CHUNK_KEYS
@@ -86,7 +87,7 @@ def measure_latency(
     if frames < 1:
         raise InputError(f"frames={frames} must be at least 1")
     run, placement = open_run(folder), one_device()
-    if run.task.name != "zelda":
+    if find(run.task.name).emits != "controller":
         raise InputError(
             f"the run {folder} is of the task {run.task.name!r}, which is neither "
             "played nor written: there is nothing to answer in time; name runs of "

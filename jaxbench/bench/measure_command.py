@@ -22,13 +22,19 @@ from jaxbench.bench.speed_tables import decode_table, latency_table, throughput_
 from jaxbench.bench.suite.process import child_environment
 from jaxbench.bench.terms import terms
 from jaxbench.errors import InputError
+from jaxbench.tasks.table import find
 
 
 def place_of(kind: str, task: str) -> tuple[str, ...]:
     """Where a result of `task` keeps a measurement."""
     if kind == "throughput":
         return ("throughput", "steady")
-    return ("decode",) if task == "pile" else ("latency",)
+    return ("decode",) if _writes(task) else ("latency",)
+
+
+def _writes(task: str) -> bool:
+    """Whether what takes time in use is each byte, not each frame."""
+    return find(task).emits == "byte"
 
 
 def measure_command(options: argparse.Namespace) -> int:
@@ -72,7 +78,7 @@ def _table(kind: str, task: str) -> Callable[..., Table]:
         if words.counts_examples:
             return throughput_table
         return functools.partial(throughput_table, rate=words.rate)
-    return decode_table if task == "pile" else latency_table
+    return decode_table if _writes(task) else latency_table
 
 
 def finished_runs(
@@ -91,8 +97,7 @@ def finished_runs(
             raise InputError(f"{folder} is no folder; name a run's or a suite's")
         for path in sorted(folder.rglob("result.json")):
             result = read_json(path) or {}
-            scored = result.get("purpose", "score") == "score"
-            if result.get("status") == "ok" and scored:
+            if result.get("status") == "ok" and result.get("purpose") == "score":
                 found.append((path.parent, result))
     if not found:
         raise InputError(
@@ -141,8 +146,8 @@ def main(arguments: list[str]) -> int:
     """The child: measures one run and writes the answer into its result."""
     _, kind, folder, count = arguments
     try:
-        config = read_json(Path(folder) / "config.json") or {}
-        if kind == "latency" and config.get("task") == "pile":
+        config: Any = read_json(Path(folder) / "config.json")
+        if kind == "latency" and _writes(config["task"]):
             from jaxbench.bench.decode import measure_decode
 
             measure_decode(Path(folder), count=int(count))

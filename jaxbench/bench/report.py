@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxbench.bench.terms import Terms, data_name, seen_bytes, terms, text_size
+from jaxbench.bench.terms import data_name, seen_bytes, terms, text_size
+from jaxbench.tasks.entry import Terms
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:

@@ -14,11 +14,12 @@ from rich.table import Table
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.row import PUBLISHED, SIZES
-from jaxbench.models.sizes import BYTES, Shape, solve, stream_bytes
+from jaxbench.models.sizes import BYTES, Counter, Shape, solve
 from jaxbench.models.zoo import ROWS
+from jaxbench.tasks.table import TASKS, find
 
 # Tasks whose models are sized by a budget of parameters.
-TASKS = ("pile",)
+SIZED = tuple(name for name in TASKS if find(name).emits == "byte")
 DEFAULT_SIZE = "100m"
 
 _COLUMNS = ("name", "width", "depth", "parameters", "backbone", "state bytes")
@@ -99,17 +100,19 @@ def _facts(name: str, shape: Shape) -> dict[str, Any]:
         "options": dict(shape.options),
         "parameters": shape.parameters,
         "backbone": shape.parameters - BYTES * shape.width,
-        "state_bytes": stream_bytes(name, shape),
+        "state_bytes": Counter(name, shape.options).state_bytes(
+            shape.width, shape.depth
+        ),
     }
 
 
 def _checked(task: str | None, size: str | None) -> str:
     """The size, if task and size are known."""
     if task is None:
-        raise InputError(f"--size={size} is of a task; add --task={TASKS[0]}")
-    if task not in TASKS:
+        raise InputError(f"--size={size} is of a task; add --task={SIZED[0]}")
+    if task not in SIZED:
         raise InputError(
-            f"--task={task!r} is unknown; nearest: {nearest(task, TASKS)} (sizes are "
+            f"--task={task!r} is unknown; nearest: {nearest(task, SIZED)} (sizes are "
             "for tasks whose models are brought to a number of parameters)"
         )
     known = [*SIZES, PUBLISHED]

@@ -1,93 +1,24 @@
-"""In what terms the results of each task are told. Imports no jax."""
+"""The words in which results are told: of each task, of its data, of sizes of text.
+
+Imports no jax.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-
-@dataclasses.dataclass(frozen=True)
-class Terms:
-    """What people call the things in a result, and what they compare.
-
-    Attributes:
-      token: what a model reads one after the other.
-      rate: the speed of training to quote: its key in `throughput`, and its unit.
-      rate_format: how that number is printed.
-      names: of metrics, where theirs are not for people.
-      headlines: metrics that come first, as far as a result has them.
-      equal_budgets: whether runs are only compared at one budget, of one unit; without
-        it a board says how budgets differ and leaves the rest to its reader.
-    """
-
-    token: str = "token"
-    rate: tuple[str, str] = ("steps_per_s", "steps/s")
-    rate_format: str = ",.1f"
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    headlines: tuple[str, ...] = ()
-    equal_budgets: bool = False
-
-    @property
-    def counts_examples(self) -> bool:
-        """Whether examples, not their tokens, are what people count."""
-        return self.rate[0] != "tokens_per_s"
-
-    def name(self, metric: str) -> str:
-        """A metric's name for people."""
-        return self.names.get(metric, metric)
-
-    def speed(self, throughput: Mapping[str, Any]) -> str:
-        """The rate with its unit; empty where there is none."""
-        key, unit = self.rate
-        value = throughput.get(key)
-        return f"{value:{self.rate_format}} {unit}" if value else ""
-
-
-_QUARTERS = {
-    f"nats_per_byte/quarter_{i}": f"nats/byte, quarter {i}" for i in (1, 2, 3, 4)
-}
-TERMS = {
-    "zelda": Terms(
-        token="frame",
-        headlines=("loss", "accuracy/all", "f1/buttons_micro", "change/any"),
-    ),
-    "pile": Terms(
-        token="byte",
-        rate=("tokens_per_s", "bytes/s"),
-        rate_format=",.0f",
-        names={
-            "nats_per_byte": "nats/byte",
-            "bits_per_byte": "bits/byte",
-            "bytes": "scored bytes",
-            **_QUARTERS,
-        },
-        headlines=("nats_per_byte", "bits_per_byte"),
-        equal_budgets=True,
-    ),
-    "world": Terms(
-        token="frame",
-        names={"distance": "distance, units"},
-        headlines=("state_error", "distance", "action_state_accuracy"),
-    ),
-}
-_ANSWERS = Terms(
-    names={
-        "last_accuracy": "last-answer accuracy",
-        "sequence_accuracy": "whole-sequence accuracy",
-        "mean_accuracy": "accuracy of a sequence",
-    },
-    headlines=("accuracy", "last_accuracy", "sequence_accuracy"),
-)
-TERMS |= dict.fromkeys(
-    ("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"), _ANSWERS
-)
-_OTHER = Terms()
+from jaxbench.errors import InputError
+from jaxbench.tasks.entry import Terms
+from jaxbench.tasks.table import find
 
 
 def terms(task: str) -> Terms:
-    """The terms of a task; plain ones for a task this house does not know."""
-    return TERMS.get(task, _OTHER)
+    """The words of a task; plain ones for a result of a task that is not installed."""
+    try:
+        return find(task).terms
+    except InputError:
+        return Terms()
 
 
 def seen_bytes(result: Mapping[str, Any]) -> int | None:

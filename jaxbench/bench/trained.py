@@ -14,6 +14,7 @@ from jaxbench.bench.result import FINISHED, SCHEMA
 from jaxbench.bench.run_folder import read_json, write_json
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.tasks.table import find
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
@@ -174,7 +175,8 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 def _build_task(
     folder: Path, config: Mapping[str, Any], result: Mapping[str, Any]
 ) -> Task:
-    given = config["data"].get("replays") or config["data"].get("corpus")
+    data_path = find(config["task"]).data_path
+    given = config["data"][data_path] if data_path else ""
     if given and not Path(given).expanduser().exists():
         raise InputError(
             f"the data of the run {folder} is gone: there is no {given}; put it back, "

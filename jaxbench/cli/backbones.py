@@ -108,12 +108,11 @@ def _presets(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from jaxbench.tasks.zelda.presets import COLUMNS, PRESETS, table_row
+    from jaxbench.tasks.zelda.presets import COLUMNS, PRESETS, find, table_row
 
     lines = [table_row(name) for name in PRESETS]
     if options.json:
-        found = {name: row.settings(row.backbone) for name, row in PRESETS.items()}
-        print(json.dumps(found, indent=2))
+        print(json.dumps({name: find(name) for name in PRESETS}, indent=2))
         return 0
     if options.markdown:
         print("| " + " | ".join(COLUMNS) + " |")

@@ -28,6 +28,7 @@ from jaxbench.data.simulation import arena, environment
 from jaxbench.errors import InputError
 from jaxbench.serving.match import EVERY, VERSION, Schedule, play, schedule
 from jaxbench.serving.progress import counting
+from jaxbench.tasks.table import find
 
 if TYPE_CHECKING:
     from jaxbench.serving.players import Player
@@ -119,7 +120,7 @@ def play_command(options: argparse.Namespace) -> int:
             f", seed {result['seed']}" if result["seed"] else ""
         )
         config = read_json(folder / "config.json")
-        if result["task"] != "zelda":
+        if find(result["task"]).emits != "controller":
             rows.append((name, f"a run of {result['task']}, which is not played"))
         elif config is None:
             rows.append((name, f"{folder} holds no config.json"))
@@ -242,7 +243,7 @@ def _check(options: argparse.Namespace) -> None:
                 f"{', '.join(BASELINES)}"
             )
         result, _ = _run(Path(rival))
-        if result["task"] != "zelda":
+        if find(result["task"]).emits != "controller":
             raise InputError(
                 f"--opponent={rival} is a run of {result['task']}, which is not "
                 "played; name one of configs/zelda.py"
@@ -264,7 +265,7 @@ def _check_runs(
     runs: Sequence[tuple[Path, Mapping[str, Any]]], picture: Path | None
 ) -> None:
     tasks = sorted({result["task"] for _, result in runs})
-    if "zelda" not in tasks:
+    if all(find(task).emits != "controller" for task in tasks):
         raise InputError(
             f"only runs of configs/zelda.py are played; those named are of "
             f"{', '.join(tasks)}"

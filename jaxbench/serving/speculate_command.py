@@ -34,12 +34,13 @@ from jaxbench.serving.speculative import (
     Statistics,
     prompt_tokens,
 )
+from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda.chunks import options as chunks
 from jaxbench.tasks.zelda.stream import open_stream
 
 # The three decoders take turns, so that what else the machine does meets them all.
 BLOCKS = 20
-CHAINED = ("pile", "zelda")
+CHAINED = ("byte", "controller")
 Clock = Callable[[], float]
 
 
@@ -120,7 +121,8 @@ def measure_speculation(
         raise InputError(f"tokens={tokens} must be at least 1")
     target_run, draft_run = open_run(target_folder), open_run(draft_folder)
     check_pair(target_run, draft_run)
-    if prompt and target_run.task.name != "pile":
+    emits = find(target_run.task.name).emits
+    if prompt and emits != "byte":
         raise InputError(
             f"the run {target_folder} is of the task {target_run.task.name!r}, which "
             "has no text to continue; leave out --prompt"
@@ -130,7 +132,7 @@ def measure_speculation(
     target = Side(target_run.model, loaded[0][0])
     draft = Side(draft_run.model, loaded[1][0])
     chain, start = _chain(target_run, tokens), None
-    if target_run.task.name == "pile":
+    if emits == "byte":
         start = prompt_tokens(prompt)
     speculator = Speculator(target, draft, chain, settings, seed=seed)
     length, temperature = settings.lookahead + 1, settings.temperature
@@ -181,12 +183,12 @@ def check_pair(target: Run, draft: Run) -> None:
             f"target {target.folder} is of the task {task!r} and draft {draft.folder} "
             f"of {draft.task.name!r}; a draft must draw the same tokens"
         )
-    if task not in CHAINED:
+    if find(task).emits not in CHAINED:
         raise InputError(
             f"the run {target.folder} is of the task {task!r}, which draws no tokens "
             "one after the other; name runs of configs/pile.py or configs/zelda.py"
         )
-    if task == "zelda":
+    if find(task).emits == "controller":
         for name, of_target, of_draft in (
             ("protocol", target.task.protocol, draft.task.protocol),
             *(
@@ -342,7 +344,7 @@ def _counts(statistics: Statistics) -> dict[str, Any]:
 
 
 def _chain(run: Run, tokens: int) -> Chain:
-    if run.task.name == "pile":
+    if find(run.task.name).emits == "byte":
         return byte_chain()
     arrays = jax.device_put(dict(run.task.arrays), one_device().whole)
     return controller_chain(open_stream(run.task, arrays, "validation", tokens))

@@ -19,6 +19,8 @@ from jaxbench.bench import build
 from jaxbench.bench.trained import read_finished
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.tasks.rules import parse_options
+from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda import controller, imitation
 from jaxbench.tasks.zelda import view as views
 
@@ -64,7 +66,7 @@ def load_trained_policy(folder: Path | str, which: str = "best") -> TrainedPolic
     if which not in ("best", "last"):
         raise InputError(f"which={which!r} is neither 'best' nor 'last'")
     config, result = read_finished(folder)
-    if config["task"] != "zelda":
+    if find(config["task"]).emits != "controller":
         raise InputError(
             f"the run {folder} is of the task {config['task']!r}, which has no "
             "controller to press; give a run of configs/zelda.py"
@@ -91,7 +93,7 @@ def build_policy_model(config: Mapping[str, Any]) -> Model:
         config["protocol"],
         width=settings["width"],
         head=settings["head"],
-        head_options=build.head_options(settings),
+        head_options=parse_options(settings["head_options"], "model.head_options"),
         dtype=build.DTYPES[config["train"]["dtype"]],
     )
     return Model(

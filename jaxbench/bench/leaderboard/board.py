@@ -14,8 +14,9 @@ from typing import Any
 from jaxbench.bench import statistics
 from jaxbench.bench.leaderboard.budget import Budget
 from jaxbench.bench.leaderboard.read import FAILURES, Run, numbers
-from jaxbench.bench.terms import Terms, terms
+from jaxbench.bench.terms import terms
 from jaxbench.models.zoo import FAMILIES, ROWS
+from jaxbench.tasks.entry import Terms
 
 OTHER_FAMILY = "patterns"
 

@@ -27,6 +27,7 @@ from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.process import Child, settle, start
 from jaxbench.bench.suite.view import SuiteView, budget_unit
 from jaxbench.errors import InputError
+from jaxbench.tasks.table import find
 from jaxbench.training.stop import StopSignals
 
 POLL_SECONDS = 0.25
@@ -106,12 +107,11 @@ def check_request(request: Request) -> None:
         check_values(cell.config(request.base))
     if request.side_by_side == "on":
         check_copies([request.cells({})[0].config(request.base)])
-    data = request.base["data"]
-    replays, corpus = data.get("replays", ""), data.get("corpus", "")
-    if replays and not Path(replays).expanduser().is_dir():
-        raise InputError(f"data.replays={replays!r} is no folder")
-    if corpus and not Path(corpus).expanduser().exists():
-        raise InputError(f"data.corpus={corpus!r} is no file or folder")
+    task = find(request.base["task"])
+    given = request.base["data"][task.data_path] if task.data_path else ""
+    there = Path(given).expanduser()
+    if given and not (there.is_dir() or (there.exists() and "file" in task.data_is)):
+        raise InputError(f"data.{task.data_path}={given!r} is no {task.data_is}")
 
 
 def run_suite(

@@ -34,6 +34,7 @@ from jaxbench.serving.export.runtime import (
     to_onnx,
     to_stablehlo,
 )
+from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 
 # Windows compared, evenly spread over the frames.
@@ -290,7 +291,7 @@ def _identity(run: Run) -> dict[str, Any]:
         "data_fingerprint": task.source.get("fingerprint"),
         "trained_dtype": config["train"]["dtype"],
     }
-    if task.name == "pile":
+    if find(task.name).emits == "byte":
         return facts | {
             "inputs": {"byte_b": {"values": "the byte that was read, 0 to 255"}},
             "outputs": {"logits_v": {"order": "the next byte, 0 to 255"}},

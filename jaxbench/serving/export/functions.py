@@ -15,6 +15,7 @@ from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.serving.export.runtime import Function, Port, function
+from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.chunks import acting, action
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
@@ -146,9 +147,10 @@ def of_run(run: Run, variables: Variables) -> Exported:
       InputError: a run of another task: it is not used frame by frame.
     """
     model = in_float32(run)
-    if run.task.name == "zelda":
+    emits = find(run.task.name).emits
+    if emits == "controller":
         return _policy(run, model, variables)
-    if run.task.name == "pile":
+    if emits == "byte":
         return _language(run, model, variables)
     raise InputError(
         f"the run {run.folder} is of the task {run.task.name!r}, which is neither "

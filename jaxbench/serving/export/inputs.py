@@ -13,6 +13,7 @@ from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.serving.export.functions import LABELS, logits_name
 from jaxbench.serving.export.options import LEAST
+from jaxbench.tasks.table import find
 from jaxbench.tasks.task import Batch, Statistics
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
@@ -60,7 +61,9 @@ def open_inputs(run: Run, count: int) -> Inputs:
     Raises:
       InputError: the validation split holds fewer than `LEAST`.
     """
-    return _bytes(run, count) if run.task.name == "pile" else _frames(run, count)
+    if find(run.task.name).emits == "byte":
+        return _bytes(run, count)
+    return _frames(run, count)
 
 
 def _frames(run: Run, count: int) -> Inputs:

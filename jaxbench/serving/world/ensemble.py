@@ -20,6 +20,7 @@ from jaxbench.bench.trained import (
 )
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.tasks.table import find
 from jaxbench.tasks.world.frame import Scales
 
 # Members may differ in these.
@@ -95,7 +96,7 @@ def load(folders: Sequence[Path], which: str = "best") -> tuple[World, Run]:
 
 def _read(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     config, result = read_finished(folder)
-    if config["task"] != "world":
+    if find(config["task"]).emits != "frame":
         raise InputError(
             f"the run {folder} is of the task {config['task']!r}, which predicts no "
             "frames; give a run of configs/world.py"

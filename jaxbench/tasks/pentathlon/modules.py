@@ -11,9 +11,19 @@ import jax.numpy as jnp
 
 from jaxbench.data.synthetic.event import IGNORE
 from jaxbench.errors import InputError
+from jaxbench.models.backbone import resolve
 from jaxbench.tasks.task import Batch
 
-POSITIONS = ("none", "learned")
+
+def learns_positions(model: Mapping[str, Any]) -> bool:
+    """Whether tokens get learned positions; "row" is what the backbone asks for.
+
+    Args:
+      model: that section of a recipe.
+    """
+    if model["positions"] == "row":
+        return resolve(model["backbone"]).learned_positions
+    return model["positions"] == "learned"
 
 
 class TokenTable(nn.Module):

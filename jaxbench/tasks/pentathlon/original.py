@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxbench.tasks.pentathlon.modules import (
     TokenHead,
     TokenTable,
     gather,
+    learns_positions,
 )
 from jaxbench.tasks.task import Task
 
@@ -63,37 +65,25 @@ class OriginalOrder:
             self._epoch += 1
 
 
-def build(
-    event: OriginalEvent,
-    *,
-    level: str,
-    seed: int,
-    width: int,
-    positions: str = "none",
-    dropout: float = 0.0,
-    dtype: Any = jnp.float32,
-) -> Task:
+def build(event: OriginalEvent, config: Mapping[str, Any], width: int) -> Task:
     """A task of the report.
 
     Training is an epoch of 1000 new instances after another from stream 42 + seed;
     validation is the first 200 instances of stream 43 + seed. The token table is drawn
-    from N(0, 1) and tied to the output. Differences: the report drew other validation
-    instances in each epoch; here they stay the same, so that a curve has less noise.
+    from N(0, 1) and tied to the output, and so are learned positions, which the
+    report's vanilla model has; embedded tokens have no dropout. Differences: the report
+    drew other validation instances in each epoch; here they stay the same, so that a
+    curve has less noise.
 
     Args:
       event: an original generator.
-      level: one of its levels.
-      seed: of the run.
+      config: the resolved recipe, such as configs/mqar.py, whose values were checked.
       width: of the encoder's output.
-      positions: "learned" for a vector for each position, drawn from N(0, 1), as the
-        report's vanilla model has.
-      dropout: rate on the embedded tokens; the report has none there.
-      dtype: compute type of the output product.
 
     Raises:
       InputError: a level that does not exist.
     """
-    del dropout
+    level, seed = config["data"]["level"], config["seed"]
     (level,) = parse_levels(level, event.levels)
     length = event.length(level)
     validation = event.validation(seed, level)
@@ -106,10 +96,10 @@ def build(
         protocol="compat",
         encoder=TokenEncoder(
             table,
-            event.positions(level) if positions == "learned" else 0,
+            event.positions(level) if learns_positions(config["model"]) else 0,
             scale=1.0,
         ),
-        head=TokenHead(table, dtype),
+        head=TokenHead(table, getattr(jnp, config["train"]["dtype"])),
         readout="all",
         arrays={},
         splits={"validation": rows(validation, length)},

@@ -20,15 +20,14 @@ from jaxbench.data.synthetic.orders import (
     rows,
 )
 from jaxbench.data.synthetic.streams import fingerprint, keys, stream
-from jaxbench.errors import InputError, nearest
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 from jaxbench.tasks.pentathlon.loss import PRIMARY, answer_loss, summarize
 from jaxbench.tasks.pentathlon.modules import (
-    POSITIONS,
     TokenEncoder,
     TokenHead,
     TokenTable,
     gather,
+    learns_positions,
 )
 from jaxbench.tasks.task import Order, Stage, Task
 
@@ -37,50 +36,31 @@ COUNTED = 10_000
 NOTHING = np.empty(0, np.uint64)
 
 
-def build(
-    event: Event,
-    *,
-    level: str,
-    width: int,
-    seed: int = 0,
-    train_examples: int = 0,
-    test_examples: int = 0,
-    positions: str = "none",
-    dropout: float = 0.0,
-    dtype: Any = jnp.float32,
-) -> Task:
+def build(event: Event, config: Mapping[str, Any], width: int) -> Task:
     """The task of answering what synthetic sequences ask.
 
-    Validation and test examples are fixed by `seed`; those of training are drawn anew
-    for every step from the run's own seed, or once where `train_examples` asks for a
-    fixed set. No test sequence is ever trained on or validated with. Levels of a
-    curriculum are padded on the right to the length of the last, so that one compiled
-    program trains them all.
+    Validation and test examples are fixed by `data.seed`; those of training are drawn
+    anew for every step from the run's own seed, or once where `data.train_examples`
+    asks for a fixed set. No test sequence is ever trained on or validated with. Levels
+    of a curriculum are padded on the right to the length of the last, so that one
+    compiled program trains them all. With learned positions, splits of longer sequences
+    are excluded.
 
     Args:
       event: what the examples are.
-      level: one, or a curriculum, see `parse_levels`.
+      config: the resolved recipe, such as configs/mqar.py, whose values were checked.
       width: of the encoder's output.
-      seed: of the validation and test examples.
-      train_examples: of a fixed training set; 0 draws anew for every step.
-      test_examples: at most so many of each test split; 0 for all.
-      positions: "none", or "learned" for a vector for each position; splits with longer
-        sequences are then excluded.
-      dropout: rate on the embedded tokens.
-      dtype: compute type of the output product.
 
     Raises:
       InputError: a level that does not exist, or a value out of its range.
     """
-    if positions not in POSITIONS:
-        raise InputError(
-            f"model.positions={positions!r} is unknown; nearest: "
-            f"{nearest(positions, POSITIONS)}"
-        )
+    data, model = config["data"], config["model"]
+    level, seed, train_examples = data["level"], data["seed"], data["train_examples"]
+    positions = learns_positions(model)
     levels = parse_levels(level, event.levels)
     last = levels[-1]
     length = max(event.length(name) for name in levels)
-    tests = _draw_tests(event, last, seed, test_examples)
+    tests = _draw_tests(event, last, seed, data["test_examples"])
     held_out = np.sort(
         np.concatenate([keys(e.tokens_nt) for e in tests.values()] or [NOTHING])
     )
@@ -98,7 +78,7 @@ def build(
         name: f"its {e.tokens_nt.shape[1]} tokens are more than the {length} positions "
         "the model has learned"
         for name, e in tests.items()
-        if positions == "learned" and e.tokens_nt.shape[1] > length
+        if positions and e.tokens_nt.shape[1] > length
     }
     scored = {name: e for name, e in tests.items() if name not in excluded}
     orders = {
@@ -123,9 +103,9 @@ def build(
         name=event.name,
         protocol="clean",
         encoder=TokenEncoder(
-            table, length if positions == "learned" else 0, dropout=dropout
+            table, length if positions else 0, dropout=model["dropout"]
         ),
-        head=TokenHead(table, dtype),
+        head=TokenHead(table, getattr(jnp, config["train"]["dtype"])),
         readout="all",
         arrays={},
         splits=splits,

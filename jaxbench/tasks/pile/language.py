@@ -19,7 +19,6 @@ from jaxbench.data.corpus.windows import (
     consecutive_windows,
     unigram_nats,
 )
-from jaxbench.errors import InputError, nearest
 from jaxbench.tasks.pile.loss import byte_loss, summarize
 from jaxbench.tasks.pile.modules import BYTES, ByteEncoder, ByteHead, ByteTable
 from jaxbench.tasks.task import Batch, Order, Task
@@ -30,43 +29,28 @@ SAMPLERS: dict[str, Callable[..., Order]] = {
 }
 
 
-def build(
-    corpus: Corpus,
-    *,
-    protocol: str,
-    width: int,
-    window: int = 512,
-    sampler: str = "random",
-    validation_bytes: int = 2_000_000,
-    dtype: Any = jnp.float32,
-) -> Task:
+def build(corpus: Corpus, config: Mapping[str, Any], width: int) -> Task:
     """The task of predicting each byte of a text from those before it.
 
-    Training windows are `window` + 1 bytes, inputs and targets one apart, from a zero
-    state. Validation cuts the first `validation_bytes` of the held-out split into
-    windows; of each, the byte before it is the first input, so every byte is a target
-    once and no state is carried. The test split, cut alike, is for `jaxbench score`.
+    Training windows are `data.window` + 1 bytes, inputs and targets one apart, from a
+    zero state. Validation cuts the first `data.validation_bytes` of the held-out split
+    (0: all of it) into windows; of each, the byte before it is the first input, so
+    every byte is a target once and no state is carried. The test split, cut alike, is
+    for `jaxbench score`. The protocol is a name: the recipe sets what differs.
 
     Args:
       corpus: bytes and splits.
-      protocol: "clean" or "compat"; the recipe sets what differs, this is its name.
+      config: the resolved recipe, configs/pile.py, whose values were checked.
       width: of the encoder's output.
-      window: bytes a model sees.
-      sampler: "random" offsets, or the "sequential" chunks of the Elman benchmark.
-      validation_bytes: scored bytes; 0 for the whole split.
-      dtype: compute type of the output product.
 
     Raises:
-      InputError: a value out of its range, or a split shorter than a window.
+      InputError: a split shorter than a window.
     """
-    if sampler not in SAMPLERS:
-        raise InputError(
-            f"data.sampler={sampler!r} is unknown; nearest: "
-            f"{nearest(sampler, SAMPLERS)}"
-        )
+    data, protocol = config["data"], config["protocol"]
+    window, sampler = data["window"], data["sampler"]
     splits = {
         name: consecutive_windows(
-            corpus.bytes_n, where, window=window, limit=validation_bytes
+            corpus.bytes_n, where, window=window, limit=data["validation_bytes"]
         )
         for name, where in corpus.splits.items()
         if name != "train"
@@ -77,7 +61,7 @@ def build(
         name="pile",
         protocol=protocol,
         encoder=ByteEncoder(table),
-        head=ByteHead(table, dtype),
+        head=ByteHead(table, getattr(jnp, config["train"]["dtype"])),
         readout="all",
         arrays={},
         splits=splits,

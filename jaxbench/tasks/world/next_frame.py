@@ -25,53 +25,31 @@ SCHEMA = 1
 
 def build(
     games: Sequence[Game],
-    *,
-    protocol: str,
-    character: str,
+    config: Mapping[str, Any],
     width: int,
     source: Mapping[str, Any],
-    window: int = 64,
-    stride: int = 32,
-    residual: bool = True,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-    dtype: jnp.dtype = jnp.float32,
 ) -> Task:
     """The task of predicting the next frame from the frames and controllers before it.
 
-    Every frame of a window is scored. Every player of `character` is a perspective: its
-    game with itself as own fighter. The games are split by file; validation reads
-    windows that do not overlap.
+    Every frame of a window is scored. Every player of `data.character` is a
+    perspective: its game with itself as own fighter. The games are split by file;
+    validation reads windows that do not overlap.
 
     Args:
       games: in the loader's order, without duplicates.
-      protocol: "clean", the only one.
-      character: whose perspectives, any spelling the loader knows, or "any".
+      config: the resolved recipe, configs/world.py, whose values were checked.
       width: of the encoder's output.
       source: what the games are; passed through into `Task.source`, which adds the
         fingerprint, options, splits, what was left out, and bytes held.
-      window: frames a model sees.
-      stride: frames from a training window to the next.
-      residual: whether the model says the change to the next state, or the state.
-      validation_fraction, seed: share of the games held out, and who draws them.
-      dtype: compute type of encoder and head.
 
     Raises:
-      InputError: a value out of its range, fewer than two usable games, a split
-        without a single window, or nobody plays `character`.
+      InputError: fewer than two usable games, a split without a single window, or
+        nobody plays the character.
     """
-    if protocol != "clean":
-        raise InputError(
-            f"protocol={protocol!r}: the world model has no original to compare with; "
-            "use protocol=clean"
-        )
-    for name, number in (("width", width), ("window", window), ("stride", stride)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InputError(f"{name}={number!r}: must be a whole number >= 1")
-    if not 0 < validation_fraction < 1:
-        raise InputError(
-            f"validation_fraction={validation_fraction}: must be between 0 and 1"
-        )
+    data, residual = config["data"], config["model"]["residual"]
+    character, window, stride = data["character"], data["window"], data["stride"]
+    validation_fraction, seed = data["validation_fraction"], data["split_seed"]
+    dtype = getattr(jnp, config["train"]["dtype"])
     selected, left_out = _select(games, character)
     held_out = _held_out(games, selected, validation_fraction, seed, left_out)
     arrays, perspectives = states.store(games, selected)
@@ -100,7 +78,7 @@ def build(
     }
     return Task(
         name="world",
-        protocol=protocol,
+        protocol=config["protocol"],
         encoder=WorldEncoder(width=width, dtype=dtype),
         head=WorldHead(dtype=dtype),
         readout="all",
@@ -124,7 +102,7 @@ def build(
         source={
             **source,
             "fingerprint": _fingerprint(games, options),
-            "protocol": protocol,
+            "protocol": config["protocol"],
             "options": options,
             "games_used": len({seen.game for seen in perspectives}),
             "perspectives": len(perspectives),

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbench.errors import InputError
 from jaxbench.tasks.task import Batch
 from jaxbench.tasks.zelda import controller, features
 
@@ -44,26 +43,11 @@ class Augment:
       noise: share of the windows whose measurements get an error.
       noise_scale: its standard deviation, in the units of `features`. A column that is
         0 stays 0: nobody is there.
-
-    Raises:
-      InputError: a share outside [0, 1], a negative scale.
     """
 
     mirror: float = 0.0
     noise: float = 0.0
     noise_scale: float = 0.01
-
-    def __post_init__(self) -> None:
-        for name in ("mirror", "noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(
-                    f"data.{name}={getattr(self, name)}: a share of the windows, must "
-                    "lie in [0, 1]"
-                )
-        if self.noise_scale < 0:
-            raise InputError(
-                f"data.noise_scale={self.noise_scale} must not be negative"
-            )
 
     def __bool__(self) -> bool:
         return self.mirror > 0 or (self.noise > 0 and self.noise_scale > 0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxbench.data.game import Game
 from jaxbench.data.order import DrawnDelays, EpochOrder
-from jaxbench.errors import InputError, nearest
+from jaxbench.tasks.rules import parse_options
 from jaxbench.tasks.task import Order, Task
 from jaxbench.tasks.zelda import floors, loss, protocols, windows
 from jaxbench.tasks.zelda.augment import Augment
@@ -42,96 +42,56 @@ _CLEAN_INPUTS = (
 
 def build(
     games: Sequence[Game],
-    *,
-    protocol: str,
-    character: str,
+    config: Mapping[str, Any],
     width: int,
     source: Mapping[str, Any],
-    window: int = 30,
-    stride: int = 1,
-    delay: int = 0,
-    readout: str = "last",
-    head: str = "independent",
-    head_options: Mapping[str, Any] = MappingProxyType({}),
-    drop_idle: bool = True,
-    validation_fraction: float = 0.1,
-    seed: int = 0,
-    dtype: jnp.dtype = jnp.float32,
-    label_smoothing: float = 0.0,
-    focal_gamma: float = 0.0,
-    button_weight: float = 1.0,
-    stick_edge_weight: float = 1.0,
-    max_delay: int = 0,
-    augment: Augment | None = None,
 ) -> Task:
     """The task of predicting a player's controller from a window of frames.
 
     Clean: the states of frames <= t and the controllers already sent predict the
-    controller of frame t + 1 + delay of every human player of `character`; two-player
-    games only. Compat: port 1 against port 2, state and controller of the same frame;
-    `character`, `seed` and `drop_idle` select nothing. See `protocols`, `windows`.
+    controller of frame t + 1 + delay of every human player of `data.character`;
+    two-player games only. Compat: port 1 against port 2, state and controller of the
+    same frame; `character`, `split_seed` and `drop_idle` select nothing. See
+    `protocols`, `windows`.
+
+    A `data.max_delay` longer than `data.delay` draws a delay between both for each
+    training window, so that a model learns to act under any of them; validation keeps
+    `delay`.
 
     Args:
       games: in the loader's order, without duplicates.
-      protocol: "clean" or "compat".
-      character: whom to imitate, any spelling the loader knows, or "any".
+      config: the resolved recipe, configs/zelda.py, whose values were checked.
       width: of the encoder's output.
       source: what the games are; passed through into `Task.source`, which adds the
-        fingerprint, options, splits, counts, what was left out, and bytes held.
-      window, stride: frames a model sees; frames from one example to the next.
-      delay: frames between decision and effect; 0 offline.
-      readout: "last" scores the last frame of a window, "all" every frame (clean).
-      head: "independent", "autoregressive", or one of `chunks.heads.POLICIES`, which
-        learn chunks of controllers and are scored by what they decode to (clean).
-      head_options: settings of a head over chunks, see `chunks.options`.
-      drop_idle: do not score frames at which the player is dead or entering.
-      validation_fraction, seed: share of the games held out, and who draws them.
-      dtype: compute type of encoder and head.
-      label_smoothing, focal_gamma, button_weight, stick_edge_weight: `loss.make`.
-      max_delay: where it is longer than `delay`, training draws a delay between both
-        for each window, so that a model learns to act under any of them; validation
-        keeps `delay`.
-      augment: what training does to its windows; None for nothing.
+        fingerprint, options, splits, counts, what was left out, and bytes prepared.
 
     Raises:
-      InputError: a value out of its range, fewer than two usable games, a split
-        without a single window, or nobody plays `character`.
+      InputError: fewer than two usable games, a split without a single window, or
+        nobody plays the character.
     """
-    options = protocols.Options(
-        character=character,
-        window=window,
-        stride=stride,
-        delay=delay,
-        readout=readout,
-        drop_idle=drop_idle,
-        validation_fraction=validation_fraction,
-        seed=seed,
-        max_delay=max_delay,
-    )
-    _check(options, protocol, head, width)
-    _check_augmentation(options, protocol, head, augment)
-    settings = chunk_options.resolve(head, head_options)
+    data, model, train = config["data"], config["model"], config["train"]
+    options = protocols.Options.of(config)
+    protocol, head = config["protocol"], model["head"]
+    head_options = parse_options(model["head_options"], "model.head_options")
+    window, readout = options.window, options.readout
     score = loss.make(
-        label_smoothing=label_smoothing,
-        focal_gamma=focal_gamma,
-        button_weight=button_weight,
-        stick_edge_weight=stick_edge_weight,
+        label_smoothing=train["label_smoothing"],
+        focal_gamma=train["focal_gamma"],
+        button_weight=train["button_weight"],
+        stick_edge_weight=train["stick_edge_weight"],
+    )
+    encoder, output = modules(
+        protocol,
+        width=width,
+        head=head,
+        head_options=head_options,
+        dtype=getattr(jnp, train["dtype"]),
     )
     make_data, _ = PROTOCOLS[protocol]
-    encoder, output = modules(
-        protocol, width=width, head=head, head_options=head_options, dtype=dtype
-    )
-    if head not in HEADS:
-        _require_unshaped(
-            head,
-            label_smoothing=(label_smoothing, 0),
-            focal_gamma=(focal_gamma, 0),
-            button_weight=(button_weight, 1),
-            stick_edge_weight=(stick_edge_weight, 1),
-        )
-    data = make_data(games, options)
-    described = {**source, **_describe(games, data, protocol, options)}
-    splits, order = _training(data.splits, options)
+    prepared = make_data(games, options)
+    described = {**source, **_describe(games, prepared, protocol, options)}
+    splits, order = _training(prepared.splits, options)
+    augment = Augment(data["mirror"], data["noise"], data["noise_scale"])
     task = functools.partial(
         Task,
         name="zelda",
@@ -139,7 +99,7 @@ def build(
         encoder=encoder,
         head=output,
         readout=readout,
-        arrays=data.arrays,
+        arrays=prepared.arrays,
         splits=splits,
         order=order,
         tokens_per_example=window,
@@ -147,26 +107,31 @@ def build(
     )
     if head in HEADS:
         return task(
-            gather=data.gather,
+            gather=prepared.gather,
             loss=score,
             summarize=loss.summarize,
             primary="loss",
             maximize=False,
             floors=floors.measure(
-                data.labels["train"], data.labels["validation"], score
+                prepared.labels["train"], prepared.labels["validation"], score
             ),
             source=described,
         )
-    cut: dict[str, Any] = {"window": window, "delay": delay, "readout": readout}
+    horizon = chunk_options.resolve(head, head_options)["horizon"]
+    cut: dict[str, Any] = {
+        "window": window,
+        "delay": options.delay,
+        "readout": readout,
+    }
     # Boards rank runs of the same options: never these beside runs scored in nats.
-    learned = {"head": head, "horizon": settings["horizon"]}
+    learned = {"head": head, "horizon": horizon}
     return task(
-        gather=targets.with_chunks(data.gather, settings["horizon"], **cut),
+        gather=targets.with_chunks(prepared.gather, horizon, **cut),
         loss=chunk_score.loss,
         summarize=chunk_score.summarize,
         primary=chunk_score.PRIMARY,
         maximize=True,
-        floors=chunk_score.measure_floors(data, settings["horizon"], **cut),
+        floors=chunk_score.measure_floors(prepared, horizon, **cut),
         source={**described, "options": described["options"] | learned},
     )
 
@@ -184,7 +149,9 @@ def modules(
     Args:
       protocol: "clean" or "compat".
       width: of the encoder's output.
-      head, head_options: as in `build`.
+      head: "independent", "autoregressive", or one of `chunks.heads.POLICIES`, which
+        learn chunks of controllers and are scored by what they decode to (clean).
+      head_options: settings of a head over chunks, see `chunks.options`.
       dtype: compute type.
 
     Raises:
@@ -235,59 +202,6 @@ def varying_columns(
     return {"varying": varying, "columns": total}
 
 
-def _check(options: protocols.Options, protocol: str, head: str, width: int) -> None:
-    for name, value, valid in (
-        ("protocol", protocol, PROTOCOLS),
-        ("readout", options.readout, ("last", "all")),
-        ("head", head, (*HEADS, *chunk_heads.POLICIES)),
-    ):
-        if value not in valid:
-            raise InputError(
-                f"{name}={value!r} is none of {', '.join(valid)}; "
-                f"nearest: {nearest(str(value), valid, 1)}"
-            )
-    for name, number, least in (
-        ("width", width, 1),
-        ("window", options.window, 1),
-        ("stride", options.stride, 1),
-        ("delay", options.delay, 0),
-        ("max_delay", options.max_delay, 0),
-        ("seed", options.seed, 0),
-    ):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InputError(f"{name}={number!r}: must be a whole number >= {least}")
-    if protocol == "compat" and head not in HEADS:
-        raise InputError(
-            f"head={head} needs protocol=clean: compat's windows do not say where a "
-            "game ends, so there are no chunks; use head=independent"
-        )
-    if not 0 < options.validation_fraction < 1:
-        raise InputError(
-            f"validation_fraction={options.validation_fraction}: must be between 0 "
-            "and 1"
-        )
-
-
-def _check_augmentation(
-    options: protocols.Options, protocol: str, head: str, augment: Augment | None
-) -> None:
-    if options.max_delay and options.max_delay <= options.delay:
-        raise InputError(
-            f"data.max_delay={options.max_delay} must be longer than "
-            f"data.delay={options.delay}, or 0 for that delay alone"
-        )
-    if protocol == "compat" and (augment or options.max_delay):
-        raise InputError(
-            "data.mirror, data.noise and data.max_delay need protocol=clean: compat "
-            "trains on the original's windows as they are"
-        )
-    if options.max_delay and head not in HEADS:
-        raise InputError(
-            f"data.max_delay={options.max_delay}: head={head} learns chunks of one "
-            "delay; leave it at 0"
-        )
-
-
 def _training(
     splits: Mapping[str, np.ndarray], options: protocols.Options
 ) -> tuple[Mapping[str, np.ndarray], Callable[..., Order]]:
@@ -306,16 +220,6 @@ def _training(
         return DrawnDelays(epochs, low=low, high=high, seed=seed)
 
     return splits, order
-
-
-def _require_unshaped(head: str, **given: tuple[float, float]) -> None:
-    """Refuses what shapes a loss over classes: chunks have none."""
-    for name, (value, off) in given.items():
-        if value != off:
-            raise InputError(
-                f"train.{name}={value}: head={head} has no classes to shape a loss of; "
-                f"leave it at {off}"
-            )
 
 
 def _describe(

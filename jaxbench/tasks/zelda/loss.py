@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxbench.errors import InputError
 from jaxbench.tasks.task import Batch, Statistics
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.encoder import buttons
@@ -50,22 +49,10 @@ def make(
       stick_edge_weight: the main stick's terms are multiplied by
         1 + (e - 1) |b - 8| / 8 where b is the true level. 1 is off.
 
-    Raises:
-      InputError: an option out of its range.
-
     Returns:
       `loss(outputs, batch) -> (mean, sums)`; batch needs target_bta, previous_bta,
       valid_bt and weight_b, outputs the logits [B, T', K] of every group.
     """
-    if not 0 <= label_smoothing < 0.5:
-        raise InputError(f"label_smoothing={label_smoothing}: must be in [0, 0.5)")
-    for name, value in (
-        ("focal_gamma", focal_gamma),
-        ("button_weight", button_weight),
-        ("stick_edge_weight", stick_edge_weight),
-    ):
-        if not 0 <= value < float("inf"):
-            raise InputError(f"{name}={value}: must be a finite number >= 0")
     plain = label_smoothing == 0 and focal_gamma == 0
     unit = button_weight == 1 and stick_edge_weight == 1
 

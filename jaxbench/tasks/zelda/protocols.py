@@ -17,10 +17,9 @@ from jaxbench.tasks.zelda import compat, frames, windows
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What decides which examples there are; see `imitation.build`.
+    """What decides which examples there are, under the names that results have.
 
-    Attributes:
-      max_delay: the longest delay that training draws; 0 for `delay` alone.
+    The keys of configs/zelda.py; `seed` is its `data.split_seed`.
     """
 
     character: str
@@ -31,10 +30,21 @@ class Options:
     drop_idle: bool
     validation_fraction: float
     seed: int
-    max_delay: int = 0
+    max_delay: int
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Options:
+        """Those of a resolved recipe."""
+        given = config["data"] | {
+            "readout": config["model"]["readout"],
+            "seed": config["data"]["split_seed"],
+        }
+        return cls(
+            **{field.name: given[field.name] for field in dataclasses.fields(cls)}
+        )
 
     def facts(self) -> dict[str, Any]:
-        """The options as data; what older versions did not have only where it is on."""
+        """The options as data; `max_delay` only where delays are drawn."""
         facts = dataclasses.asdict(self)
         if not self.max_delay:
             del facts["max_delay"]
@@ -113,11 +123,6 @@ def clean(games: Sequence[Game], options: Options) -> Data:
 
 def original(games: Sequence[Game], options: Options) -> Data:
     """Port 1 against port 2, the first trunc((1 - fraction) games) train (compat)."""
-    if options.readout != "last":
-        raise InputError(
-            f"readout={options.readout!r}: protocol=compat scores the last frame of a "
-            "window, use readout=last"
-        )
     fraction = options.validation_fraction
     count = int((1 - fraction) * len(games))
     if not 0 < count < len(games):

@@ -1,4 +1,4 @@
-"""Builds the data of the synthetic task that a config names."""
+"""From a resolved config to one of the five synthetic generators. Imports no jax."""
 
 from __future__ import annotations
 
