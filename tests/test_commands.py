@@ -16,8 +16,8 @@ import pytest
 from commands import assert_one_line_error, jaxbench, run_py
 from processes import ROOT, SMALL, config, environment
 
-from jaxbench.bench import measure_command
 from jaxbench.bench.run_folder import default_folder
+from jaxbench.serving import measure_command
 
 RESULT_FIELDS = (
     "schema task protocol backbone seed purpose learning_rate group primary status "

@@ -224,7 +224,7 @@ def test_one_program_answers_all_frames(game):
     for one in (game, *others):
         for t in range(BEGIN, BEGIN + 5):
             state, _ = policy.step(state, view.view_of_replay(one, 0, t))
-    assert policy._answer._cache_size() == 1
+    assert policy.answer._cache_size() == 1
 
 
 @pytest.mark.integration
@@ -360,6 +360,28 @@ def test_a_bad_frame_is_refused_or_skipped(policy, game, path, value, message):
         np.testing.assert_array_equal(after[name], rows)
     moved, _ = policy.step(skipped, seen)
     assert moved.skipped == 1 and moved.frame_b[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({}, "the frame is of the type dict, not a View"),
+        (None, "the frame is of the type NoneType, not a View"),
+        ("own", "own is of the type dict, not a Character"),
+        ("items", "items is of the type dict, not Items"),
+    ],
+)
+def test_what_is_no_frame_is_skipped_like_a_bad_one(policy, game, frame, message):
+    state, seen = replayed(policy, game)
+    state, last = policy.step(state, seen)
+    bad = frame
+    if isinstance(frame, str):
+        later = view.view_of_replay(game, 0, BEGIN + 5)
+        bad = dataclasses.replace(later, **{frame: {}})
+    after, held = policy.step(state, bad)
+    assert held == last and (after.skipped, after.reason) == (1, message)
+    with pytest.raises(BadFrame, match=message):
+        policy.step(state, bad, strict=True)
 
 
 def replayed(policy, game):

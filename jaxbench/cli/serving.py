@@ -180,7 +180,7 @@ def _rollout(options: argparse.Namespace) -> int:
     config = read_json(options.run[0] / "config.json")
     if config is not None:
         apply_environment(xla_environment(config["xla"]))
-    from jaxbench.serving.world.command import rollout_command
+    from jaxbench.serving.world.rollout_command import rollout_command
 
     return rollout_command(options)
 
@@ -288,6 +288,6 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from jaxbench.serving.export.command import export_command
+    from jaxbench.serving.export.export_command import export_command
 
     return export_command(options)

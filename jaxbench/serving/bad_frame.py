@@ -70,6 +70,8 @@ def problems(view: View) -> list[str | None]:
     `frames.AVAILABLE` is not bad: its bit says so, as in training. A stage off the
     tournament list is what training calls another stage.
     """
+    if not isinstance(view, View):
+        return [f"the frame is of the type {type(view).__name__}, not a View"]
     try:
         count = len(view.frame_b)
     except TypeError:
@@ -117,6 +119,8 @@ def _misshapen(view: View, count: int) -> str | None:
             if name.endswith("nana"):
                 continue
             return f"there is no {name} fighter"
+        if not isinstance(fighter, Character):
+            return f"{name} is of the type {type(fighter).__name__}, not a Character"
         if not _well_formed(fighter.present_t, count, "b"):
             return _form(f"{name}.present_t", fighter.present_t, count)
         for part, needed in NEEDED.items():
@@ -128,6 +132,8 @@ def _misshapen(view: View, count: int) -> str | None:
                 kinds = "biu" if field in _MASKS else "biuf"
                 if not _well_formed(values, count, kinds):
                     return _form(f"{name}.{part}.{field}", values, count)
+    if not isinstance(view.items, Items | None):
+        return f"items is of the type {type(view.items).__name__}, not Items"
     items = frames.usable_items(view.items)
     if items is None:
         return None

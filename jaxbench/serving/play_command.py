@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jaxbench.bench.measure_command import finished_runs
 from jaxbench.bench.run_folder import read_json
 from jaxbench.bench.suite.process import child_environment
 from jaxbench.data.characters import character_key
 from jaxbench.data.simulation import arena, environment
 from jaxbench.errors import InputError
+from jaxbench.serving.bar import counting
 from jaxbench.serving.match import EVERY, VERSION, Schedule, play, schedule
-from jaxbench.serving.progress import counting
+from jaxbench.serving.measure_command import finished_runs
 
 if TYPE_CHECKING:
     from jaxbench.serving.players import Player

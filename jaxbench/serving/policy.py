@@ -1,36 +1,35 @@
-"""A trained policy that plays: a state and a frame in, a controller and a state out.
+"""A trained policy that plays: a state and a frame in, a state and a controller out.
 
     policy = Policy.load("runs/zelda/mamba/seed0-1a2b3c4d")
     state = policy.initial_state()
     state, controller = policy.step(state, frame)  # every frame
 
-What a decision is made from is what training showed (`tasks.zelda.windows`): frames
-from the timer's start on, the first of them a reset, and the controller that the player
-had sent last. Everything here is a function: the same state and frame give the same
-answer, and an old state stays good.
+A policy sees what training showed it (`tasks.zelda.windows`): frames from the timer's
+start on, the first of them a reset, and the controller sent last. `step` is a pure
+function: the same state and frame give the same answer, and an old state stays good.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.model import Model
-from jaxbench.serving import decide
 from jaxbench.serving.bad_frame import (
     BadFrame,
     problems,
     raise_first,
     wrong_character,
 )
-from jaxbench.serving.decide import Memory
-from jaxbench.serving.weights import Variables, load_trained_policy
+from jaxbench.serving.decide import Memory, act, bind, first_memory, where_game
+from jaxbench.serving.weights import Variables, example_batch, load_trained_policy
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda import view as views
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
@@ -62,7 +61,7 @@ class Controller:
 
 
 def controllers(labels_ba: np.ndarray) -> list[Controller]:
-    """What rows of six labels press."""
+    """Rows of six labels as controllers."""
     held = controller.decode(labels_ba)
     names = np.array(controller.BUTTONS)
     return [
@@ -88,8 +87,7 @@ class State:
     """What a policy carries from frame to frame of B games; never changed in place.
 
     Attributes:
-      memory: on the device: the model's state, or the last frames it saw; random keys;
-        the chunks that are averaged, where the head does that.
+      memory: of the compiled step, on the device; see `step`.
       frame_b: int64 [B], the last frame id seen, `NO_FRAME` before a game's first.
       stage_b: int64 [B], the stage of that frame.
       sent_bqa: int32 [B, hold + 1, 6], the last controllers decided, the newest last;
@@ -124,8 +122,8 @@ class Policy:
       model, variables: the network.
       window: frames that training showed it.
       delay: a controller decided at frame t is that of frame t + 1 + delay.
-      character: whom it imitates, "any" for everybody.
-      any_character: whether it answers whoever the own fighter is.
+      character: whom it learned to play, "any" for everybody.
+      any_character: whether it plays on with a fighter it has not learned to play.
       mode: "stateful" carries the model's state from the game's start on; "window" sees
         the last `window` frames anew at each frame, as training did.
       temperature: 0 takes the likeliest label of each group; else labels are drawn. Of
@@ -134,6 +132,8 @@ class Policy:
       seed: of the draws; game i of a batch draws from its own stream.
       hold: frames for which a controller is held back before it is returned.
       step_of_weights: updates behind the weights, None where that is not known.
+      answer: the compiled step: (memory, rows, controllers last sent, bool [B] where a
+        game starts, bool [B] where the memory is to stay) -> (labels, memory).
     """
 
     model: Model
@@ -147,8 +147,8 @@ class Policy:
     seed: int
     hold: int
     step_of_weights: int | None
-    _answer: Callable[..., tuple[jax.Array, Memory]] = dataclasses.field(repr=False)
-    _logits: Callable[..., dict[str, jax.Array]] = dataclasses.field(repr=False)
+    answer: Callable[..., tuple[jax.Array, Memory]] = dataclasses.field(repr=False)
+    _scores: Callable[..., dict[str, jax.Array]] = dataclasses.field(repr=False)
 
     @classmethod
     def load(
@@ -230,10 +230,33 @@ class Policy:
                 f"hold={hold} must be between 0 and the delay the policy was trained "
                 f"with, {delay}"
             )
-        if mode == "stateful":
-            see = decide.see_stream(model)
-        else:
-            see = decide.see_window(model, window)
+        seen = window if mode == "window" else 0
+
+        def decide(
+            temperature: float,
+            variables: Variables,
+            memory: Memory,
+            rows: Mapping[str, jax.Array],
+            previous_ba: jax.Array,
+            start_b: jax.Array,
+        ) -> Any:
+            frame = frame_inputs(rows, previous_ba, start_b)
+            return act(
+                *(model, variables, frame, memory), window=seen, temperature=temperature
+            )
+
+        # Two programs, because every output of a compiled call costs time.
+        def answer(
+            variables: Variables, memory: Memory, *given: Any
+        ) -> tuple[jax.Array, Memory]:
+            *frame, idle_b = given
+            labels_ba, _, after = decide(temperature, variables, memory, *frame)
+            keep = functools.partial(where_game, idle_b)
+            return labels_ba, jax.tree.map(keep, memory, after)
+
+        def scores(variables: Variables, *given: Any) -> dict[str, jax.Array]:
+            return decide(0.0, variables, *given)[1]
+
         return cls(
             model=model,
             variables=variables,
@@ -246,8 +269,8 @@ class Policy:
             seed=seed,
             hold=hold,
             step_of_weights=step_of_weights,
-            _answer=jax.jit(decide.make_answer(model, see, temperature)),
-            _logits=jax.jit(decide.make_logits(model, see)),
+            answer=bind(answer, variables),
+            _scores=bind(scores, variables),
         )
 
     def initial_state(self, games: int = 1) -> State:
@@ -267,11 +290,9 @@ class Policy:
             reasons=("",) * games,
         )
         none = np.zeros(games, bool)
-        rows = _read_rows(views.arrays(views.blank(games)))
+        rows = read_rows(views.arrays(views.blank(games)))
         previous_ba = state.sent_bqa[:, -1]
-        answer = self._answer(
-            self.variables, state.memory, rows, previous_ba, none, none
-        )
+        answer = self.answer(state.memory, rows, previous_ba, none, none)
         jax.block_until_ready(answer)
         return state
 
@@ -346,8 +367,8 @@ class Policy:
             whole = views.without(view, bad_b) if bad_b.any() else view
             rows = views.arrays(whole)
             previous = self._previous(rows, queue, previous_ba)
-            labels, memory = self._answer(
-                self.variables, memory, _read_rows(rows), previous, start_b, idle_b
+            labels, memory = self.answer(
+                memory, read_rows(rows), previous, start_b, idle_b
             )
             newest = np.asarray(labels)[:, None]
             moved = np.concatenate([queue[:, 1:], newest], axis=1)
@@ -392,10 +413,8 @@ class Policy:
         queue = np.where(start_b[:, None, None], neutral, state.sent_bqa)
         rows = views.arrays(view)
         previous = self._previous(rows, queue, previous_ba)
-        groups = self._logits(
-            self.variables, state.memory, _read_rows(rows), previous, start_b
-        )
-        return {name: np.asarray(values) for name, values in groups.items()}
+        scores = self._scores(state.memory, read_rows(rows), previous, start_b)
+        return {name: np.asarray(values) for name, values in scores.items()}
 
     def _found(self, state: State, view: View) -> list[str | None]:
         """What is wrong with each game's frame, its place after the last included."""
@@ -428,14 +447,32 @@ class Policy:
         return queue[:, -1]
 
     def _first_memory(self, games: int) -> Memory:
-        """What is remembered of games that have not begun."""
-        window = self.window if self.mode == "window" else 0
-        memory = decide.first_memory(
-            self.model, self.variables, games, window=window, seed=self.seed
+        memory = first_memory(
+            self.model,
+            self.variables,
+            games,
+            window=self.window if self.mode == "window" else 0,
+            frame=example_batch(1),
+            seed=self.seed if self.temperature else None,
         )
         # Each answer's memory is bound to the weights' device; were the first not, the
         # second frame would compile the program again.
         return jax.device_put(memory, jax.tree.leaves(self.variables)[0].sharding)
+
+
+def read_rows(rows: views.Rows) -> dict[str, np.ndarray]:
+    """The rows that `view.inputs` reads: what need not travel stays."""
+    return {name: values for name, values in rows.items() if name != "controller"}
+
+
+def frame_inputs(
+    rows: Mapping[str, jax.Array], previous_ba: jax.Array, start_b: jax.Array
+) -> dict[str, jax.Array]:
+    """What `decide.act` reads of one frame of B games, [B, 1, ...]. Pure: for jit."""
+    return views.inputs(rows) | {
+        "previous_bta": previous_ba[:, None],
+        "reset_bt": start_b[:, None],
+    }
 
 
 def _starts(state: State, view: View) -> np.ndarray:
@@ -464,8 +501,3 @@ def _unmoved(state: State, found: Sequence[str | None]) -> State:
 def _neutral(games: int, frames: int) -> np.ndarray:
     """Neutral controllers, int32 [games, frames, 6]."""
     return np.tile(controller.NEUTRAL.astype(np.int32), (games, frames, 1))
-
-
-def _read_rows(rows: views.Rows) -> dict[str, np.ndarray]:
-    """The rows that `view.inputs` reads: what need not travel stays."""
-    return {name: values for name, values in rows.items() if name != "controller"}

@@ -20,12 +20,12 @@ from jaxbench.bench.trained import (
     write_measurement,
 )
 from jaxbench.errors import InputError
-from jaxbench.serving.export import bundle, describe, functions, timing
+from jaxbench.serving.export import bundle, callers, describe, functions
 from jaxbench.serving.export.convert import Function, to_onnx
 from jaxbench.serving.export.functions import Exported
 from jaxbench.serving.export.graph import OPSET
 from jaxbench.serving.export.inputs import Inputs, open_inputs
-from jaxbench.serving.export.options import LEAST, check_options
+from jaxbench.serving.export.limits import LEAST, check_options
 from jaxbench.serving.export.parity import LIMIT, Parity, collect, compare
 from jaxbench.serving.export.quantize import quantized
 from jaxbench.serving.export.runtime import (
@@ -36,6 +36,7 @@ from jaxbench.serving.export.runtime import (
     to_stablehlo,
 )
 from jaxbench.serving.export.tools import tool
+from jaxbench.serving.timing import WARM_UP, time_in_turn
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 
 # Windows compared, evenly spread over the frames.
@@ -218,12 +219,13 @@ def _time(
     step = f.name == "step"
     own = [(inputs.steps if step else inputs.windows)[n] for n in range(LEAST)]
     initial = made.state.initial if step else {}
-    players = {"jax": timing.jax_player(f, own, initial)}
+    players = {"jax": callers.jax_caller(f, own, initial)}
     for kind, call in calls[f.name].items():
         # What jax loads again is the same program: it is not timed twice.
         if kind != "stablehlo":
-            players[kind] = timing.file_player(call, own, initial)
-    return timing.time_in_turn(players, count)
+            players[kind] = callers.file_caller(call, own, initial)
+    times = time_in_turn(players, count, min(WARM_UP, count))
+    return {name: callers.summary(of) for name, of in times.items()}
 
 
 def _write(

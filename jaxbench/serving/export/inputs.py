@@ -12,7 +12,7 @@ import numpy as np
 from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.serving.export.functions import LABELS, logits_name
-from jaxbench.serving.export.options import LEAST
+from jaxbench.serving.export.limits import LEAST
 from jaxbench.tasks.task import Batch, Statistics
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead

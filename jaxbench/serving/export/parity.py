@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxbench.serving.decide import CHUNK
 from jaxbench.serving.export.convert import Port
-from jaxbench.serving.export.functions import CHUNK, LABELS, next_name
+from jaxbench.serving.export.functions import LABELS, next_name
 from jaxbench.serving.export.runtime import Call
 
 # Steps after which drift is told, where as many were made.

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 from jaxbench.errors import InputError
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import Trajectory, recorded, rollout, warm_up
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.world import states, windows

@@ -2,7 +2,7 @@
 
 Model-predictive control: at a frame it plans from what it sees, holds the first
 controllers of the plan, and plans anew some frames later. What a plan is worth by the
-model's own word is in `plan`; here is what it is worth in a game.
+model's own word is in `planning`; here is what it is worth in a game.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from jaxbench.data.game import Character
 from jaxbench.data.simulation import environment
 from jaxbench.data.simulation.fight import Controls, State
+from jaxbench.serving.bar import counting
 from jaxbench.serving.match import Schedule, play
 from jaxbench.serving.players import (
     Player,
@@ -26,9 +27,8 @@ from jaxbench.serving.players import (
     controls_of_labels,
     view_of_state,
 )
-from jaxbench.serving.progress import counting
-from jaxbench.serving.world import plan
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world import planning
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import (
     Place,
     empty_memory,
@@ -122,9 +122,9 @@ def planner(
     world: World,
     *,
     method: str,
-    goal: plan.Goal,
-    search: plan.Search,
-    prior: plan.Proposal,
+    goal: planning.Goal,
+    search: planning.Search,
+    prior: planning.Proposal,
     every: int,
     seed: int = 0,
 ) -> Planner:
@@ -135,7 +135,7 @@ def planner(
 
     Args:
       world: M members.
-      method: a key of `plan.PLANNERS`.
+      method: a key of `planning.PLANNERS`.
       goal: of what is predicted.
       search: how to look for a plan.
       prior: what the first draws are like, for one situation.
@@ -156,9 +156,9 @@ def planner(
         variables: Any, place: Place, rival_ba: jax.Array, key: jax.Array
     ) -> jax.Array:
         given = dataclasses.replace(world, variables=variables)
-        cost = plan.predicted_cost(given, place, rival_ba, goal)
+        cost = planning.predicted_cost(given, place, rival_ba, goal)
         many = jax.tree.map(lambda x: jnp.repeat(x, len(rival_ba), axis=0), prior)
-        return plan.PLANNERS[method](key, cost, many, search).labels_bha
+        return planning.PLANNERS[method](key, cost, many, search).labels_bha
 
     return Planner(world, take_in, decide, every, seed)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world.members import World
 from jaxbench.tasks.world import frame
 from jaxbench.tasks.world.frame import Frame
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxbench.bench.measure_command import finished_runs
 from jaxbench.bench.run_folder import folder_name, read_json
 from jaxbench.bench.suite.process import child_environment
 from jaxbench.errors import InputError
-from jaxbench.serving.export.options import check_options
+from jaxbench.serving.export.limits import check_options
 from jaxbench.serving.export.table import Row, export_table, quality_table
+from jaxbench.serving.measure_command import finished_runs
 
 
 def export_command(options: argparse.Namespace) -> int:
@@ -81,7 +81,12 @@ def _in_a_process(folder: Path, given: Mapping[str, Any]) -> Mapping[str, Any] |
         return f"{folder} holds no config.json: only its result was kept"
     # The child's lines are for the terminal; its answer is the last line it prints.
     done = subprocess.run(
-        [sys.executable, "-m", "jaxbench.serving.export.command", json.dumps(given)],
+        [
+            sys.executable,
+            "-m",
+            "jaxbench.serving.export.export_command",
+            json.dumps(given),
+        ],
         env=child_environment(config, {}),
         stdout=subprocess.PIPE,
         text=True,
@@ -96,7 +101,7 @@ def _in_a_process(folder: Path, given: Mapping[str, Any]) -> Mapping[str, Any] |
 def main(arguments: list[str]) -> int:
     """The child: exports one run and prints what came of it as JSON."""
     given = json.loads(arguments[1])
-    from jaxbench.serving.export.timing import one_thread
+    from jaxbench.serving.export.callers import one_thread
 
     # Before jax starts its threads, one for each core it sees.
     one_thread()

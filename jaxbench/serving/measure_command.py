@@ -111,7 +111,7 @@ def measure(kind: str, folder: Path, count: int) -> Mapping[str, Any] | str:
         [
             sys.executable,
             "-m",
-            "jaxbench.bench.measure_command",
+            "jaxbench.serving.measure_command",
             kind,
             folder,
             str(count),
@@ -143,11 +143,11 @@ def main(arguments: list[str]) -> int:
     try:
         config = read_json(Path(folder) / "config.json") or {}
         if kind == "latency" and config.get("task") == "pile":
-            from jaxbench.bench.decode import measure_decode
+            from jaxbench.serving.writing import measure_decode
 
             measure_decode(Path(folder), count=int(count))
         elif kind == "latency":
-            from jaxbench.bench.latency import measure_latency
+            from jaxbench.serving.latency import measure_latency
 
             measure_latency(Path(folder), frames=int(count))
         else:

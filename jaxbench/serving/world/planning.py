@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import Place, Trajectory, rollout
 from jaxbench.tasks.world import states
 from jaxbench.tasks.world.frame import Frame
