@@ -35,9 +35,6 @@ SPECULATE = """\
   jaxbench speculate runs/pile/mamba2/seed0-1a2b3c4d runs/pile/gru/seed0-5e6f7a8b \\
       --prompt="It was a dark and"
       text of the first run, which the second, smaller one proposes
-  jaxbench speculate runs/zelda/s4/seed0-1a2b3c4d runs/zelda/gru/seed0-5e6f7a8b \\
-      --lookahead=8 --temperature=0
-      controllers on the frames of held-out games
 """
 
 EXPORT = """\
@@ -189,7 +186,7 @@ def _add_speculate(commands: Any) -> None:
     speculate = add_command(
         commands,
         "speculate",
-        "decode with a small run's proposals: how much faster is the large one",
+        "write text with a small run's proposals: how much faster is the large one",
         SPECULATE,
         _speculate,
     )
@@ -220,7 +217,7 @@ def _add_speculate(commands: Any) -> None:
         help="of that mode: keep while p/q is not below it (default: %(default)s)",
     )
     speculate.add_argument(
-        "--tokens", type=int, default=2000, help="bytes or frames drawn"
+        "--tokens", type=int, default=2000, help="bytes drawn"
     )
     speculate.add_argument("--prompt", default="", help="text to continue")
     speculate.add_argument("--seed", type=int, default=0, help="of the draws")
