@@ -152,50 +152,22 @@ class Policy:
 
     @classmethod
     def load(
-        cls,
-        folder: Path | str,
-        *,
-        which: str = "best",
-        mode: str = "stateful",
-        temperature: float = 0.0,
-        seed: int = 0,
-        hold: int = 0,
-        any_character: bool = False,
+        cls, folder: Path | str, *, which: str = "best", **settings: Any
     ) -> Policy:
         """Reads a finished run of the zelda task; its data need not be there.
 
         Args:
           folder: of the run, protocol clean.
           which: weights, "best" or "last".
-          mode: "stateful" or "window". The first costs one step of the backbone a
-            frame, but soon has seen more than training ever showed; the second a whole
-            window.
-          temperature: of the draws; 0 draws nothing.
-          seed: of the draws.
-          hold: frames to hold controllers back, up to the run's `data.delay`. A run
-            that learned to act with a delay expects it: leave 0 where the game delays
-            inputs (netplay), else give the part of it that the game does not.
-          any_character: answer also where the own fighter is another than it learned to
-            play; such frames are bad ones else, see `step_views`.
+          settings: mode, temperature, seed, hold, any_character; see `of`.
 
         Raises:
           InputError: see `weights.load_trained_policy`; a value out of its range.
         """
         trained = load_trained_policy(folder, which)
-        data = trained.config["data"]
-        return cls.of(
-            trained.model,
-            trained.variables,
-            window=data["window"],
-            delay=data["delay"],
-            character=data["character"],
-            mode=mode,
-            temperature=temperature,
-            seed=seed,
-            hold=hold,
-            any_character=any_character,
-            step_of_weights=trained.step,
-        )
+        known = {k: trained.config["data"][k] for k in ("window", "delay", "character")}
+        known["step_of_weights"] = trained.step
+        return cls.of(trained.model, trained.variables, **known, **settings)
 
     @classmethod
     def of(
@@ -214,6 +186,19 @@ class Policy:
         step_of_weights: int | None = None,
     ) -> Policy:
         """A policy of a model of the clean zelda task and its variables.
+
+        Args:
+          model, variables, window, delay, character, step_of_weights: see the class.
+          mode: "stateful" or "window". The first costs one step of the backbone a
+            frame, but soon has seen more than training ever showed; the second a whole
+            window.
+          temperature: of the draws; 0 draws nothing.
+          seed: of the draws.
+          hold: frames to hold controllers back, up to `delay`. A run that learned to
+            act with a delay expects it: leave 0 where the game delays inputs (netplay),
+            else give the part of it that the game does not.
+          any_character: answer also where the own fighter is another than it learned to
+            play; such frames are bad ones else, see `step_views`.
 
         Raises:
           InputError: a value out of its range.

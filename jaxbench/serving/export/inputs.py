@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,23 +37,6 @@ class Inputs(NamedTuple):
     score: Callable[[Sequence[Call], Sequence[int]], dict[str, float]]
 
 
-class _Lazy(Sequence[Call]):
-    """Calls that are made when they are asked for: windows would be 30 times a game."""
-
-    def __init__(self, count: int, make: Callable[[int], Call]):
-        self._count, self._make = count, make
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, n: Any) -> Any:
-        if isinstance(n, slice):
-            return [self[i] for i in range(*n.indices(self._count))]
-        if not -self._count <= n < self._count:
-            raise IndexError(n)
-        return self._make(n % self._count)
-
-
 def open_inputs(run: Run, count: int) -> Inputs:
     """Reads up to `count` validation frames in the order of play, or held-out bytes.
 
@@ -84,13 +67,10 @@ def _frames(run: Run, count: int) -> Inputs:
         }
         return task.summarize(jax.device_get(sums(outputs, kept)))
 
-    def step(n: int) -> Call:
-        return _in_float32(stream.frame(n))
-
-    def window(n: int) -> Call:
-        return _in_float32(stream.window(n, task.tokens_per_example))
-
-    return Inputs(_Lazy(count, step), _Lazy(count, window), score)
+    steps = [_in_float32(stream.frame(n)) for n in range(count)]
+    length = task.tokens_per_example
+    windows = [_in_float32(stream.window(n, length)) for n in range(count)]
+    return Inputs(steps, windows, score)
 
 
 def _in_chunks(run: Run) -> bool:
@@ -128,7 +108,7 @@ def _bytes(run: Run, count: int) -> Inputs:
         }
         return run.task.summarize(jax.device_get(loss(logits, batch)))
 
-    steps = _Lazy(count, lambda n: {"byte_b": text[n : n + 1]})
+    steps = [{"byte_b": text[n : n + 1]} for n in range(count)]
     return Inputs(steps, (), score)
 
 
