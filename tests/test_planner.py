@@ -59,9 +59,9 @@ def test_a_planner_is_shown_what_a_replay_of_its_game_shows(tmp_path):
     )
     places = []
 
-    def spied(variables, place, rival_ba, key):
+    def spied(place, rival_ba, key):
         places.append((place, rival_ba))
-        return player.decide(variables, place, rival_ba, key)
+        return player.decide(place, rival_ba, key)
 
     seen = []
     play(

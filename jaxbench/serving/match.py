@@ -80,14 +80,9 @@ def schedule(
     Raises:
       InputError: a number out of its range.
     """
-    for name, value, least, most in (
-        ("games", games, 1, None),
-        ("seconds", seconds, 1, environment.SECONDS),
-        ("seed", seed, 0, None),
-    ):
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise InputError(f"{name}={value} must be {allowed}")
+    require("games", games, 1)
+    require("seconds", seconds, 1, environment.SECONDS)
+    require("seed", seed, 0)
     rng = np.random.default_rng(seed)
     index = np.arange(games)
     own, others = (
@@ -108,6 +103,17 @@ def schedule(
         stages=tuple(places),
         seconds=seconds,
     )
+
+
+def require(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Refuses a number that is not between `least` and `most`.
+
+    Raises:
+      InputError: naming it.
+    """
+    if value < least or (most is not None and value > most):
+        allowed = f"{least} or more" if most is None else f"{least} to {most}"
+        raise InputError(f"{name}={value} must be {allowed}")
 
 
 def _fighters(name: str) -> tuple[str, ...]:

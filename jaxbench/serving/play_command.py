@@ -27,7 +27,7 @@ from jaxbench.serving.each_run import (
     name_of,
     wide_console,
 )
-from jaxbench.serving.match import EVERY, VERSION, Schedule, play, schedule
+from jaxbench.serving.match import EVERY, VERSION, Schedule, play, require, schedule
 
 if TYPE_CHECKING:
     from jaxbench.serving.players import Player
@@ -218,16 +218,10 @@ def _say(line: str) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for flag, least, most in (
-        ("games", 1, None),
-        ("seconds", 1, environment.SECONDS),
-        ("seed", 0, None),
-        ("picture_seconds", 1, environment.SECONDS),
-    ):
-        value = getattr(options, flag)
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise InputError(f"--{flag}={value} must be {allowed}")
+    require("--games", options.games, 1)
+    require("--seconds", options.seconds, 1, environment.SECONDS)
+    require("--seed", options.seed, 0)
+    require("--picture_seconds", options.picture_seconds, 1, environment.SECONDS)
     if not 0 <= options.temperature < float("inf"):
         raise InputError(f"--temperature={options.temperature} must be 0 or more")
     rival = options.opponent

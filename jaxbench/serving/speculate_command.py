@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxbench.bench.facts import device
@@ -24,6 +23,7 @@ from jaxbench.bench.trained import (
 )
 from jaxbench.errors import InputError
 from jaxbench.serving.bar import counting
+from jaxbench.serving.each_run import wide_console
 from jaxbench.serving.speculative import (
     Decoder,
     Settings,
@@ -62,9 +62,7 @@ def speculate_command(options: argparse.Namespace) -> int:
     out = sys.stdout.buffer
     out.write(os.fsencode(options.prompt) + text + b"\n")
     out.flush()
-    console = Console()
-    console = console if console.is_terminal else Console(width=100)
-    console.print(speculation_table(measured))
+    wide_console(100).print(speculation_table(measured))
     return os.EX_OK
 
 

@@ -6,12 +6,10 @@ controllers that were truly held: what is measured is the model of the game alon
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -133,21 +131,18 @@ def roll_out(world: World, held: HeldOut, advance: Callable[[int], None]) -> Tra
     horizon = held.controllers_ntna.shape[1] - held.warm_up + 1
 
     @jax.jit
-    def run(variables: Any, frames: Frame, controllers: jax.Array) -> Trajectory:
-        given = dataclasses.replace(world, variables=variables)
+    def run(frames: Frame, controllers: jax.Array) -> Trajectory:
         past = jax.tree.map(lambda x: x[:, : held.warm_up], frames)
-        place = warm_up(given, past, controllers)
+        place = warm_up(world, past, controllers)
         ahead = recorded(controllers[:, held.warm_up - 1 :])
-        return rollout(given, place, horizon, ahead)[0]
+        return rollout(world, place, horizon, ahead)[0]
 
     parts = []
     for begin in range(0, len(held), TOGETHER):
         # The last group is filled up with its last row: one shape, one compilation.
         rows = np.minimum(np.arange(begin, begin + TOGETHER), len(held) - 1)
         part = held.part(rows)
-        frames = jax.tree.map(jnp.asarray, part.frames)
-        said = run(world.variables, frames, jnp.asarray(part.controllers_ntna))
-        parts.append(jax.device_get(said))
+        parts.append(jax.device_get(run(part.frames, part.controllers_ntna)))
         advance(min(begin + TOGETHER, len(held)))
     joined = (
         np.concatenate(x, axis=1)[:, : len(held)] for x in zip(*parts, strict=True)

@@ -41,10 +41,10 @@ from jaxbench.tasks.zelda import controller, frames
 from jaxbench.tasks.zelda.features import CHARACTERS
 from jaxbench.tasks.zelda.view import View
 
-# (variables, memory, frame before, controllers that led on from it) -> memory.
-TakeIn = Callable[[Any, Any, Frame, jax.Array], Any]
-# (variables, place, the opponent's controller, key) -> labels int32 [B, H, 6].
-Decide = Callable[[Any, Place, jax.Array, jax.Array], jax.Array]
+# (memory, frame before, controllers that led on from it) -> memory.
+TakeIn = Callable[[Any, Frame, jax.Array], Any]
+# (place, the opponent's controller, key) -> labels int32 [B, H, 6].
+Decide = Callable[[Place, jax.Array, jax.Array], jax.Array]
 
 
 class Memory(NamedTuple):
@@ -103,14 +103,14 @@ class Planner:
         both = (view.own, view.opponent)
         sent = [controller.encode(who.pre, "clean") for who in both]
         sent_bna = jnp.asarray(np.stack(sent, axis=1), jnp.int32)
-        variables, inner = self.world.variables, memory.world
+        inner = memory.world
         if memory.seen is not None:
-            inner = self.take_in(variables, inner, memory.seen, sent_bna)
+            inner = self.take_in(inner, memory.seen, sent_bna)
         labels_bha = memory.labels_bha
         if labels_bha.shape[1] == 0:
             place = Place(of_every_member(self.world, seen), inner)
             key = jax.random.fold_in(jax.random.key(self.seed), memory.frames)
-            labels = self.decide(variables, place, sent_bna[:, 1], key)
+            labels = self.decide(place, sent_bna[:, 1], key)
             labels_bha = np.asarray(labels)[:, : self.every]
         idle_b = np.isin(view.own.post["state"], frames.IDLE)
         held_ba = np.where(idle_b[:, None], neutral_ba, labels_bha[:, 0])
@@ -144,19 +144,15 @@ def planner(
     """
 
     @jax.jit
-    def take_in(variables: Any, memory: Any, seen: Frame, sent_bna: jax.Array) -> Any:
+    def take_in(memory: Any, seen: Frame, sent_bna: jax.Array) -> Any:
         now = jax.tree.map(lambda x: x[:, None], seen)
         # The first frame meets an empty memory, which is what a reset leaves.
         going_on = jnp.zeros(now.stage_b.shape, bool)
-        given = dataclasses.replace(world, variables=variables)
-        return read(given, memory, now, sent_bna[:, None], going_on)
+        return read(world, memory, now, sent_bna[:, None], going_on)
 
     @jax.jit
-    def decide(
-        variables: Any, place: Place, rival_ba: jax.Array, key: jax.Array
-    ) -> jax.Array:
-        given = dataclasses.replace(world, variables=variables)
-        cost = planning.predicted_cost(given, place, rival_ba, goal)
+    def decide(place: Place, rival_ba: jax.Array, key: jax.Array) -> jax.Array:
+        cost = planning.predicted_cost(world, place, rival_ba, goal)
         many = jax.tree.map(lambda x: jnp.repeat(x, len(rival_ba), axis=0), prior)
         return planning.PLANNERS[method](key, cost, many, search).labels_bha
 

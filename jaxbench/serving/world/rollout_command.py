@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxbench.bench.run_folder import write_json
 from jaxbench.bench.trained import read_finished
 from jaxbench.errors import InputError, nearest
 from jaxbench.serving.bar import counting
-from jaxbench.serving.match import Schedule, schedule
+from jaxbench.serving.each_run import wide_console
+from jaxbench.serving.match import Schedule, require, schedule
 from jaxbench.serving.play_command import play_table, simulated
 from jaxbench.serving.policy import controllers
 from jaxbench.serving.world import horizon, planning, show
@@ -79,8 +79,7 @@ def rollout_command(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     show.draw_errors(folder / "rollout.png", found)
     write_json(folder / "rollout.json", found)
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = wide_console(120)
     console.print(show.error_table(found))
     if options.plan:
         console.print(show.plan_table(found))
@@ -91,20 +90,12 @@ def rollout_command(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for flag, least in (
-        ("horizon", 1),
-        ("warm_up", 2),
-        ("windows", 1),
-        ("situations", 1),
-        ("plan_frames", 1),
-        ("samples", 16),
-        ("games", 0),
-        ("every", 1),
-        ("seed", 0),
-    ):
-        value = getattr(options, flag)
-        if value < least:
-            raise InputError(f"--{flag}={value} must be {least} or more")
+    for flag in ("horizon", "windows", "situations", "plan_frames", "every"):
+        require(f"--{flag}", getattr(options, flag), 1)
+    require("--warm_up", options.warm_up, 2)
+    require("--samples", options.samples, 16)
+    require("--games", options.games, 0)
+    require("--seed", options.seed, 0)
     if options.plan and options.plan not in planning.METHODS:
         raise InputError(
             f"--plan={options.plan!r} is none of {', '.join(planning.METHODS)}; "
@@ -138,20 +129,13 @@ def _plans(
     idle = jnp.tile(jnp.asarray(controller.NEUTRAL, jnp.int32), (search.horizon, 1))
 
     @jax.jit
-    def answer(
-        variables: Any, place: Place, held_ba: Any, own_bha: Any, key: Any
-    ) -> Any:
-        given = dataclasses.replace(world, variables=variables)
-        cost = planning.predicted_cost(given, place, held_ba, goal)
+    def answer(place: Place, held_ba: Any, own_bha: Any, key: Any) -> Any:
+        cost = planning.predicted_cost(world, place, held_ba, goal)
         best = planning.PLANNERS[options.plan](key, cost, prior, search)
         others = jnp.stack([own_bha, idle[None]], axis=1)
         return best, cost(others)[0]
 
-    @jax.jit
-    def start(variables: Any, frames: Any, sent: jax.Array) -> Place:
-        given = dataclasses.replace(world, variables=variables)
-        return warm_up(given, frames, sent)
-
+    start = jax.jit(functools.partial(warm_up, world))
     count = min(options.situations, len(held))
     rows = np.linspace(0, len(held) - 1, count).round().astype(int)
     keys = jax.random.split(jax.random.key(options.seed), count)
@@ -161,12 +145,12 @@ def _plans(
             part = held.part(np.array([row]))
             sent = jnp.asarray(part.controllers_ntna)
             past = jax.tree.map(lambda x: jnp.asarray(x[:, : last + 1]), part.frames)
-            place = start(world.variables, past, sent)
+            place = start(past, sent)
             own = sent[:, last:, 0][:, : search.horizon]
             short = search.horizon - own.shape[1]
             own = jnp.pad(own, ((0, 0), (0, max(0, short)), (0, 0)), mode="edge")
             best, others = jax.device_get(
-                answer(world.variables, place, sent[:, last - 1, 1], own, keys[index])
+                answer(place, sent[:, last - 1, 1], own, keys[index])
             )
             situations.append(
                 {
