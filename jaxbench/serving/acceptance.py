@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 
 class Accepted(NamedTuple):
-    """What came of K proposed tokens.
+    """Result of one round of acceptance over K proposed tokens.
 
     Attributes:
       kept: int32, how many were kept, 0..K.

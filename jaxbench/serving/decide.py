@@ -218,7 +218,7 @@ def _features(model: Model, batch: dict[str, jax.Array], state: Any) -> Any:
 def _decide(
     model: Model, h_btd: jax.Array, key: jax.Array, temperature: float
 ) -> tuple[jax.Array, Scores]:
-    """What `acting.follow` reads of the last frame, and the scores. For `apply`.
+    """The head's choice for the last frame, and its scores. For `apply`.
 
     Group by group, as an autoregressive head samples; of an independent head the
     compiler keeps one copy of each group.

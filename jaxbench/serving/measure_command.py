@@ -27,7 +27,7 @@ from jaxbench.serving.each_run import (
 
 
 def place_of(kind: str, task: str) -> tuple[str, ...]:
-    """Where a result of `task` keeps a measurement."""
+    """Path of keys under which `result.json` keeps a measurement."""
     if kind == "throughput":
         return ("throughput", "steady")
     return ("decode",) if task == "pile" else ("latency",)

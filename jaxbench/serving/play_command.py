@@ -41,7 +41,7 @@ _FPS = environment.FRAMES_PER_SECOND
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What a match is played under, the same for all who are compared.
+    """Settings of a match, equal for all players that are compared.
 
     Attributes:
       opponent: one of `BASELINES`, or the folder of a run.
@@ -58,7 +58,7 @@ class Terms:
     which: str
 
     def protocol(self, character: str) -> dict[str, Any]:
-        """What a result keeps of them: names and no folders.
+        """The settings as a result keeps them, with names in place of folders.
 
         Results whose protocols are equal may be compared.
         """
@@ -82,7 +82,7 @@ class Terms:
 
 
 def simulated(character: str) -> str:
-    """Whom a run that imitates `character` plays in the simulation.
+    """The fighter that a run trained on `character` plays in the simulation.
 
     "every", all in turn, where it imitates anyone or somebody who is not there.
     """
@@ -158,7 +158,7 @@ def play_command(options: argparse.Namespace) -> int:
 def _known(
     result: Mapping[str, Any], protocol: Mapping[str, Any]
 ) -> Mapping[str, Any] | str | None:
-    """What a result holds of a match under these terms."""
+    """The match in a result, if it was played under the same settings."""
     found = result.get("play")
     return found if found and found["protocol"] == protocol else None
 

@@ -44,7 +44,7 @@ NO_FRAME = np.iinfo(np.int32).min
 
 @dataclasses.dataclass(frozen=True)
 class Controller:
-    """What to hold on one frame.
+    """A controller as it is to be held for one frame.
 
     Attributes:
       main_x, main_y, c_x, c_y: sticks in [-1, 1], right and up are positive.
@@ -84,7 +84,7 @@ def controllers(labels_ba: np.ndarray) -> list[Controller]:
 )
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a policy carries from frame to frame of B games; never changed in place.
+    """State of a policy in B games, carried from frame to frame; immutable.
 
     Attributes:
       memory: of the compiled step, on the device; see `step`.
@@ -110,7 +110,7 @@ class State:
 
     @property
     def reason(self) -> str:
-        """Why a frame was skipped last, of the first game of which one was."""
+        """Why a frame was last skipped, in the first game in which one was."""
         return next((reason for reason in self.reasons if reason), "")
 
 
@@ -370,14 +370,14 @@ class Policy:
         return _unmoved(after, found), queue[:, 0].copy()
 
     def skip(self, state: State, reason: str) -> tuple[State, np.ndarray]:
-        """What `step_views` answers to a frame that cannot even be read, and why."""
+        """Skips a frame that cannot even be read: the last controllers go on."""
         found = [reason] * len(state.frame_b)
         return _unmoved(state, found), state.sent_bqa[:, 0].copy()
 
     def logits(
         self, state: State, view: View, *, previous_ba: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """What `step_views` would decide from: float32 [B, classes] of each group.
+        """Logits by which `step_views` would decide, float32 [B, classes] by group.
 
         Those of an autoregressive head are given the likeliest groups before.
 
@@ -402,7 +402,7 @@ class Policy:
         return {name: np.asarray(values) for name, values in scores.items()}
 
     def _found(self, state: State, view: View) -> list[str | None]:
-        """What is wrong with each game's frame, its place after the last included."""
+        """Reasons not to act on each game's frame, a repeated frame id included."""
         games = len(state.frame_b)
         found = problems(view)
         if any(reason is None for reason in found) and len(found) != games:
@@ -446,7 +446,7 @@ class Policy:
 
 
 def read_rows(rows: views.Rows) -> dict[str, np.ndarray]:
-    """The rows that `view.inputs` reads: what need not travel stays."""
+    """The rows that `view.inputs` reads; the others are not sent to the device."""
     return {name: values for name, values in rows.items() if name != "controller"}
 
 
@@ -461,7 +461,7 @@ def frame_inputs(
 
 
 def _starts(state: State, view: View) -> np.ndarray:
-    """Where a game begins with this frame, bool [B]."""
+    """Whether each game starts with this frame, bool [B]."""
     return (
         (state.frame_b == NO_FRAME)
         | (view.frame_b < state.frame_b)
@@ -470,7 +470,7 @@ def _starts(state: State, view: View) -> np.ndarray:
 
 
 def _unmoved(state: State, found: Sequence[str | None]) -> State:
-    """The state with the frames counted that were found to be bad."""
+    """The state with invalid frames counted."""
     if all(reason is None for reason in found):
         return state
     bad_b = np.array([reason is not None for reason in found])

@@ -39,7 +39,7 @@ Clock = Callable[[], float]
 
 
 def speculate_command(options: argparse.Namespace) -> int:
-    """Speculates, prints the text where there is one and a table; the exit code.
+    """Decodes behind a draft, prints text and table, and returns the exit code.
 
     Raises:
       InputError: as `measure_speculation`.
@@ -203,7 +203,7 @@ def take_turns(
 
 
 def counts(kept: Sequence[int], lookahead: int) -> dict[str, Any]:
-    """What came of rounds in which so many of `lookahead` proposals were kept.
+    """Statistics of rounds, given how many of `lookahead` proposals each kept.
 
     Returns:
       proposed; accepted, without the byte that follows the kept ones; acceptance_rate,
@@ -256,7 +256,7 @@ def estimated_speed_up(
 
 
 def speculation_table(measured: Mapping[str, Any]) -> Table:
-    """The answer of `measure_speculation` for people."""
+    """Table of the answer of `measure_speculation`."""
     mode = measured["mode"]
     if measured["threshold"] is not None:
         mode += f" {measured['threshold']:g}, not the target's distribution"

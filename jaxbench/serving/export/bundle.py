@@ -26,10 +26,10 @@ SUFFIXES = {"onnx": ".onnx", "int8": ".int8.onnx", "stablehlo": ".stablehlo"}
 
 @dataclasses.dataclass(frozen=True)
 class ExportedRun:
-    """A run as its exported files have it.
+    """A run opened from its exported files.
 
     Attributes:
-      manifest: what the folder says of itself.
+      manifest: content of `manifest.json`.
       initial: the state that an episode starts from, arrays by name.
     """
 
@@ -40,7 +40,7 @@ class ExportedRun:
     def step(
         self, inputs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """One frame or byte.
+        """Runs the exported step on one frame or byte.
 
         Args:
           inputs: arrays by the names in `manifest["functions"]["step"]["inputs"]`.
@@ -61,7 +61,7 @@ class ExportedRun:
         return found, after
 
     def window(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """A whole window of frames, without a state.
+        """Runs the exported window function on a whole window of frames.
 
         Raises:
           InputError: an input is missing or of another shape, or the run has no
@@ -164,7 +164,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:
-    """Digest of a manifest's content but for the digest itself."""
+    """SHA-256 of a manifest without its own `sha256` field."""
     content = {k: v for k, v in manifest.items() if k != "sha256"}
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""One run exported: made, compared with jax, scored, timed, and only then kept."""
+"""Exports one run: writes its files once they agree with jax, with scores and times."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _make(
     exclude: Sequence[str],
     say: Say,
 ) -> dict[str, Any]:
-    """Files, how they compare with jax, their scores and how to call them."""
+    """Converts every function: files, parity with jax, scores, and the loaded calls."""
     contents: dict[str, bytes] = {
         bundle.INITIAL: bundle.state_bytes(made.state.initial)
     }
@@ -169,7 +169,7 @@ def _make(
 def _calls_of(
     f: Function, made: Exported, inputs: Inputs
 ) -> tuple[Sequence[Mapping[str, np.ndarray]], list[int], Any]:
-    """Inputs of a function's calls, which steps they are, and its first state."""
+    """Inputs to compare a function on, their indices, and its initial state."""
     if f.name == "step":
         return inputs.steps, list(range(len(inputs.steps))), made.state.initial
     last = len(inputs.windows) - 1
@@ -180,7 +180,7 @@ def _calls_of(
 def _versions(
     f: Function, formats: Sequence[str], int8: bool, exclude: Sequence[str]
 ) -> Any:
-    """Kind, content and facts of each file of a function, one after the other."""
+    """Yields kind, content and manifest entries of each file of a function."""
     if "onnx" in formats:
         content = to_onnx(f).SerializeToString()
         yield "onnx", content, {}
@@ -267,7 +267,7 @@ def _write(
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Which run it is, and what its numbers mean."""
+    """Manifest entries that identify the run and document inputs and outputs."""
     config, task = run.config, run.task
     facts: dict[str, Any] = {
         "task": task.name,

@@ -1,4 +1,4 @@
-"""What of a trained run is exported: one step with its state, and a whole window."""
+"""Functions of a trained run that are exported: one step, and a whole window."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Variables = Mapping[str, Any]
 
 
 class State(NamedTuple):
-    """How a state is taken apart into named real arrays.
+    """Conversion of a state to and from a list of named real arrays.
 
     Attributes:
       ports: "state/" and the path of each leaf; a complex leaf is two, /real and /imag.
@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 def open_state(initial: Any) -> State:
-    """Takes a state apart, given the one an episode starts from."""
+    """Makes the conversion for states like `initial`, where an episode starts."""
     leaves = jax.tree_util.tree_leaves_with_path(initial)
     structure = jax.tree.structure(initial)
     split = [jnp.iscomplexobj(leaf) for _, leaf in leaves]
@@ -119,7 +119,7 @@ def with_weights(
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What is made of one run.
+    """The exported functions of one run.
 
     Attributes:
       step: (inputs of a frame or byte, state) -> (outputs, next state).
@@ -133,7 +133,7 @@ class Exported:
 
     @property
     def functions(self) -> tuple[Function, ...]:
-        """Both, or the one there is."""
+        """Step and window, or the step alone."""
         return (self.step,) if self.window is None else (self.step, self.window)
 
 
@@ -173,7 +173,7 @@ def logits_name(component: str) -> str:
 
 
 def frame_ports(run: Run, length: int) -> tuple[Port, ...]:
-    """What a policy reads of `length` frames, [1, length, ...]; bfloat16 as float32."""
+    """Inputs of a policy for `length` frames, [1, length, ...]; bfloat16 as float32."""
     example = run.task.splits["validation"][:1]
     batch = jax.eval_shape(run.task.gather, dict(run.task.arrays), example)
     ports = []

@@ -23,7 +23,7 @@ Call = Mapping[str, np.ndarray]
 
 
 class Inputs(NamedTuple):
-    """What a run's functions are called with.
+    """Inputs for a run's exported functions, and how to score their outputs.
 
     Attributes:
       steps: inputs of one call after the other.
@@ -86,7 +86,7 @@ def _sums_of_logits(run: Run) -> Callable[[Call, Batch], Statistics]:
 
 
 def _sums_of_labels(outputs: Call, truth: Batch) -> Statistics:
-    """Of what was sent: a policy over chunks has no likelihood."""
+    """Metrics of the labels sent: policies over chunks have no likelihood."""
     weight = truth["weight_b"][:, None] * truth["valid_bt"].astype(jnp.float32)
     said = jnp.asarray(outputs[LABELS])
     return of_labels(said, truth["target_bta"], truth["previous_bta"], weight)
@@ -122,7 +122,7 @@ def _enough(run: Run, have: int, what: str) -> int:
 
 
 def _in_float32(call: Mapping[str, np.ndarray]) -> Call:
-    """Compat's bfloat16 columns as the float32 that the file reads, exactly."""
+    """Widens bfloat16 inputs (protocol compat) to the float32 that the file reads."""
     return {
         name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
         for name, x in call.items()

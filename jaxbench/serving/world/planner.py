@@ -1,4 +1,4 @@
-"""Plans carried out: a world model fights in the simulation, planning as it goes.
+"""Model-predictive control: a world model plays simulated games by planning.
 
 Model-predictive control: at a frame it plans from what it sees, holds the first
 controllers of the plan, and plans anew some frames later. What a plan is worth by the
@@ -67,7 +67,7 @@ class Memory(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Planner:
-    """Who plays by planning; made by `planner`.
+    """A player that plans with a world model; made by `planner`.
 
     The model's memory runs from the timer's first frame on, over deaths too, as in its
     training's windows. Who cannot act holds nothing.
@@ -128,7 +128,7 @@ def planner(
     every: int,
     seed: int = 0,
 ) -> Planner:
-    """A planner of a world.
+    """Makes a player that plans with a world model.
 
     Cost of a plan for B games: `search.horizon` steps of the backbone on
     B * `search.samples` sequences, for each member.
@@ -160,7 +160,7 @@ def planner(
 
 
 def carry_out(player: Player, games: Schedule) -> dict[str, Mapping[str, Any]]:
-    """Plays a schedule against the scripts: the plan, and what others make of it.
+    """Plays a schedule against the scripts, once with plans and once by each floor.
 
     Returns:
       name of the player -> `Match.summary`: "plan", and those of `baselines`.

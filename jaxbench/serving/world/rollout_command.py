@@ -1,4 +1,4 @@
-"""`jaxbench rollout`: how far a world model sees, and what it would do."""
+"""`jaxbench rollout`: errors of world models by frames ahead, and plans."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _plans(
     held: horizon.HeldOut,
     goal: planning.Goal,
 ) -> dict[str, Any]:
-    """Plans for some of the stretches, and what else costs, by the world's word."""
+    """Plans for some stretches, and predicted costs of other controllers there."""
     search = planning.Search(horizon=options.plan_frames, samples=options.samples)
     prior = planning.as_played(_played(task), 1, search)
     last = held.warm_up - 1
@@ -193,7 +193,7 @@ def _games(
     goal: planning.Goal,
     games: Schedule,
 ) -> dict[str, Any]:
-    """Plans carried out in simulated games, and what floors do in the same ones."""
+    """Results of plans carried out in simulated games, and of the floors."""
     search = planning.Search(horizon=options.plan_frames, samples=options.samples)
     player = planner(
         world,
