@@ -348,7 +348,7 @@ def test_a_bad_frame_is_refused_or_skipped(policy, game, path, value, message):
     assert isinstance(caught.value, InputError) and "\n" not in str(caught.value)
     if path != "frame_b":
         with pytest.raises(BadFrame, match=message):
-            bad_frame.check(bad)
+            bad_frame.raise_first(bad_frame.problems(bad))
     _, last = policy.step_views(*replayed(policy, game))
     skipped, held = policy.step(state, bad)
     assert held == controllers(last)[0]
@@ -413,14 +413,14 @@ def test_a_frame_that_cannot_be_read_is_skipped_by_name(policy, game):
 def test_a_group_that_old_recordings_lack_is_no_error(policy, game, path):
     state, seen = replayed(policy, game)
     lacking = changed(seen, path, None)
-    bad_frame.check(lacking)
+    bad_frame.raise_first(bad_frame.problems(lacking))
     after, _ = policy.step(state, lacking, strict=True)
     assert after.skipped == 0
     told = [policy.logits(state, one)["main_x"] for one in (seen, lacking)]
     assert np.any(told[0] != told[1])
     # Data that is no hitstun is not looked at, whatever it holds.
     other = changed(changed(seen, "own.post.flags_3", 0), "own.post.misc_as", np.nan)
-    bad_frame.check(other)
+    bad_frame.raise_first(bad_frame.problems(other))
 
 
 def test_states_and_views_of_other_sizes_are_refused(policy, game):

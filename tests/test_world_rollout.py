@@ -117,16 +117,16 @@ def test_members_roll_out_alone_and_their_mean_and_variance_are_numpys(
         one = World.of(model, [variables], world.scales, True)
         place = warm_up(one, past, jnp.asarray(held.controllers_ntna))
         found, _ = rollout(one, place, HORIZON, recorded(ahead(held)))
-        np.testing.assert_array_equal(found.variance(), 0)
+        np.testing.assert_array_equal(found.state_mbhs.var(0), 0)
         alone.append(np.asarray(found.state_mbhs[0], np.float64))
     trajectory = Trajectory(*map(jnp.asarray, said[0]))
     np.testing.assert_allclose(
-        trajectory.mean(), np.mean(alone, axis=0), rtol=1e-4, atol=1e-3
+        trajectory.state_mbhs.mean(0), np.mean(alone, axis=0), rtol=1e-4, atol=1e-3
     )
     np.testing.assert_allclose(
-        trajectory.variance(), np.var(alone, axis=0), rtol=1e-2, atol=1e-3
+        trajectory.state_mbhs.var(0), np.var(alone, axis=0), rtol=1e-2, atol=1e-3
     )
-    assert np.asarray(trajectory.variance()).max() > 0
+    assert np.asarray(trajectory.state_mbhs.var(0)).max() > 0
 
 
 @pytest.mark.integration

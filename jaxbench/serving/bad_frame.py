@@ -23,16 +23,7 @@ class BadFrame(InputError):  # noqa: N818
     """A frame with missing or impossible values, on which a policy must not act."""
 
 
-def check(view: View) -> None:
-    """Raises if any game's frame is invalid.
-
-    Raises:
-      BadFrame: as `problems` finds, of the first game that has one.
-    """
-    raise_first(problems(view), view)
-
-
-def raise_first(found: Sequence[str | None], view: View) -> None:
+def raise_first(found: Sequence[str | None]) -> None:
     """Raises the first of the problems found, if there is any.
 
     Raises:

@@ -334,7 +334,7 @@ class Policy:
         """
         found = self._found(state, view)
         if strict:
-            raise_first(found, view)
+            raise_first(found)
         bad_b = np.array([reason is not None for reason in found])
         if bad_b.all():
             return _unmoved(state, found), state.sent_bqa[:, 0].copy()
@@ -390,7 +390,7 @@ class Policy:
                 "a head over chunks has no logits; take its controllers from step_views"
             )
         found = self._found(state, view)
-        raise_first(found, view)
+        raise_first(found)
         if (view.frame_b < 0).any():
             raise BadFrame("the timer has not started; ask from frame 0 on")
         start_b = _starts(state, view)

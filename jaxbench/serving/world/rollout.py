@@ -50,14 +50,6 @@ class Trajectory(NamedTuple):
     reward_mbh: Any
     done_mbh: Any
 
-    def mean(self) -> jax.Array:
-        """The ensemble's states, [B, H, STATE]: the mean over members."""
-        return jnp.mean(self.state_mbhs, axis=0)
-
-    def variance(self) -> jax.Array:
-        """Variance over members, [B, H, STATE]: 0 for a single one."""
-        return jnp.var(self.state_mbhs, axis=0)
-
 
 def recorded(controllers_bhna: jax.Array) -> Act:
     """Makes an `Act` of recorded controllers, int32 [B, H, 2, 6]."""
