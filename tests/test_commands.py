@@ -278,6 +278,13 @@ def test_measuring_a_run_writes_into_its_result(shared_runs, tmp_path, monkeypat
         monkeypatch.setattr(each_run.subprocess, "run", in_this_process)
 
 
+def test_a_run_whose_process_is_killed_is_a_row_that_names_the_signal(monkeypatch):
+    done = subprocess.CompletedProcess([], -signal.SIGKILL, stdout="")
+    monkeypatch.setattr(each_run.subprocess, "run", lambda *_, **__: done)
+    found = each_run.in_a_process("jaxbench.serving.measure_command", None, {})
+    assert found == "ended by the signal SIGKILL"
+
+
 # --- ends of a process --------------------------------------------------------
 
 

@@ -86,10 +86,10 @@ def in_a_process(
     lines = done.stdout.splitlines()
     if done.returncode == 0:
         return json.loads(lines[-1])
-    said = lines[-1] if lines else "the lines above say why"
     if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        return f"its process was ended by {name}: {said[:400]}"
+        # Out of memory is one: the system kills without a word.
+        return f"ended by the signal {signal.Signals(-done.returncode).name}"
+    said = lines[-1] if lines else "the lines above say why"
     return f"exit code {done.returncode}: {said[:400]}"
 
 
