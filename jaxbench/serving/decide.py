@@ -25,7 +25,7 @@ from jaxbench.models.model import Model
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda.chunks import acting, action
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
-from jaxbench.tasks.zelda.heads import choose
+from jaxbench.tasks.zelda.heads import AutoregressiveHead, choose
 
 Variables = Mapping[str, Any]
 Frames = Mapping[str, jax.Array]
@@ -220,8 +220,7 @@ def _decide(
 ) -> tuple[jax.Array, Scores]:
     """The head's choice for the last frame, and its scores. For `apply`.
 
-    Group by group, as an autoregressive head samples; of an independent head the
-    compiler keeps one copy of each group.
+    Group by group where the head is autoregressive; the compiler drops what is unused.
     """
     if isinstance(model.head, ChunkHead):
         chunk_bhc = model.head.chunk(h_btd, key, temperature)[:, -1]
@@ -233,8 +232,9 @@ def _decide(
     labels = [jnp.zeros(h_btd.shape[:2], jnp.int32) for _ in names]
     scores = {}
     for i, name in enumerate(names):
-        given = {"target_bta": jnp.stack(labels, axis=-1)}
-        logits = model.head(h_btd, given)[name]
-        labels[i] = choose(name, logits, keys[i], temperature)
-        scores[name] = logits[:, -1]
+        if i == 0 or isinstance(model.head, AutoregressiveHead):
+            given = {"target_bta": jnp.stack(labels, axis=-1)}
+            logits = model.head(h_btd, given)
+        labels[i] = choose(name, logits[name], keys[i], temperature)
+        scores[name] = logits[name][:, -1]
     return jnp.stack(labels, axis=-1)[:, -1], scores
