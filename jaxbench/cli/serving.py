@@ -216,9 +216,7 @@ def _add_speculate(commands: Any) -> None:
         default=0.8,
         help="of that mode: keep while p/q is not below it (default: %(default)s)",
     )
-    speculate.add_argument(
-        "--tokens", type=int, default=2000, help="bytes drawn"
-    )
+    speculate.add_argument("--tokens", type=int, default=2000, help="bytes drawn")
     speculate.add_argument("--prompt", default="", help="text to continue")
     speculate.add_argument("--seed", type=int, default=0, help="of the draws")
     speculate.add_argument("--which", default="best", help="best or last weights")
