@@ -28,7 +28,7 @@ from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 from jaxbench.tasks.zelda.heads import AutoregressiveHead, choose
 
 Variables = Mapping[str, Any]
-Frames = Mapping[str, jax.Array]
+Frames = Mapping[str, Any]
 Memory = dict[str, Any]
 Scores = dict[str, jax.Array]
 # Name of the output of a head over chunks; other heads name theirs by component.
@@ -37,7 +37,7 @@ CHUNK = "chunk_bhc"
 MOST_CONSTANTS = 2**26
 
 
-def bind(step: Callable[..., Any], variables: Variables, **jit: Any) -> Any:
+def bind(step: Callable[..., Any], variables: Any, **jit: Any) -> Any:
     """Compiles `step(variables, *rest)` as a function of the rest.
 
     Small models close over their parameters: a call then passes no parameters, and XLA
@@ -123,7 +123,7 @@ def act(
     after = dict(memory)
     h_btd, after["backbone"] = read(model, variables, frames, memory, window)
     # Method of `apply`: Flax modules cannot be called inside a vmap.
-    head = functools.partial(model.apply, variables, method=_decide)
+    head: Any = functools.partial(model.apply, variables, method=_decide)
     if temperature == 0:
         drawn, scores = head(h_btd, jax.random.key(0), 0.0)
     else:
@@ -189,6 +189,7 @@ def next_byte(
     logits_bv = logits_btv[:, -1]
     if temperature == 0:
         return jnp.argmax(logits_bv, axis=-1).astype(jnp.int32), logits_bv, state
+    assert key is not None
     drawn_b = jax.random.categorical(key, logits_bv / temperature)
     return drawn_b.astype(jnp.int32), logits_bv, state
 

@@ -33,7 +33,7 @@ def finished_runs(
     Raises:
       InputError: a folder is missing, or no run ended ok.
     """
-    found = []
+    found: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; name a run's or a suite's")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.bench.facts import device
@@ -286,7 +287,7 @@ def check_agreement(
         batch = task.gather(arrays, examples_b)
         frames = {name: batch[name] for name in INPUTS[task.protocol]}
         # Compat's windows start from the initial state: a reset at their first frame.
-        starts = np.repeat(first, len(index), axis=0)
+        starts = jnp.asarray(np.repeat(first, len(index), axis=0))
         frames["reset_bt"] = batch.get("reset_bt", starts)
         memory = {"backbone": None, "plan": plan}
         return act(run.model, variables, frames, memory)[1]

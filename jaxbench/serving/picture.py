@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw, ImageFont
@@ -225,7 +226,7 @@ class _Canvas:
         fill = (*ImageColor.getrgb(color), round(255 * share))
         self._draw.ellipse((x - a, y - b, x + a, y + b), fill=fill)
 
-    def _line(self, places: Sequence[Sequence[float]], color: str, width: int) -> None:
+    def _line(self, places: Sequence[Any], color: str, width: int) -> None:
         pixels = [self._pixel(place) for place in places]
         self._draw.line(pixels, fill=color, width=_OVER * width // 2)
 

@@ -116,7 +116,7 @@ def play_command(options: argparse.Namespace) -> int:
     characters: dict[str, list[str]] = {}
 
     def played(player: str, character: str, **more: Any) -> Mapping[str, Any] | str:
-        given = {"terms": dataclasses.asdict(terms), "picture": None}
+        given: dict[str, Any] = {"terms": dataclasses.asdict(terms), "picture": None}
         given |= {"player": player, "character": character, **more}
         folder = None if player in BASELINES else Path(player)
         return in_a_process("jaxbench.serving.play_command", folder, given)
