@@ -14,19 +14,14 @@ from scipy import stats
 from jaxbench.serving import acceptance
 from jaxbench.serving.acceptance import (
     accept,
-    accept_groups,
-    button_probabilities,
     draw,
     probabilities,
     residual,
 )
-from jaxbench.tasks.zelda import controller, heads
 
 DRAWS = 20_000
 CLASSES = 4
 LENGTH = 3
-# Buttons of two bits, a stick of three levels, a shoulder of two.
-GROUPS = (4, 3, 2)
 # A right sampler falls below it once in a thousand seeds; these seeds do not.
 ALPHA = 1e-3
 
@@ -38,9 +33,6 @@ def p_value(found: np.ndarray, expected_share: np.ndarray) -> float:
     pooled = [np.append(x[~small], x[small].sum()) for x in (found, expected)]
     keep = pooled[1] > 0
     return float(stats.chisquare(pooled[0][keep], pooled[1][keep]).pvalue)
-
-
-# --- sequences of plain tokens --------------------------------------------------
 
 
 def tables(draft: str, lookahead: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,164 +160,6 @@ def test_threshold_keeps_by_the_ratio_and_nothing_else():
         assert kept == 2 and token == 0
 
 
-# --- controllers ----------------------------------------------------------------
-
-
-def group_tables(head: str, seed: int) -> list[np.ndarray]:
-    """For each group [2, codes of the groups before, classes], 2 for what came before.
-
-    An independent head's do not depend on the code.
-    """
-    generator = np.random.default_rng(seed)
-    made, codes = [], 1
-    for count in GROUPS:
-        rows = codes if head == "autoregressive" else 1
-        drawn = generator.dirichlet(np.ones(count), (2, rows))
-        table = 0.6 * drawn + 0.4 / count
-        made.append(np.broadcast_to(table, (2, codes, count)))
-        codes *= count
-    return made
-
-
-def code(labels_g, g):
-    """Which combination the first g labels are."""
-    total = 0
-    for label, count in zip(labels_g[:g], GROUPS[:g], strict=True):
-        total = total * count + label
-    return total
-
-
-def before_bit(labels_g):
-    """What of a controller the next one depends on."""
-    return sum(labels_g[g] for g in range(len(GROUPS))) % 2
-
-
-def controllers(head: str, lookahead: int, threshold: float | None = None):
-    """Draws of the first two controllers after (0, 0, 0), [DRAWS, 2, 3]."""
-    p = [jnp.asarray(x) for x in group_tables(head, 1)]
-    # The draft is a bad one, with a head of its own.
-    q = [jnp.asarray(x) for x in group_tables("independent", 2)]
-    keys = jax.random.split(jax.random.key(3), DRAWS)
-    return np.asarray(controller_program(lookahead, threshold)(keys, p, q))
-
-
-@functools.cache
-def controller_program(lookahead: int, threshold: float | None):
-    """The program of `controllers`, compiled once for both heads."""
-
-    def along(tables, read_kg, labels_kg, g):
-        rows = [
-            tables[g][before_bit(read), code(labels, g)]
-            for read, labels in zip(read_kg, labels_kg, strict=True)
-        ]
-        return jnp.stack(rows)
-
-    def one(key, p, q):
-        def body(_, carry):
-            place, before_g, written, key = carry
-            key, accept_key, draft_key = jax.random.split(key, 3)
-            read, proposed = [before_g], []
-            for k in range(lookahead):
-                labels = []
-                for g in range(len(GROUPS)):
-                    q_v = q[g][before_bit(read[k]), code(labels, g)]
-                    group_key = jax.random.fold_in(draft_key, 10 * k + g)
-                    labels.append(draw(q_v, group_key))
-                proposed.append(labels)
-                read.append(labels)
-            read_kg = jnp.stack([jnp.stack(list(labels)) for labels in read])
-
-            def conditional(n, g, labels_g):
-                return p[g][before_bit(read_kg[n]), code(labels_g, g)]
-
-            count = range(len(GROUPS))
-            kept, next_g = accept_groups(
-                [along(p, read[:-1], proposed, g) for g in count],
-                [along(q, read[:-1], proposed, g) for g in count],
-                read_kg[1:],
-                conditional,
-                accept_key,
-                threshold=threshold,
-            )
-            out = jnp.pad(read_kg[1:], ((0, 1), (0, 0))).at[kept].set(next_g)
-            longer = jax.lax.dynamic_update_slice(written, out, (place, 0))
-            going = place < 2
-            return (
-                jnp.where(going, place + kept + 1, place),
-                jnp.where(going, next_g, before_g),
-                jnp.where(going, longer, written),
-                key,
-            )
-
-        start = jnp.zeros((2 + lookahead + 1, len(GROUPS)), jnp.int32)
-        carry = (jnp.int32(0), start[0], start, key)
-        return jax.lax.fori_loop(0, 2, body, carry)[2][:2]
-
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
-
-
-def controllers_p_value(drawn: np.ndarray, head: str) -> float:
-    """Of both controllers together, against all 24 x 24 pairs."""
-    p = group_tables(head, 1)
-    every = list(itertools.product(*map(range, GROUPS)))
-
-    def share(before, labels):
-        terms = [
-            p[g][before_bit(before), code(labels, g), labels[g]]
-            for g in range(len(GROUPS))
-        ]
-        return np.prod(terms)
-
-    exact = np.array(
-        [[share((0, 0, 0), a) * share(a, b) for b in every] for a in every]
-    )
-    assert exact.sum() == pytest.approx(1)
-    place = {labels: i for i, labels in enumerate(every)}
-    found = np.zeros_like(exact)
-    for a, b in drawn.tolist():
-        found[place[tuple(a)], place[tuple(b)]] += 1
-    return p_value(found.ravel(), exact.ravel())
-
-
-@pytest.mark.parametrize("head", ["independent", "autoregressive"])
-@pytest.mark.parametrize("lookahead", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_controllers_follow_the_targets_distribution(head, lookahead):
-    assert controllers_p_value(controllers(head, lookahead), head) > ALPHA
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("head", ["independent", "autoregressive"])
-def test_a_threshold_on_controllers_is_found_out(head):
-    drawn = controllers(head, 1, threshold=0.5)
-    assert controllers_p_value(drawn, head) < 1e-6
-
-
-@pytest.mark.integration
-def test_a_group_redrawn_from_the_target_is_found_out(monkeypatch):
-    monkeypatch.setattr(acceptance, "residual", lambda p_v, q_v: p_v)
-    controller_program.cache_clear()
-    drawn = controllers("autoregressive", 1)
-    assert controllers_p_value(drawn, "autoregressive") < 1e-6
-    controller_program.cache_clear()
-
-
-def test_groups_before_the_first_rejection_are_the_proposed_ones():
-    """Group 1 of token 0 can never be kept: its proposal has no share of the target."""
-    sure = [jnp.array([0.0, 1.0]), jnp.array([0.0, 1.0]), jnp.array([0.0, 0.0, 1.0])]
-    q = [jnp.array([[0.5, 0.5]]), jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 0, 0]])]
-
-    @jax.jit
-    def judge(key):
-        proposed, given = jnp.array([[1, 0, 0]]), [x[None] for x in sure]
-        return accept_groups(given, q, proposed, lambda n, g, labels_g: sure[g], key)
-
-    kept, token_g = judge(jax.random.key(0))
-    assert kept == 0 and token_g.tolist() == [1, 1, 2]
-
-
-# --- the parts ------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
 def test_a_draft_like_the_target_is_always_kept(temperature):
     logits = 3 * jax.random.normal(jax.random.key(0), (5, 7))
@@ -343,32 +177,6 @@ def test_the_residual_is_what_the_draft_has_too_little_of():
     p, q = jnp.array([0.5, 0.3, 0.2]), jnp.array([0.2, 0.2, 0.6])
     np.testing.assert_allclose(residual(p, q), [0.75, 0.25, 0], rtol=1e-6)
     np.testing.assert_array_equal(residual(p, p), p)
-
-
-@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_combinations_of_buttons_are_products_of_buttons(temperature):
-    logits = np.array([[2.0, -1.0, 0.5], [-40.0, 30.0, 0.0]], np.float32)
-    found = np.asarray(button_probabilities(jnp.asarray(logits), temperature))
-    scaled = np.float64(logits) / temperature
-    on, off = 1 / (1 + np.exp(-scaled)), 1 / (1 + np.exp(scaled))
-    for index in range(8):
-        bits = [(index >> i) & 1 for i in range(3)]
-        exact = np.where(bits, on, off).prod(-1)
-        np.testing.assert_allclose(found[:, index], exact, rtol=1e-4, atol=1e-30)
-    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_buttons_are_packed_and_drawn_as_the_head_does(temperature):
-    logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, 8), jnp.float32)
-    p_v = np.asarray(button_probabilities(logits, temperature))
-    keys = jax.random.split(jax.random.key(0), 4000)
-    drawn = jax.vmap(lambda key: heads.choose("buttons", logits, key, temperature))(
-        keys
-    )
-    bits = controller.unpack(np.asarray(drawn)).mean(0)
-    exact = (p_v[:, None] * controller.unpack(np.arange(256, dtype=np.uint8))).sum(0)
-    np.testing.assert_allclose(bits, exact, atol=0 if temperature == 0 else 0.04)
 
 
 def test_what_has_no_probability_is_never_drawn():

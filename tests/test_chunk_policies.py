@@ -16,17 +16,17 @@ from test_zelda_frames import make_game
 
 from configs import zelda
 from jaxbench.bench.check import check_values
-from jaxbench.bench.latency import act
 from jaxbench.bench.leaderboard import zelda as zelda_board
 from jaxbench.bench.leaderboard.board import sections
 from jaxbench.bench.leaderboard.read import Run
 from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
+from jaxbench.serving.decide import act, first_memory
 from jaxbench.serving.policy import Policy
 from jaxbench.serving.weights import example_batch
 from jaxbench.tasks.zelda import frames, imitation, view, windows
-from jaxbench.tasks.zelda.chunks import acting, action, heads, targets
+from jaxbench.tasks.zelda.chunks import action, heads, targets
 
 # Whole stacks, many of each: minutes together.
 pytestmark = pytest.mark.integration
@@ -171,23 +171,19 @@ def test_a_policy_over_chunks_has_no_logits():
         policy.logits(policy.initial_state(), view.view_of_replay(game, 0, BEGIN))
 
 
-def test_what_latency_times_is_what_is_played():
+def test_the_step_of_files_and_latency_is_what_is_played():
     policy, game = make_policy("act"), make_game(1, count=150)
     answers, _ = play(policy, [game], range(BEGIN, BEGIN + 8))
     model, variables = make_model("act")
     arrays, _ = frames.store([game], [(0, 0)], delay=0, drop_idle=False)
     gather = jax.jit(windows.clean_gather(1, 0, "last"))
-    state = (
-        model.apply(variables, 1, method="initial_state"),
-        acting.first_plan(model.head, 1),
-    )
-    step = jax.jit(
-        lambda state, batch: model.apply(variables, batch, *state, method=act)
-    )
+    memory = first_memory(model, variables, 1)
+    step = jax.jit(functools.partial(act, model, variables))
     for t in range(8):
         batch = gather(arrays, np.array([[0, t]], np.int32))
         batch = {**batch, "reset_bt": jnp.full((1, 1), t == 0)}
-        labels, state = step(state, batch)
+        frame = {k: v for k, v in batch.items() if k not in ("target_bta", "valid_bt")}
+        labels, _, memory = step(frame, memory)
         np.testing.assert_array_equal(labels[0], answers[t, 0])
 
 
@@ -254,7 +250,7 @@ def test_a_run_is_trained_timed_and_played_by_commands(tmp_path):
     assert "gru, act" in done.stdout
     assert (tmp_path / "run/export/step.onnx").exists()
     done = jaxbench("speculate", "run", "run", **calls)
-    assert done.returncode == 2 and "head=act" in done.stderr, done.stderr
+    assert done.returncode == 2 and "only text is" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

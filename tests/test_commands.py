@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import resource
 import shutil
@@ -16,8 +18,8 @@ import pytest
 from commands import assert_one_line_error, jaxbench, run_py
 from processes import ROOT, SMALL, config, environment
 
-from jaxbench.bench import measure_command
 from jaxbench.bench.run_folder import default_folder
+from jaxbench.serving import each_run, measure_command
 
 RESULT_FIELDS = (
     "schema task protocol backbone seed purpose learning_rate group primary status "
@@ -269,10 +271,18 @@ def test_measuring_a_run_writes_into_its_result(shared_runs, tmp_path, monkeypat
         assert path.read_bytes() == before
 
         def in_this_process(arguments, **_):
-            code = measure_command.main([str(a) for a in arguments[2:]])
-            return subprocess.CompletedProcess(arguments, code, stderr="")
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                code = each_run.main(arguments[2:])
+            return subprocess.CompletedProcess(arguments, code, stdout=out.getvalue())
 
-        monkeypatch.setattr(measure_command.subprocess, "run", in_this_process)
+        monkeypatch.setattr(each_run.subprocess, "run", in_this_process)
+
+
+def test_a_run_whose_process_is_killed_is_a_row_that_names_the_signal(monkeypatch):
+    done = subprocess.CompletedProcess([], -signal.SIGKILL, stdout="")
+    monkeypatch.setattr(each_run.subprocess, "run", lambda *_, **__: done)
+    found = each_run.in_a_process("jaxbench.serving.measure_command", None, {})
+    assert found == "ended by the signal SIGKILL"
 
 
 # --- ends of a process --------------------------------------------------------

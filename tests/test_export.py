@@ -20,7 +20,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from jaxbench.bench import job
-from jaxbench.bench.latency import StepPlayer, WindowPlayer
 from jaxbench.bench.run_folder import read_json, write_json
 from jaxbench.bench.trained import one_device, open_run, restore_variables
 from jaxbench.errors import InputError
@@ -29,7 +28,6 @@ from jaxbench.serving.export import (
     export_run,
     functions,
     parity,
-    timing,
 )
 from jaxbench.serving.export.bundle import (
     INITIAL,
@@ -41,8 +39,9 @@ from jaxbench.serving.export.bundle import (
 from jaxbench.serving.export.inputs import open_inputs
 from jaxbench.serving.export.runtime import Port
 from jaxbench.serving.export.table import export_table, quality_table
+from jaxbench.serving.latency import stream_caller
 from jaxbench.serving.weights import example_batch
-from jaxbench.tasks.pile.text import Writer
+from jaxbench.serving.writing import Writer
 from jaxbench.tasks.zelda import controller, features, frames, imitation
 from jaxbench.tasks.zelda.chunks import score
 from jaxbench.tasks.zelda.stream import open_stream
@@ -64,7 +63,7 @@ def exported(run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         # Times are not looked at here.
         patch.setattr(export_run, "TIMED", {"step": 3, "window": 3})
-        patch.setattr(timing, "WARM_UP", 1)
+        patch.setattr(export_run, "WARM_UP", 1)
         return export_run.export_run(
             run, formats=("onnx", "stablehlo"), int8=True, frames=FRAMES
         )
@@ -82,8 +81,8 @@ def played(run):
     variables, _ = restore_variables(opened, "best", one_device())
     arrays = jax.device_put(dict(opened.task.arrays))
     stream = open_stream(opened.task, arrays, "validation", 60)
-    step = StepPlayer(opened.model, variables, stream)
-    window = WindowPlayer(opened.model, variables, stream, 6)
+    step = stream_caller(opened, variables, stream, 0)
+    window = stream_caller(opened, variables, stream, 6)
     return {
         "stream": stream,
         "step": [step(n) for n in range(60)],
@@ -94,7 +93,7 @@ def played(run):
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["onnx", "stablehlo"])
 def test_an_exported_run_sends_the_controllers_of_the_run(run, exported, played, kind):
-    """The reference is the player that `jaxbench latency` times."""
+    """The reference is the step that policies take."""
     loaded, state = load_exported(run / "export", kind=kind), None
     for n in range(60):
         outputs, state = loaded.step(played["stream"].frame(n), state)
@@ -374,24 +373,6 @@ def test_a_state_is_handed_on_and_only_the_last_is_kept():
     assert ["next/n" in x for x in found] == [False, False, False, True]
 
 
-def test_implementations_are_timed_in_turn():
-    said, now = [], [0.0]
-
-    def call(name, seconds):
-        def play(n):
-            said.append((name, n))
-            now[0] += seconds
-
-        return play
-
-    calls = {"slow": call("slow", 0.02), "fast": call("fast", 0.0005)}
-    found = timing.time_in_turn(calls, 120, clock=lambda: now[0])
-    assert said[-4:] == [("slow", 118), ("fast", 118), ("slow", 119), ("fast", 119)]
-    assert found["slow"]["p50_ms"] == pytest.approx(20)
-    assert (found["slow"]["makes_60fps"], found["slow"]["under_1ms"]) == (False, False)
-    assert (found["fast"]["makes_60fps"], found["fast"]["under_1ms"]) == (True, True)
-
-
 @pytest.mark.integration
 def test_the_table_has_a_line_for_each_run_and_says_why_one_failed(exported):
     from rich.console import Console
@@ -442,7 +423,7 @@ def test_policies_over_chunks_send_the_controllers_of_the_run(run, head):
 
     arrays = jax.device_put(dict(opened.task.arrays))
     stream = open_stream(opened.task, arrays, "validation", 60)
-    player = StepPlayer(opened.model, variables, stream)
+    player = stream_caller(opened, variables, stream, 0)
     state, said = made.state.initial, []
     ends = {name: "next/" + name.removeprefix("state/") for name in state}
     for n in range(60):
@@ -477,7 +458,7 @@ def writer(tmp_path_factory):
 @pytest.mark.integration
 def test_a_language_run_is_exported_in_float32(writer, monkeypatch):
     monkeypatch.setattr(export_run, "TIMED", {"step": 3, "window": 3})
-    monkeypatch.setattr(timing, "WARM_UP", 1)
+    monkeypatch.setattr(export_run, "WARM_UP", 1)
     found = export_run.export_run(writer, int8=True, frames=250)
     assert set(found["files"]) == {"step.onnx", "step.int8.onnx", INITIAL}
     scores = found["scores"]["step"]

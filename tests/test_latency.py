@@ -8,6 +8,7 @@ import gc
 import io
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +18,23 @@ from jax.sharding import SingleDeviceSharding
 from rich.console import Console
 from small_run import small_config
 
-from jaxbench.bench import latency
 from jaxbench.bench.build import build_backbone, build_model, build_task
-from jaxbench.bench.latency import (
+from jaxbench.bench.speed_tables import latency_table
+from jaxbench.bench.trained import one_device, open_run, restore_variables
+from jaxbench.data import slippi
+from jaxbench.errors import InputError
+from jaxbench.serving.latency import (
     BUDGET_MS,
-    StepPlayer,
-    WindowPlayer,
     check_agreement,
     comparable,
     measure_latency,
+    played_frames,
+    stream_caller,
     summarize,
-    time_calls,
 )
-from jaxbench.bench.speed_tables import latency_table
-from jaxbench.bench.trained import one_device, open_run, restore_variables
-from jaxbench.errors import InputError
+from jaxbench.serving.timing import (
+    time_in_turn,
+)
 from jaxbench.tasks.zelda.stream import INPUTS, open_stream, play_order
 
 
@@ -74,6 +77,9 @@ def test_the_answer_and_where_it_is_written(run, tmp_path):
     assert measured["device"]["platform"] == "cpu"
     assert 0 <= measured["agrees"] < 1e-4
     assert measured["window"]["length"] == 8
+    parts = measured["step"]["parts"]
+    names = ("checks", "features", "encoder", "backbone", "head", "rest")
+    assert tuple(parts) == names and min(parts.values()) >= 0 and parts["features"] > 0
     for mode in (measured["step"], measured["window"]):
         assert 0 < mode["p50_ms"] <= mode["p99_ms"] <= mode["max_ms"]
         assert mode["share_of_frame"] == mode["p99_ms"] / BUDGET_MS
@@ -100,23 +106,30 @@ def test_a_slow_call_in_a_hundred_is_seen():
     assert rare["makes_60fps"] and rare["max_ms"] == 40 and rare["p50_ms"] == 1
 
 
-def test_every_call_is_timed_once_in_order_without_garbage_collection():
+def test_calls_are_timed_in_turn_without_garbage_collection():
     seen = []
     clock = Clock(0.001)
 
-    def call(n):
-        seen.append((n, gc.isenabled()))
-        clock.now += n  # this call takes n seconds
+    def taking(name, seconds):
+        def call(n):
+            seen.append((name, n, gc.isenabled()))
+            clock.now += seconds * n
 
-    times = time_calls(call, 4, clock)
-    assert seen == [(n, False) for n in range(4)] and gc.isenabled()
-    np.testing.assert_allclose(times, [1, 1001, 2001, 3001], rtol=1e-9)
+        return call
+
+    calls = {"slow": taking("slow", 1), "fast": taking("fast", 0)}
+    times = time_in_turn(calls, 3, 1, clock)
+    assert seen[:2] == [("slow", 0, True), ("fast", 0, True)]  # to warm up
+    assert seen[2:] == [(x, n, False) for n in range(3) for x in ("slow", "fast")]
+    np.testing.assert_allclose(times["slow"], [1, 1001, 2001], rtol=1e-9)
+    np.testing.assert_allclose(times["fast"], [1, 1, 1], rtol=1e-9)
+    assert gc.isenabled()
 
     def fail(n):
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError):
-        time_calls(fail, 1, clock)
+        time_in_turn({"one": fail}, 1, 0, clock)
     assert gc.isenabled()
 
 
@@ -187,31 +200,39 @@ CASES = (
 )
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("text", CASES)
-def test_step_and_window_agree(tasks, text):
+def run_of(tasks, text):
+    """What `check_agreement` reads of an untrained run, its weights and arrays."""
     config, task, arrays = tasks(text)
     model = build_model(build_backbone(config), task)
     examples = jnp.asarray(task.splits["train"][:1])
     variables = jax.jit(
         lambda: model.init(jax.random.key(0), dict(task.gather(arrays, examples)))
     )()
-    stream = open_stream(task, arrays, "validation", 200)
-    args = (model, task, variables, arrays, stream, "float32")
-    assert len(comparable(stream, 8, task.protocol)) == (
-        8 if task.protocol == "clean" else 1
+    return types.SimpleNamespace(config=config, task=task, model=model), (
+        variables,
+        arrays,
     )
-    assert check_agreement(*args) < 1e-4
 
-    # The two players answer the same wherever a window holds all that was seen.
-    step = StepPlayer(model, variables, stream)
-    whole = WindowPlayer(model, variables, stream, 8)
+
+@pytest.mark.integration
+@pytest.mark.parametrize("text", CASES)
+def test_step_and_window_agree(tasks, text):
+    run, (variables, arrays) = run_of(tasks, text)
+    stream = open_stream(run.task, arrays, "validation", 200)
+    assert len(comparable(stream, 8, run.task.protocol)) == (
+        8 if run.task.protocol == "clean" else 1
+    )
+    assert check_agreement(run, variables, arrays, stream) < 1e-4
+
+    # Both modes answer the same wherever a window holds all that was seen.
+    step = stream_caller(run, variables, stream, 0)
+    whole = stream_caller(run, variables, stream, 8)
     answers = [(step(n), whole(n)) for n in range(8)]
     for streamed, windowed in answers:
         assert streamed.shape == (1, 6) and streamed.dtype == np.int32
         np.testing.assert_array_equal(streamed, windowed)
     # Around the stream's end the next frame is the first, which is a reset.
-    again = StepPlayer(model, variables, stream)
+    again = stream_caller(run, variables, stream, 0)
     for n in range(len(stream) - 3, len(stream) + 8):
         answer = again(n)
         if n >= len(stream):
@@ -222,22 +243,44 @@ def test_step_and_window_agree(tasks, text):
 def test_a_stream_of_other_frames_is_an_error(run):
     opened, placement = open_run(run), one_device()
     variables, _ = restore_variables(opened, "best", placement)
-    task, model = opened.task, opened.model
-    arrays = jax.device_put(dict(task.arrays), placement.whole)
-    stream = open_stream(task, arrays, "validation", 50)
+    arrays = jax.device_put(dict(opened.task.arrays), placement.whole)
+    stream = open_stream(opened.task, arrays, "validation", 50)
     loud = jax.tree.map(lambda x: 3 * x, variables)
-    assert check_agreement(model, task, loud, arrays, stream, "float32") < 1e-2
+    assert check_agreement(opened, loud, arrays, stream) < 1e-2
     rolled = {name: np.roll(x, 3, axis=0) for name, x in stream.frames.items()}
     wrong = dataclasses.replace(stream, frames=rolled)
     with pytest.raises(ValueError, match="streamed logits differ"):
-        check_agreement(model, task, loud, arrays, wrong, "float32")
+        check_agreement(opened, loud, arrays, wrong)
+    few = open_stream(opened.task, arrays, "validation", 5)
+    compat = dataclasses.replace(opened.task, protocol="compat")
+    opened = dataclasses.replace(opened, task=compat)
+    assert check_agreement(opened, variables, arrays, few) is None  # nothing to compare
 
 
 @pytest.mark.integration
-def test_nothing_to_compare_is_none(tasks):
-    _, task, arrays = tasks("gru,window=8,protocol=compat,validation_fraction=0.5")
-    stream = open_stream(task, arrays, "validation", 5)
-    assert check_agreement(None, task, {}, arrays, stream, "float32") is None
+def test_frames_are_those_of_the_validation_replays_or_simulated(run, shared_runs):
+    """Real ones of the split's games, from the timer's start on, game after game."""
+    opened = open_run(run)
+    simulated = played_frames(opened, 30)
+    assert [int(view.frame_b[0]) for view in simulated] == list(range(30))
+    folder = shared_runs.replays()
+    path = sorted(folder.glob("*.slp"))[0]
+    data = {**opened.config["data"], "replays": str(folder), "character": "any"}
+    splits = {"validation": {"games": [path.name] * 2}}
+    source = {**opened.task.source, "splits": splits}
+    opened = dataclasses.replace(
+        opened,
+        config={**opened.config, "data": data},
+        task=dataclasses.replace(opened.task, source=source),
+    )
+    game = slippi.parse(path)
+    first, begin = int((game.frame_t >= 0).sum()), int((game.frame_t < 0).sum())
+    seen = played_frames(opened, first + 5)
+    assert len(seen) == first + 5
+    ids = [int(view.frame_b[0]) for view in seen]
+    assert ids == [*game.frame_t[begin:].tolist(), *range(5)]
+    x = game.players[0].leader.post["position_x"][begin + 3]
+    assert seen[3].own.post["position_x"][0] == x
 
 
 @pytest.mark.integration
@@ -287,20 +330,24 @@ def test_the_table_sorts_counts_and_keeps_failures():
         mode = summarize(np.full(10, p99))
         return {"device": {"kind": "cpu"}, "step": mode, "window": None}
 
-    quick = found(2.0) | {"window": summarize(np.full(3, 7.25)) | {"length": 30}}
+    quick = found(2.0)
+    names = ("checks", "features", "encoder", "backbone", "head", "rest")
+    quick["step"]["parts"] = dict(
+        zip(names, (0.1, 0.4, 0.2, 1.0, 0.2, 0.1), strict=True)
+    )
+    quick |= {"window": summarize(np.full(3, 7.25)) | {"length": 30}}
     table = latency_table(
         [("slow", found(20.0)), ("odd[1]", "no checkpoint [x]"), ("quick", quick)]
     )
-    console = Console(width=120, record=True, file=io.StringIO())
+    console = Console(width=150, record=True, file=io.StringIO())
     console.print(table)
     text = console.export_text()
     lines = [line for line in text.splitlines() if "│" in line]
     assert text.startswith("1 of 2 answer within a frame (16.7 ms) at p99")
     cells = [[c.strip() for c in line.strip("│").split("│")] for line in lines]
     assert cells == [
-        ["quick", "2.00", "2.00", "2.00", "12.0%", "yes", "7.25"],
-        ["slow", "20.00", "20.00", "20.00", "120.0%", "no", "-"],
-        ["odd[1]", "failed", "", "", "", "", ""],
+        ["quick", "2.00", "2.00", "2.00", "12.0%", "yes", "7.25", "5/20/10/50/10/5"],
+        ["slow", "20.00", "20.00", "20.00", "120.0%", "no", "-", "-"],
+        ["odd[1]", "failed", "", "", "", "", "", ""],
     ]
     assert "odd[1]: no checkpoint [x]" in text and "on cpu" in text
-    assert latency.BUDGET_MS == pytest.approx(16.667, abs=1e-3)

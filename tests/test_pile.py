@@ -20,9 +20,9 @@ from jaxbench.data.corpus import Corpus
 from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack, count_parameters
 from jaxbench.models.model import Model
+from jaxbench.serving.writing import SEPARATOR, Writer, check_prompt
 from jaxbench.tasks.pile import language
 from jaxbench.tasks.pile.loss import byte_loss, summarize
-from jaxbench.tasks.pile.text import SEPARATOR, Writer, check_prompt
 from jaxbench.training.loop import score
 from jaxbench.training.programs import Placement, evaluation_batches
 from jaxbench.training.step import make_evaluate_program

@@ -9,7 +9,7 @@ import pytest
 from commands import assert_one_line_error, jaxbench, run_py
 from processes import config
 
-from jaxbench.bench.decode import measure_decode
+from jaxbench.serving.writing import measure_decode
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
 from jaxbench.serving.match import play, schedule
 from jaxbench.serving.players import CopyPrevious, Scripted
-from jaxbench.serving.world import plan
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world import planning
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.planner import carry_out, planner
 from jaxbench.serving.world.rollout import warm_up
 from jaxbench.tasks.world import states, windows
@@ -48,20 +48,20 @@ def test_a_planner_is_shown_what_a_replay_of_its_game_shows(tmp_path):
     history = windows_of_zeros()
     members = [jax.device_put(draw(model, history, seed=seed)) for seed in range(2)]
     world = World.of(model, members, PLAIN, True)
-    search = plan.Search(horizon=4, samples=16)
+    search = planning.Search(horizon=4, samples=16)
     player = planner(
         world,
         method="cem",
-        goal=plan.reward_goal(),
+        goal=planning.reward_goal(),
         search=search,
-        prior=plan.uniform(1, search),
+        prior=planning.uniform(1, search),
         every=4,
     )
     places = []
 
-    def spied(variables, place, rival_ba, key):
+    def spied(place, rival_ba, key):
         places.append((place, rival_ba))
-        return player.decide(variables, place, rival_ba, key)
+        return player.decide(place, rival_ba, key)
 
     seen = []
     play(
@@ -123,16 +123,16 @@ class Walk:
 
 
 def walker(place, method="cem", seed=0):
-    search = plan.Search(horizon=8, samples=128)
+    search = planning.Search(horizon=8, samples=128)
     # The main stick alone, so that nobody jumps or attacks.
     played = np.tile(controller.NEUTRAL, (17, 1))
     played[:, 1] = np.arange(17)
     return planner(
         World.of(Walk(), [{"none": jnp.zeros(1)}], PLAIN, True),
         method=method,
-        goal=plan.position_goal(*place),
+        goal=planning.position_goal(*place),
         search=search,
-        prior=plan.as_played(played, 1, search),
+        prior=planning.as_played(played, 1, search),
         every=4,
         seed=seed,
     )

@@ -22,7 +22,7 @@ from jaxbench.data.simulation.fight import ARRAYS, Controls, State
 from jaxbench.data.slippi import parse
 from jaxbench.data.slp_writer import write_slp
 from jaxbench.errors import InputError
-from jaxbench.serving import picture, play_command
+from jaxbench.serving import each_run, picture, play_command
 from jaxbench.serving.match import estimate, play, schedule
 from jaxbench.serving.players import (
     CopyPrevious,
@@ -469,10 +469,10 @@ def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(
 
     def in_this_process(arguments, **_):
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = play_command.main(arguments[2:])
+            code = each_run.main(arguments[2:])
         return subprocess.CompletedProcess(arguments, code, stdout=out.getvalue())
 
-    monkeypatch.setattr(play_command.subprocess, "run", in_this_process)
+    monkeypatch.setattr(each_run.subprocess, "run", in_this_process)
     (folder / "both" / "good" / "checkpoints").rename(folder / "away")
     again = jaxbench("play", "both/good", *small, cwd=folder)
     assert again.returncode == 0 and again.stderr == ""  # read, not played

@@ -224,7 +224,7 @@ def test_one_program_answers_all_frames(game):
     for one in (game, *others):
         for t in range(BEGIN, BEGIN + 5):
             state, _ = policy.step(state, view.view_of_replay(one, 0, t))
-    assert policy._answer._cache_size() == 1
+    assert policy.answer._cache_size() == 1
 
 
 @pytest.mark.integration
@@ -348,7 +348,7 @@ def test_a_bad_frame_is_refused_or_skipped(policy, game, path, value, message):
     assert isinstance(caught.value, InputError) and "\n" not in str(caught.value)
     if path != "frame_b":
         with pytest.raises(BadFrame, match=message):
-            bad_frame.check(bad)
+            bad_frame.raise_first(bad_frame.problems(bad))
     _, last = policy.step_views(*replayed(policy, game))
     skipped, held = policy.step(state, bad)
     assert held == controllers(last)[0]
@@ -360,6 +360,28 @@ def test_a_bad_frame_is_refused_or_skipped(policy, game, path, value, message):
         np.testing.assert_array_equal(after[name], rows)
     moved, _ = policy.step(skipped, seen)
     assert moved.skipped == 1 and moved.frame_b[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({}, "the frame is of the type dict, not a View"),
+        (None, "the frame is of the type NoneType, not a View"),
+        ("own", "own is of the type dict, not a Character"),
+        ("items", "items is of the type dict, not Items"),
+    ],
+)
+def test_what_is_no_frame_is_skipped_like_a_bad_one(policy, game, frame, message):
+    state, seen = replayed(policy, game)
+    state, last = policy.step(state, seen)
+    bad = frame
+    if isinstance(frame, str):
+        later = view.view_of_replay(game, 0, BEGIN + 5)
+        bad = dataclasses.replace(later, **{frame: {}})
+    after, held = policy.step(state, bad)
+    assert held == last and (after.skipped, after.reason) == (1, message)
+    with pytest.raises(BadFrame, match=message):
+        policy.step(state, bad, strict=True)
 
 
 def replayed(policy, game):
@@ -391,14 +413,14 @@ def test_a_frame_that_cannot_be_read_is_skipped_by_name(policy, game):
 def test_a_group_that_old_recordings_lack_is_no_error(policy, game, path):
     state, seen = replayed(policy, game)
     lacking = changed(seen, path, None)
-    bad_frame.check(lacking)
+    bad_frame.raise_first(bad_frame.problems(lacking))
     after, _ = policy.step(state, lacking, strict=True)
     assert after.skipped == 0
     told = [policy.logits(state, one)["main_x"] for one in (seen, lacking)]
     assert np.any(told[0] != told[1])
     # Data that is no hitstun is not looked at, whatever it holds.
     other = changed(changed(seen, "own.post.flags_3", 0), "own.post.misc_as", np.nan)
-    bad_frame.check(other)
+    bad_frame.raise_first(bad_frame.problems(other))
 
 
 def test_states_and_views_of_other_sizes_are_refused(policy, game):

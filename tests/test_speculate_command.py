@@ -8,7 +8,6 @@ import shutil
 import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import assert_one_line_error, jaxbench
 
@@ -17,13 +16,14 @@ from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack
 from jaxbench.serving.speculate_command import (
     check_pair,
+    counts,
     estimated_speed_up,
     measure_speculation,
     speculation_table,
     speeds,
     take_turns,
 )
-from jaxbench.serving.speculative import Settings, Statistics
+from jaxbench.serving.speculative import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -77,25 +77,9 @@ def test_a_language_run_prints_text_and_table_and_keeps_the_answer(home):
         seed=3,
     )
     assert again["lengths"] == found["lengths"]
-    written = bytes(text[:, 0].tolist()).decode()
-    assert done.stdout.startswith("to be " + written)
+    assert done.stdout.startswith("to be " + text.decode())
     marked = again | {"mode": "threshold", "threshold": 0.8}
     assert "not the target's distribution" in str(speculation_table(marked).title)
-
-
-@pytest.mark.slow
-def test_policies_speculate_on_held_out_frames(shared_runs, tmp_path):
-    for name in ("target", "draft"):
-        shutil.copytree(shared_runs("policy"), tmp_path / name)
-    call = ("speculate", "target", "draft", "--tokens=50", "--lookahead=1")
-    done = jaxbench(*call, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "target/result.json").read_text())["speculative"]
-    # The draft is the target: nothing is refused.
-    assert found["acceptance_rate"] == 1 and found["tokens_per_call"] == 2
-    assert found["lengths"][0] == 0
-    done = jaxbench(*call, "--prompt=x", cwd=tmp_path)
-    assert_one_line_error(done, "has no text to continue")
 
 
 @pytest.mark.parametrize(
@@ -122,37 +106,17 @@ def test_runs_that_cannot_speculate_say_why(home, tmp_path):
         measure_speculation(home / "target", draft, Settings(), tokens=5)
 
 
-def zelda_run(opened: Run, **changes) -> Run:
-    """A run that says of itself what `check_pair` reads."""
-    data = {"window": 30, "delay": 0} | changes
-    protocol = data.pop("protocol", "clean")
-    return dataclasses.replace(
-        opened,
-        config={**opened.config, "data": data},
-        task=dataclasses.replace(opened.task, name="zelda", protocol=protocol),
-    )
-
-
 def test_pairs_that_do_not_go_together_are_refused(opened):
-    zelda = zelda_run(opened)
-
     def refused(target, draft, message):
         with pytest.raises(InputError, match=message) as caught:
             check_pair(target, draft)
         assert "\n" not in str(caught.value)
 
     check_pair(opened, opened)
-    check_pair(zelda, zelda)
-    refused(opened, zelda, "task 'pile' and draft .* of 'zelda'; a draft must draw")
-    mqar = dataclasses.replace(
-        opened, task=dataclasses.replace(opened.task, name="mqar")
+    zelda = dataclasses.replace(
+        opened, task=dataclasses.replace(opened.task, name="zelda")
     )
-    refused(mqar, mqar, "task 'mqar', which draws no tokens")
-    compat = zelda_run(opened, protocol="compat")
-    refused(zelda, compat, "protocol='clean' and draft .* protocol='compat'")
-    refused(compat, compat, "models do not read the previous controller")
-    refused(zelda, zelda_run(opened, window=60), r"data.window=30 and .*window=60")
-    refused(zelda, zelda_run(opened, delay=2), r"data.delay=0 and draft .*delay=2")
+    refused(opened, zelda, "task 'zelda'; only text is speculated")
     windows = dataclasses.replace(
         opened,
         model=opened.model.clone(stack=build_stack("fnet", width=24)),
@@ -162,7 +126,15 @@ def test_pairs_that_do_not_go_together_are_refused(opened):
     refused(windows, opened, "sees whole windows anew")
 
 
-# --- what the numbers mean -----------------------------------------------------
+def test_counts_leave_out_the_byte_after_the_kept_ones():
+    assert counts([0, 4, 2, 2], 4) == {
+        "proposed": 16,
+        "accepted": 8,
+        "acceptance_rate": 0.5,
+        "tokens_per_call": 3,
+        "lengths": [1, 0, 2, 0, 1],
+    }
+    assert counts([], 4)["acceptance_rate"] == counts([], 4)["tokens_per_call"] == 0
 
 
 def test_the_estimate_is_the_specs():
@@ -180,7 +152,7 @@ class Fake:
     def __call__(self):
         self.clock.now += self.seconds
         self.clock.calls.append(self.size)
-        return np.full((self.size, 1), self.size)
+        return [self.size] * self.size
 
 
 def test_decoders_take_turns_and_are_timed_alone():
@@ -191,9 +163,9 @@ def test_decoders_take_turns_and_are_timed_alone():
         "draft": Fake(clock, 7, 0.07),
     }
     drawn, times = take_turns(decoders, 100, lambda: clock.now)
-    assert len(drawn) >= 100 and (drawn == 3).all()
+    assert len(drawn) >= 100 and set(drawn) == {3}
     assert {len(x) for x in times.values()} == {20}
-    found = speeds(Statistics((1, 0, 1)), times)
+    found = speeds(0.5, 2, times)
     assert found["tokens_per_s"] == pytest.approx(10)
     assert found["target_tokens_per_s"] == pytest.approx(5)
     assert found["draft_tokens_per_s"] == pytest.approx(100)

@@ -15,8 +15,8 @@ from world_games import simulated
 from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
-from jaxbench.serving.world import horizon, plan
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world import horizon, planning
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import Trajectory, recorded, rollout, warm_up
 from jaxbench.tasks.world import frame, next_frame, states
 
@@ -111,16 +111,16 @@ def test_members_roll_out_alone_and_their_mean_and_variance_are_numpys(
         one = World.of(model, [variables], world.scales, True)
         place = warm_up(one, past, jnp.asarray(held.controllers_ntna))
         found, _ = rollout(one, place, HORIZON, recorded(ahead(held)))
-        np.testing.assert_array_equal(found.variance(), 0)
+        np.testing.assert_array_equal(found.state_mbhs.var(0), 0)
         alone.append(np.asarray(found.state_mbhs[0], np.float64))
     trajectory = Trajectory(*map(jnp.asarray, said[0]))
     np.testing.assert_allclose(
-        trajectory.mean(), np.mean(alone, axis=0), rtol=1e-4, atol=1e-3
+        trajectory.state_mbhs.mean(0), np.mean(alone, axis=0), rtol=1e-4, atol=1e-3
     )
     np.testing.assert_allclose(
-        trajectory.variance(), np.var(alone, axis=0), rtol=1e-2, atol=1e-3
+        trajectory.state_mbhs.var(0), np.var(alone, axis=0), rtol=1e-2, atol=1e-3
     )
-    assert np.asarray(trajectory.variance()).max() > 0
+    assert np.asarray(trajectory.state_mbhs.var(0)).max() > 0
 
 
 @pytest.mark.integration
@@ -211,32 +211,32 @@ def quadratic(labels_bnha):
 
 @pytest.mark.integration
 def test_shooting_keeps_the_cheapest_of_what_it_drew():
-    search = plan.Search(horizon=6, hold=1, samples=64)
-    prior = plan.uniform(3, search)
+    search = planning.Search(horizon=6, hold=1, samples=64)
+    prior = planning.uniform(3, search)
     key = jax.random.key(1)
-    found = plan.shoot(key, quadratic, prior, search)
-    drawn = plan.draw(key, prior, 64, search)
+    found = planning.shoot(key, quadratic, prior, search)
+    drawn = planning.draw(key, prior, 64, search)
     costs = np.asarray(quadratic(drawn))
     np.testing.assert_array_equal(found.cost_b, costs.min(axis=1))
     for b in range(3):
         best = np.asarray(drawn)[b, costs[b].argmin()]
         np.testing.assert_array_equal(found.labels_bha[b], best)
     assert len({float(c) for c in found.first_b}) > 1
-    again = plan.shoot(key, quadratic, prior, search)
+    again = planning.shoot(key, quadratic, prior, search)
     np.testing.assert_array_equal(again.labels_bha, found.labels_bha)
-    other = plan.shoot(jax.random.key(2), quadratic, prior, search)
+    other = planning.shoot(jax.random.key(2), quadratic, prior, search)
     assert not np.array_equal(other.labels_bha, found.labels_bha)
 
 
 @pytest.mark.integration
 def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
-    search = plan.Search(horizon=4, hold=4, samples=512)
+    search = planning.Search(horizon=4, hold=4, samples=512)
 
     def cost(labels):
         x = jnp.cumsum((labels[..., 1] - 8) / 8, axis=-1)
         return jnp.abs(x[..., -1] - 2.5)
 
-    found = plan.shoot(jax.random.key(0), cost, plan.uniform(2, search), search)
+    found = planning.shoot(jax.random.key(0), cost, planning.uniform(2, search), search)
     # Four frames of (level - 8) / 8 are 2.5 at level 13.
     np.testing.assert_array_equal(found.labels_bha[..., 1], 13)
     np.testing.assert_allclose(found.cost_b, 0, atol=1e-6)
@@ -244,10 +244,10 @@ def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
 
 @pytest.mark.integration
 def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
-    search = plan.Search(horizon=12, hold=1, samples=400, rounds=5)
-    prior, key = plan.uniform(8, search), jax.random.key(3)
-    shot = plan.shoot(key, quadratic, prior, search)
-    found = plan.cem(key, quadratic, prior, search)
+    search = planning.Search(horizon=12, hold=1, samples=400, rounds=5)
+    prior, key = planning.uniform(8, search), jax.random.key(3)
+    shot = planning.shoot(key, quadratic, prior, search)
+    found = planning.cem(key, quadratic, prior, search)
     np.testing.assert_allclose(
         found.cost_b, quadratic(found.labels_bha[:, None])[:, 0], rtol=1e-6
     )
@@ -257,13 +257,13 @@ def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
 
 @pytest.mark.integration
 def test_plans_hold_decisions_and_are_drawn_as_they_were_played():
-    search = plan.Search(horizon=7, hold=3)
+    search = planning.Search(horizon=7, hold=3)
     played = np.tile(np.array([[0, 8, 8, 8, 8, 0]], np.uint8), (100, 1))
     played[:25, 0] = 0b10  # the second button
     played[:50, 1] = 16
-    prior = plan.as_played(played, 1, search)
+    prior = planning.as_played(played, 1, search)
     assert prior.buttons_bdk.shape == (1, 3, 8)
-    drawn = np.asarray(plan.draw(jax.random.key(0), prior, 4000, search))[0]
+    drawn = np.asarray(planning.draw(jax.random.key(0), prior, 4000, search))[0]
     assert drawn.shape == (4000, 7, 6)
     np.testing.assert_array_equal(drawn[:, 0], drawn[:, 2])
     np.testing.assert_array_equal(drawn[:, 3], drawn[:, 5])
@@ -279,7 +279,7 @@ def test_goals_are_what_numpy_says():
     reward = rng.normal(size=(2, 3, 4))
     done = rng.random((2, 3, 4))
     said = Trajectory(state, np.zeros((2, 3, 4, 2)), reward, done)
-    place = plan.parse_goal("1.5,-2", 0.9)(said)
+    place = planning.parse_goal("1.5,-2", 0.9)(said)
     apart = np.hypot(state[..., 0] - 1.5, state[..., 1] + 2)
     np.testing.assert_allclose(place, apart.mean(axis=(0, 2)), rtol=1e-5)
     total = np.zeros((2, 3))
@@ -287,14 +287,14 @@ def test_goals_are_what_numpy_says():
     for h in range(4):
         total += 0.9**h * going * reward[:, :, h]
         going *= 1 - done[:, :, h]
-    cost = plan.parse_goal("reward", 0.9)(said)
+    cost = planning.parse_goal("reward", 0.9)(said)
     np.testing.assert_allclose(cost, -total.mean(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["win", "1", "1,2,3", "nan,0", "1,x"])
 def test_an_unknown_goal_is_one_clear_line(text):
     with pytest.raises(InputError, match=r"neither 'reward' nor a place X,Y") as caught:
-        plan.parse_goal(text, 0.99)
+        planning.parse_goal(text, 0.99)
     assert "\n" not in str(caught.value)
 
 
@@ -302,11 +302,12 @@ def test_an_unknown_goal_is_one_clear_line(text):
 def test_the_cost_of_a_sequence_does_not_depend_on_what_is_tried_beside_it(
     world, held, start
 ):
-    goal = plan.position_goal(0.0, 10.0)
+    goal = planning.position_goal(0.0, 10.0)
     rival = jnp.asarray(held.controllers_ntna[:, WARM_UP - 2, 1])
-    search = plan.Search(horizon=3, hold=1)
-    tried = plan.draw(jax.random.key(0), plan.uniform(len(held), search), 3, search)
-    costs = plan.predicted_cost(world, start, rival, goal)(tried)
+    search = planning.Search(horizon=3, hold=1)
+    first = planning.uniform(len(held), search)
+    tried = planning.draw(jax.random.key(0), first, 3, search)
+    costs = planning.predicted_cost(world, start, rival, goal)(tried)
     assert costs.shape == (len(held), 3)
     both = jnp.stack([tried[:, 2], jnp.repeat(rival[:, None], 3, axis=1)], axis=2)
     alone, _ = rollout(world, start, 3, recorded(both))

@@ -12,9 +12,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxbench.bench.decode import open_language_run
-from jaxbench.bench.trained import Run, one_device, restore_variables, write_measurement
+from jaxbench.bench.trained import (
+    Run,
+    one_device,
+    open_run,
+    restore_variables,
+    write_measurement,
+)
 from jaxbench.errors import InputError
+from jaxbench.tasks.table import find
 
 # Streams that read side by side, each its own part of the text.
 STREAMS = 32
@@ -45,6 +51,21 @@ def score_command(options: argparse.Namespace) -> int:
     console = Console()
     (console if console.is_terminal else Console(width=140)).print(table)
     return os.EX_OK
+
+
+def open_language_run(folder: Path) -> Run:
+    """Opens a finished run of the suite `pile`.
+
+    Raises:
+      InputError: as `open_run`, or the run is of another suite.
+    """
+    run = open_run(folder)
+    if find(run.task.name).emits != "byte":
+        raise InputError(
+            f"the run {folder} is of the suite {run.task.name!r}, which writes no "
+            "text; name a run of configs/pile.py"
+        )
+    return run
 
 
 def score_run(

@@ -28,6 +28,7 @@ def latency_table(rows: Iterable[Row]) -> Table:
         table.add_column(name, justify="right")
     table.add_column("60 fps")
     table.add_column("window p99 ms", justify="right")
+    table.add_column("parts of p50, %")
     for name, latency in done:
         step, window = latency["step"], latency["window"]
         table.add_row(
@@ -38,7 +39,11 @@ def latency_table(rows: Iterable[Row]) -> Table:
             f"{step['share_of_frame']:.1%}",
             _verdict(step),
             f"{window['p99_ms']:.2f}" if window else "-",
+            _parts(step.get("parts")),
         )
+    if any(latency["step"].get("parts") for _, latency in done):
+        names = "checks/features/encoder/backbone/head/rest"
+        table.caption = f"{table.caption}; parts: {names}"
     _add_failures(table, failed)
     return table
 
@@ -131,6 +136,12 @@ def _add_failures(table: Table, failed: list[tuple[str, str]]) -> None:
 def _device(done: list[tuple[str, Mapping[str, Any]]]) -> str | None:
     kinds = sorted({str(found["device"]["kind"]) for _, found in done})
     return f"on {', '.join(kinds)}" if kinds else None
+
+
+def _parts(parts: Mapping[str, float] | None) -> str:
+    """Shares of a step in per cent, in the order of its parts."""
+    whole = sum(parts.values()) if parts else 0
+    return "/".join(f"{100 * x / whole:.0f}" for x in parts.values()) if parts else "-"
 
 
 def _verdict(step: Mapping[str, Any]) -> str:

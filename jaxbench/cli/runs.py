@@ -168,7 +168,7 @@ def _suite(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    from jaxbench.bench.measure_command import measure_command
+    from jaxbench.serving.measure_command import measure_command
 
     return measure_command(options)
 

@@ -35,9 +35,6 @@ SPECULATE = """\
   jaxbench speculate runs/pile/mamba2/seed0-1a2b3c4d runs/pile/gru/seed0-5e6f7a8b \\
       --prompt="It was a dark and"
       text of the first run, which the second, smaller one proposes
-  jaxbench speculate runs/zelda/s4/seed0-1a2b3c4d runs/zelda/gru/seed0-5e6f7a8b \\
-      --lookahead=8 --temperature=0
-      controllers on the frames of held-out games
 """
 
 EXPORT = """\
@@ -180,7 +177,7 @@ def _rollout(options: argparse.Namespace) -> int:
     config = read_json(options.run[0] / "config.json")
     if config is not None:
         apply_environment(xla_environment(config["xla"]))
-    from jaxbench.serving.world.command import rollout_command
+    from jaxbench.serving.world.rollout_command import rollout_command
 
     return rollout_command(options)
 
@@ -189,7 +186,7 @@ def _add_speculate(commands: Any) -> None:
     speculate = add_command(
         commands,
         "speculate",
-        "decode with a small run's proposals: how much faster is the large one",
+        "write text with a small run's proposals: how much faster is the large one",
         SPECULATE,
         _speculate,
     )
@@ -219,9 +216,7 @@ def _add_speculate(commands: Any) -> None:
         default=0.8,
         help="of that mode: keep while p/q is not below it (default: %(default)s)",
     )
-    speculate.add_argument(
-        "--tokens", type=int, default=2000, help="bytes or frames drawn"
-    )
+    speculate.add_argument("--tokens", type=int, default=2000, help="bytes drawn")
     speculate.add_argument("--prompt", default="", help="text to continue")
     speculate.add_argument("--seed", type=int, default=0, help="of the draws")
     speculate.add_argument("--which", default="best", help="best or last weights")
@@ -288,6 +283,6 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from jaxbench.serving.export.command import export_command
+    from jaxbench.serving.export.export_command import export_command
 
     return export_command(options)

@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
 
 def _sample(options: argparse.Namespace) -> int:
     _as_the_run_was(options.folder)
-    from jaxbench.bench.decode import sample_command
+    from jaxbench.serving.writing import sample_command
 
     return sample_command(options)
 

@@ -217,9 +217,9 @@ def gru_scan(
 ) -> Result:
     """`gru_reference` in the form `forms.json` names for this shape."""
     forms = {"scan": gru_reference, "deferred": gru_deferred}
-    size, args = r_d3d.shape[0], ((gates_bt3d,), h_bd, reset_bt)
-    fixed = {"r_d3d": r_d3d, "bias_n_d": bias_n_d}
-    return run("gru", gru_step, forms, *args, size=size, **fixed)
+    frames, weights = (gates_bt3d,), {"r_d3d": r_d3d, "bias_n_d": bias_n_d}
+    size = r_d3d.shape[0]
+    return run("gru", gru_step, forms, frames, h_bd, reset_bt, size=size, **weights)
 
 
 def _zeros(gates_bx: Array, count: int) -> Array:

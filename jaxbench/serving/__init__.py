@@ -1,1 +1,1 @@
-"""A trained run used for real: it acts frame by frame, plays games, is exported."""
+"""Uses of trained runs: policies, latency, matches, text, world models, export."""

@@ -1,4 +1,4 @@
-"""Frames a policy must not act on: what is wrong with them, in one line."""
+"""Validation of the frames a policy is given: one line on what is wrong with each."""
 
 from __future__ import annotations
 
@@ -20,20 +20,11 @@ _STAGES = np.isin(np.arange(256), sorted(STAGE_NAME))
 
 
 class BadFrame(InputError):  # noqa: N818
-    """A frame that no game shows: nothing can be decided from it."""
+    """A frame with missing or impossible values, on which a policy must not act."""
 
 
-def check(view: View) -> None:
-    """Refuses a view with a frame that cannot be acted on.
-
-    Raises:
-      BadFrame: as `problems` finds, of the first game that has one.
-    """
-    raise_first(problems(view), view)
-
-
-def raise_first(found: Sequence[str | None], view: View) -> None:
-    """Raises what was found of the first game that has a problem, if one has.
+def raise_first(found: Sequence[str | None]) -> None:
+    """Raises the first of the problems found, if there is any.
 
     Raises:
       BadFrame: one line.
@@ -45,10 +36,10 @@ def raise_first(found: Sequence[str | None], view: View) -> None:
 
 
 def wrong_character(view: View, character: str) -> list[str | None]:
-    """Of each game, that the own fighter is not `character`; None where it is.
+    """Lists each game whose own fighter is not the character a policy learned to play.
 
-    A policy has never seen another's frames. The view must be one without `problems`
-    in the own fighter's id.
+    One reason for each game, None where the fighter is right. The view must be one
+    without `problems` in the own fighter's id.
     """
     found: list[str | None] = [None] * len(view)
     who_b = np.asarray(view.own.post["character"])
@@ -62,7 +53,7 @@ def wrong_character(view: View, character: str) -> list[str | None]:
 
 
 def problems(view: View) -> list[str | None]:
-    """What is wrong with each game's frame, None where nothing is.
+    """Validates a frame of B games: one reason for each game, None where it is valid.
 
     A frame is bad where a field is missing that every version of a recording has, a
     value is not finite or outside what its type holds, the character or the stage is
@@ -70,6 +61,8 @@ def problems(view: View) -> list[str | None]:
     `frames.AVAILABLE` is not bad: its bit says so, as in training. A stage off the
     tournament list is what training calls another stage.
     """
+    if not isinstance(view, View):
+        return [f"the frame is of the type {type(view).__name__}, not a View"]
     try:
         count = len(view.frame_b)
     except TypeError:
@@ -106,7 +99,7 @@ def problems(view: View) -> list[str | None]:
 
 
 def _misshapen(view: View, count: int) -> str | None:
-    """What is missing or of another form in all of the view."""
+    """Checks types, fields and shapes of a whole view; a reason, or None."""
     for name in ("frame_b", "stage_b", "own_port"):
         values = getattr(view, name)
         if not _well_formed(values, count, "iu"):
@@ -117,6 +110,8 @@ def _misshapen(view: View, count: int) -> str | None:
             if name.endswith("nana"):
                 continue
             return f"there is no {name} fighter"
+        if not isinstance(fighter, Character):
+            return f"{name} is of the type {type(fighter).__name__}, not a Character"
         if not _well_formed(fighter.present_t, count, "b"):
             return _form(f"{name}.present_t", fighter.present_t, count)
         for part, needed in NEEDED.items():
@@ -128,6 +123,8 @@ def _misshapen(view: View, count: int) -> str | None:
                 kinds = "biu" if field in _MASKS else "biuf"
                 if not _well_formed(values, count, kinds):
                     return _form(f"{name}.{part}.{field}", values, count)
+    if not isinstance(view.items, Items | None):
+        return f"items is of the type {type(view.items).__name__}, not Items"
     items = frames.usable_items(view.items)
     if items is None:
         return None
@@ -150,7 +147,7 @@ def _well_formed(values: object, count: int, kinds: str) -> bool:
 
 
 def _form(name: str, values: object, count: int) -> str:
-    """What is wrong with an array that is not well formed."""
+    """Describes the error of an array that `_well_formed` refuses."""
     if isinstance(values, np.ndarray) and values.shape == (count,):
         return f"{name} holds {values.dtype}, which cannot be read as its numbers"
     shape = getattr(values, "shape", type(values).__name__)
@@ -158,13 +155,13 @@ def _form(name: str, values: object, count: int) -> str:
 
 
 def _known(ids: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Where ids, of any size and sign, are among those of a table."""
+    """Whether each id, of any size and sign, is true in a table of booleans."""
     inside = (ids >= 0) & (ids < len(table))
     return inside & table[np.where(inside, ids, 0).astype(np.intp)]
 
 
 def _bad_values(fighter: Character) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Names, where they are bad, and values of a fighter's fields that are."""
+    """Each checked field of a fighter: name, bool [B] where it is invalid, values."""
     here, post = fighter.present_t, fighter.post
     found = []
     names, columns = [], []

@@ -1,8 +1,7 @@
-"""Games between two players, many at once, and what came of them.
+"""Simulated games between two players, many at once, and their statistics.
 
-Validation loss says how well recorded inputs are predicted. Whether a policy fights
-well is another question: its own small errors lead it to states that no recording
-shows. Here it meets them.
+Validation loss measures how well recorded inputs are predicted, not how well a policy
+fights: in a closed loop its own errors lead it to states that no recording shows.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Watch = Callable[[State], None]
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Who meets whom, where; the player is the one who is asked about.
+    """The games of a match: fighters, stages, sides; results are of the player.
 
     Attributes:
       seeds: of the games, see `environment.reset`.
@@ -80,14 +79,9 @@ def schedule(
     Raises:
       InputError: a number out of its range.
     """
-    for name, value, least, most in (
-        ("games", games, 1, None),
-        ("seconds", seconds, 1, environment.SECONDS),
-        ("seed", seed, 0, None),
-    ):
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise InputError(f"{name}={value} must be {allowed}")
+    require("games", games, 1)
+    require("seconds", seconds, 1, environment.SECONDS)
+    require("seed", seed, 0)
     rng = np.random.default_rng(seed)
     index = np.arange(games)
     own, others = (
@@ -110,12 +104,23 @@ def schedule(
     )
 
 
+def require(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Refuses a number that is not between `least` and `most`.
+
+    Raises:
+      InputError: naming it.
+    """
+    if value < least or (most is not None and value > most):
+        allowed = f"{least} or more" if most is None else f"{least} to {most}"
+        raise InputError(f"{name}={value} must be {allowed}")
+
+
 def _fighters(name: str) -> tuple[str, ...]:
     return tuple(arena.FIGHTER_INDEX) if name == EVERY else (name,)
 
 
 def _spread(rng: np.random.Generator, values: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the values, each as often as any other, up to once, shuffled."""
+    """`count` shuffled values, each as often as any other up to one."""
     index = np.arange(count) % len(values)
     # Who is left over is drawn too.
     order = rng.permutation(len(values))
@@ -124,7 +129,7 @@ def _spread(rng: np.random.Generator, values: Sequence[Any], count: int) -> list
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """How B games went, for the player.
+    """Results of B games, from the player's side.
 
     Attributes:
       schedule: the games.

@@ -178,7 +178,7 @@ def _fighter(player: Any, zero_indices: ZeroIndices | None) -> Character:
 
 
 def _inputs(state: Any) -> dict[str, np.ndarray]:
-    """What acted on the frame, in a recording's units."""
+    """The controller that acted on the frame, in a recording's units."""
     pressed = {_name(button): down for button, down in state.button.items()}
     mask = sum(bit for bit, name in _BUTTONS.items() if pressed.get(name))
     (main_x, main_y), (c_x, c_y) = state.main_stick, state.c_stick

@@ -8,28 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import colors
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Circle, Ellipse, FancyBboxPatch, Polygon
-from matplotlib.text import Text
-from PIL import Image
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from jaxbench.data.simulation import arena, environment, fight, hits, moves
 from jaxbench.data.simulation.fight import ARRAYS, Controls, State
 from jaxbench.errors import InputError
 
 FPS = environment.FRAMES_PER_SECOND
-_WIDTH, _HEIGHT, _DPI = 576, 360, 100
+_WIDTH, _HEIGHT = 576, 360
+# Drawn so many times as large and reduced, which smooths the edges.
+_OVER = 2
 # What is seen beside the main floor and below it, in units of the game.
-_BESIDE, _BELOW = 72.0, 62.0
-_MARGIN = 7.0
-_TRAIL = 5
-
+_BESIDE, _BELOW, _MARGIN = 72.0, 62.0, 7.0
 _SKY, _FLOOR, _TOP, _DIM = "#10151d", "#27303e", "#93a1b5", "#5d6a7d"
 _INK, _HURT, _HIT = "#f2f5f9", "#ff5468", "#ffe08a"
 _PLAYERS = ("#46b8ff", "#ff9d42")
@@ -72,11 +63,10 @@ def draw(
 ) -> int:
     """Writes a GIF of one game, in real time; returns its number of pictures.
 
-    It shows the stage with its platforms and ledges, both fighters (which way they
-    face, a ring while they are in hitstun, a bubble as large as what is left of the
-    shield, pale while nothing can hit them), active hitboxes, projectiles, percent,
-    stocks and the clock. Who is out of sight is a mark at the border. About 30 ms and
-    1 kB a picture.
+    It shows the stage with its platforms, both fighters (which way they face, a ring
+    while they are in hitstun, a bubble as large as what is left of the shield, pale
+    while nothing can hit them), active hitboxes, projectiles, percent, stocks and the
+    clock. A fighter that is out of sight is a mark at the border.
 
     Args:
       path: ends in `.gif`; it appears whole or not at all.
@@ -94,14 +84,12 @@ def draw(
     if not chosen:
         raise InputError(f"{path}: there is no frame to draw")
     pictures, palette = [], _palette()
-    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-        scene = _Scene(states[0], names, side)
-        for n in chosen:
-            shown = scene.show(states[n], states[max(0, n - _TRAIL * every) : n + 1])
-            # One palette for all: a GIF then stores only what moved.
-            pictures.append(shown.quantize(palette=palette, dither=Image.Dither.NONE))
-            if progress is not None:
-                progress(len(pictures))
+    for n in chosen:
+        shown = _Canvas(states[n]).show(states[n], names, (side, 1 - side))
+        # One palette for all: a GIF then stores only what moved.
+        pictures.append(shown.quantize(palette=palette, dither=Image.Dither.NONE))
+        if progress is not None:
+            progress(len(pictures))
     partial = path.with_name(path.name + ".partial")
     try:
         pictures[0].save(
@@ -125,206 +113,144 @@ def draw(
 
 def _palette() -> Image.Image:
     """The colours of a scene and what smoothed edges make of them."""
-    found = [
+    inks = (_INK, _TOP, _DIM, _HURT, _HIT, *_PLAYERS, _FLOOR)
+    mixed = [
         _blend(below, above, share)
-        for above in (_INK, _TOP, _DIM, _HURT, _HIT, *_PLAYERS, _FLOOR)
+        for above in inks
         for below in (_SKY, _FLOOR)
         for share in np.linspace(0, 1, 9)
     ]
     # Percent turns red as it grows.
-    found += [_blend(_INK, _HURT, share) for share in np.linspace(0, 1, 13)]
-    bytes_c3 = np.rint(255 * np.unique(np.array(found), axis=0)).astype(np.uint8)
+    mixed += [_blend(_INK, _HURT, share) for share in np.linspace(0, 1, 13)]
     image = Image.new("P", (1, 1))
-    image.putpalette(bytes_c3.tobytes())
+    image.putpalette(bytes(sum(dict.fromkeys(mixed), ())))
     return image
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fighter:
-    """The marks of one player.
+@dataclasses.dataclass
+class _Canvas:
+    """A picture to draw on, in the game's units: right and up are positive."""
 
-    Attributes:
-      trail, body, eye, ring, shield, hit, shot, away, flash: in the arena.
-      percent, stocks: below it.
-    """
+    state: State
 
-    trail: Line2D
-    body: Ellipse
-    eye: Ellipse
-    ring: Ellipse
-    shield: Circle
-    hit: Circle
-    shot: Line2D
-    away: Line2D
-    flash: Circle
-    percent: Text
-    stocks: Text
-
-
-class _Scene:
-    """A figure whose marks are moved from picture to picture."""
-
-    def __init__(self, state: State, names: tuple[str, str], side: int):
-        size = (_WIDTH / _DPI, _HEIGHT / _DPI)
-        self.figure = Figure(figsize=size, dpi=_DPI, facecolor=_SKY)
-        self._canvas = FigureCanvasAgg(self.figure)
-        axes = self.figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        stage = arena.STAGES[int(state.stage[0])]
+    def __post_init__(self) -> None:
+        stage = arena.STAGES[int(self.state.stage[0])]
         reach = stage.edge + _BESIDE
-        self._low = np.array([-reach, -_BELOW])
-        self._high = np.array([reach, 2 * reach * _HEIGHT / _WIDTH - _BELOW])
-        axes.set_xlim(self._low[0], self._high[0])
-        axes.set_ylim(self._low[1], self._high[1])
-        _draw_stage(axes, stage)
-        for n, (color, name) in enumerate(zip(_PLAYERS, names, strict=True)):
-            self.figure.text(_AT[n], 0.05, name, color=color, fontsize=9)
-        self._canvas.draw()
-        self._still = self._canvas.copy_from_bbox(self.figure.bbox)
-        self._order = (side, 1 - side)
-        self._fighters = [
-            _marks(axes, self.figure, _AT[n], color) for n, color in enumerate(_PLAYERS)
-        ]
-        self._clock = self.figure.text(
-            0.5, 0.93, "", color=_INK, fontsize=13, ha="center", va="center",
-            fontweight="bold",
-        )  # fmt: skip
-        self._end = self.figure.text(
-            0.5, 0.62, "", color=_INK, fontsize=22, ha="center", va="center",
-            fontweight="bold",
-        )  # fmt: skip
+        self._scale = _OVER * _WIDTH / (2 * reach)
+        high = 2 * reach * _HEIGHT / _WIDTH - _BELOW
+        self.low, self.high = np.array([-reach, -_BELOW]), np.array([reach, high])
+        self._image = Image.new("RGB", (_OVER * _WIDTH, _OVER * _HEIGHT), _SKY)
+        self._draw = ImageDraw.Draw(self._image, "RGBA")
+        self._draw_stage(stage)
 
-    def show(self, state: State, past: Sequence[State]) -> Image.Image:
-        """The picture of `state`, which is the last of `past`."""
+    def show(
+        self, state: State, names: tuple[str, str], order: tuple[int, int]
+    ) -> Image.Image:
+        """The picture; `order` has the places of the player and of the opponent."""
+        safe = hits.intangible(state)[0] | (state.invulnerable[0] > 0)
+        for n, player in enumerate(order):
+            self._draw_fighter(state, player, _PLAYERS[n], bool(safe[player]))
+            at, percent = _AT[n] * _WIDTH, float(state.percent[0, player])
+            self._text(at, 0.95, names[n], _PLAYERS[n], 12)
+            hurt = _blend(_INK, _HURT, min(1.0, percent / 150))
+            self._text(at, 0.9, f"{percent:.0f}%", hurt, 26)
+            for stock in range(int(state.stocks[0, player])):
+                self._dot(at + 5 + 11 * stock, 0.79 * _HEIGHT, 4, _PLAYERS[n])
         left = max(0, int(state.limit[0] - state.frame[0]))
-        self._clock.set_text(f"{left // (60 * FPS)}:{math.ceil(left / FPS) % 60:02d}")
+        clock = f"{left // (60 * FPS)}:{math.ceil(left / FPS) % 60:02d}"
+        self._text(_WIDTH / 2, 0.09, clock, _INK, 18, "ms")
         if bool(state.over[0]):
-            self._end.set_text("GAME" if (state.stocks == 0).any() else "TIME")
-        intangible = hits.intangible(state)
-        for player, fighter in zip(self._order, self._fighters, strict=True):
-            trail = np.array([(s.x[0, player], s.y[0, player]) for s in past])
-            safe = bool(intangible[0, player] or state.invulnerable[0, player] > 0)
-            _move(state, player, fighter, trail, safe, (self._low, self._high))
-        self._canvas.restore_region(self._still)
-        movers = [
-            getattr(fighter, field.name)
-            for fighter in self._fighters
-            for field in dataclasses.fields(fighter)
-        ]
-        for mark in sorted(movers, key=lambda mark: mark.get_zorder()):
-            self.figure.draw_artist(mark)
-        self.figure.draw_artist(self._clock)
-        self.figure.draw_artist(self._end)
-        return Image.fromarray(np.asarray(self._canvas.buffer_rgba())).convert("RGB")
+            end = "GAME" if (state.stocks == 0).any() else "TIME"
+            self._text(_WIDTH / 2, 0.4, end, _INK, 30, "ms")
+        return self._image.resize((_WIDTH, _HEIGHT), Image.Resampling.BOX)
+
+    def _draw_fighter(self, s: State, p: int, color: str, safe: bool) -> None:
+        x, y, facing = float(s.x[0, p]), float(s.y[0, p]), float(s.facing[0, p])
+        action, age = int(s.action[0, p]), int(s.age[0, p])
+        centre = np.array([x, y + 8])
+        inside = np.clip(centre, self.low + _MARGIN, self.high - _MARGIN)
+        if moves.IS_DEAD[action]:
+            if age < _FLASH_FRAMES:
+                fade = 0.8 * (1 - age / _FLASH_FRAMES)
+                self._ellipse(inside, 6 + age, 6 + age, _INK, fade)
+        elif (np.abs(centre - inside) > _MARGIN).any():
+            self._ellipse(inside, 5, 5, _INK)
+            self._ellipse(inside, 4, 4, color)
+        else:
+            width, height = (17, 9) if moves.IS_DOWN[action] else (11, 17)
+            middle = (x, y + height / 2)
+            if int(s.hitstun[0, p]) > 0:
+                self._ellipse(middle, width / 2 + 2.5, height / 2 + 2.5, _HURT)
+                self._ellipse(middle, width / 2 + 1.5, height / 2 + 1.5, _SKY)
+            self._ellipse(middle, width / 2, height / 2, color, 0.5 if safe else 1.0)
+            self._ellipse((x + 2.6 * facing, y + 0.7 * height), 1.8, 2.5, _SKY)
+            if moves.IS_SHIELDED[action]:
+                size = 5 + 9 * float(s.shield[0, p]) / fight.SHIELD_MAX
+                self._ellipse(middle, size, size, color, 0.38)
+            if moves.HIT_START[action] <= age <= moves.HIT_END[action]:
+                hit = (x + facing * moves.HIT_X[action], y + moves.HIT_Y[action])
+                size = float(moves.HIT_RADIUS[action])
+                self._ellipse(hit, size, size, _HIT, 0.55)
+        if int(s.shot_left[0, p]) > 0:
+            shot = np.array([float(s.shot_x[0, p]), float(s.shot_y[0, p])])
+            tail = shot - [2 * float(s.shot_vx[0, p]), 0]
+            self._line([tail, shot], color, 4)
+
+    def _draw_stage(self, stage: arena.Stage) -> None:
+        edge = stage.edge
+        rock = [(-edge, 0), (edge, 0), (0.8 * edge, -20), (0.3 * edge, -40)]
+        rock += [(-x, y) for x, y in reversed(rock[2:])]
+        self._draw.polygon([self._pixel(corner) for corner in rock], fill=_FLOOR)
+        for left, right, height in [(-edge, edge, 0.0), *stage.platforms]:
+            self._line([(left, height - 1), (right, height - 1)], _FLOOR, 5)
+            self._line([(left, height), (right, height)], _TOP, 3)
+        for x in (-edge, edge):
+            self._ellipse((x, -1), 1.2, 1.2, _HIT)
+
+    def _pixel(self, place: Sequence[float] | np.ndarray) -> tuple[float, float]:
+        return (
+            (float(place[0]) - self.low[0]) * self._scale,
+            (self.high[1] - float(place[1])) * self._scale,
+        )
+
+    def _ellipse(
+        self,
+        place: Sequence[float] | np.ndarray,
+        half_width: float,
+        half_height: float,
+        color: str,
+        share: float = 1.0,
+    ) -> None:
+        x, y = self._pixel(place)
+        a, b = half_width * self._scale, half_height * self._scale
+        fill = (*ImageColor.getrgb(color), round(255 * share))
+        self._draw.ellipse((x - a, y - b, x + a, y + b), fill=fill)
+
+    def _line(self, places: Sequence[Any], color: str, width: int) -> None:
+        pixels = [self._pixel(place) for place in places]
+        self._draw.line(pixels, fill=color, width=_OVER * width // 2)
+
+    def _dot(self, x: float, y: float, size: float, color: str) -> None:
+        box = [_OVER * v for v in (x - size, y - size, x + size, y + size)]
+        self._draw.ellipse(box, fill=color)
+
+    def _text(
+        self,
+        x: float,
+        share: float,
+        text: str,
+        color: str | tuple[int, ...],
+        size: int,
+        anchor: str = "ls",
+    ) -> None:
+        """A line of text, its foot at pixel x and a share of the height from above."""
+        font = ImageFont.load_default(_OVER * size)
+        place = (_OVER * x, _OVER * share * _HEIGHT)
+        self._draw.text(place, text, fill=color, font=font, anchor=anchor)
 
 
-def _move(
-    s: State,
-    p: int,
-    marks: _Fighter,
-    trail: np.ndarray,
-    safe: bool,
-    sight: tuple[np.ndarray, np.ndarray],
-) -> None:
-    """Moves the marks of player p to where it is."""
-    x, y, facing = float(s.x[0, p]), float(s.y[0, p]), float(s.facing[0, p])
-    action, age = int(s.action[0, p]), int(s.age[0, p])
-    centre = np.array([x, y + 8])
-    dead = bool(moves.IS_DEAD[action])
-    inside = np.clip(centre, sight[0] + _MARGIN, sight[1] - _MARGIN)
-    seen = not dead and bool((np.abs(centre - inside) <= _MARGIN).all())
-    down = bool(moves.IS_DOWN[action])
-    hurt = int(s.hitstun[0, p]) > 0 and seen
-    for mark in (marks.body, marks.eye, marks.ring):
-        mark.set_visible(seen)
-    marks.ring.set_visible(hurt)
-    shape = (17, 9) if down else (11, 17)
-    middle = (x, y + shape[1] / 2)
-    for mark, more in ((marks.body, 0), (marks.ring, 5)):
-        mark.set_center(middle)
-        mark.set_width(shape[0] + more)
-        mark.set_height(shape[1] + more)
-    marks.body.set_alpha(0.5 if safe else 1.0)
-    marks.eye.set_center((x + 2.6 * facing, y + 0.7 * shape[1]))
-    marks.trail.set_visible(hurt)
-    marks.trail.set_data(trail[:, 0], trail[:, 1] + 8)
-    left = float(s.shield[0, p]) / fight.SHIELD_MAX
-    marks.shield.set_visible(seen and bool(moves.IS_SHIELDED[action]))
-    marks.shield.set_center(middle)
-    marks.shield.set_radius(5 + 9 * left)
-    active = moves.HIT_START[action] <= age <= moves.HIT_END[action]
-    marks.hit.set_visible(seen and bool(active))
-    marks.hit.set_center((x + facing * moves.HIT_X[action], y + moves.HIT_Y[action]))
-    marks.hit.set_radius(float(moves.HIT_RADIUS[action]))
-    shot_x, shot_y = float(s.shot_x[0, p]), float(s.shot_y[0, p])
-    marks.shot.set_visible(int(s.shot_left[0, p]) > 0)
-    tail = shot_x - 2 * float(s.shot_vx[0, p])
-    marks.shot.set_data([tail, shot_x], [shot_y, shot_y])
-    marks.away.set_visible(not seen and not dead)
-    marks.away.set_data([inside[0]], [inside[1]])
-    marks.flash.set_visible(dead and age < _FLASH_FRAMES)
-    marks.flash.set_center(tuple(inside))
-    marks.flash.set_radius(6 + age)
-    marks.flash.set_alpha(max(0.0, 0.8 * (1 - age / _FLASH_FRAMES)))
-    percent = float(s.percent[0, p])
-    marks.percent.set_text(f"{percent:.0f}%")
-    marks.percent.set_color(_blend(_INK, _HURT, min(1.0, percent / 150)))
-    stocks = int(s.stocks[0, p])
-    marks.stocks.set_text("●" * stocks)
-
-
-def _draw_stage(axes: Axes, stage: arena.Stage) -> None:
-    edge = stage.edge
-    rock = [(-edge, 0), (edge, 0), (0.8 * edge, -20), (0.3 * edge, -40)]
-    rock += [(-x, y) for x, y in reversed(rock[2:])]
-    axes.add_patch(Polygon(rock, closed=True, facecolor=_FLOOR, lw=0))
-    axes.plot([-edge, edge], [0, 0], color=_TOP, lw=2.4, solid_capstyle="butt")
-    axes.plot([-edge, edge], [-1, -1], "o", color=_HIT, ms=3.4, mew=0)
-    for left, right, height in stage.platforms:
-        axes.add_patch(
-            FancyBboxPatch(
-                (left, height - 2.4), right - left, 2.4, boxstyle="square,pad=0",
-                facecolor=_FLOOR, lw=0,
-            )
-        )  # fmt: skip
-        axes.plot([left, right], [height, height], color=_TOP, lw=1.8)
-
-
-def _marks(axes: Axes, figure: Figure, at: float, color: str) -> _Fighter:
-    """The marks of one player; what stands below the arena begins at `at`."""
-
-    def line(**style: Any) -> Line2D:
-        return axes.plot([], [], color=color, **style)[0]
-
-    def ellipse(width: float, height: float, **style: Any) -> Ellipse:
-        mark = Ellipse((0, 0), width, height, **style)
-        axes.add_patch(mark)
-        return mark
-
-    def circle(face: str, **style: Any) -> Circle:
-        mark = Circle((0, 0), 1, facecolor=face, lw=0, **style)
-        axes.add_patch(mark)
-        return mark
-
-    return _Fighter(
-        trail=line(lw=2, alpha=0.45, zorder=2),
-        body=ellipse(11, 17, facecolor=color, lw=0, zorder=3),
-        eye=ellipse(3.6, 5, facecolor=_SKY, lw=0, zorder=4),
-        ring=ellipse(16, 22, fill=False, edgecolor=_HURT, lw=2, zorder=4),
-        shield=circle(color, alpha=0.38, zorder=5),
-        hit=circle(_HIT, alpha=0.55, zorder=6),
-        shot=line(lw=3.2, solid_capstyle="round", zorder=6),
-        away=line(marker="o", ms=8, mec=_INK, mew=1.4, ls="none", zorder=7),
-        flash=circle(_INK, zorder=7),
-        percent=figure.text(at, 0.1, "", color=_INK, fontsize=19, fontweight="bold"),
-        stocks=figure.text(at, 0.195, "", color=color, fontsize=10),
-    )
-
-
-def _blend(first: str, second: str, share: float) -> tuple[float, float, float]:
+def _blend(first: str, second: str, share: float) -> tuple[int, int, int]:
     """The colour between two."""
-    one, two = colors.to_rgb(first), colors.to_rgb(second)
-    red, green, blue = (
-        (1 - share) * a + share * b for a, b in zip(one, two, strict=True)
-    )
+    pairs = zip(ImageColor.getrgb(first), ImageColor.getrgb(second), strict=True)
+    red, green, blue = (round((1 - share) * a + share * b) for a, b in pairs)
     return red, green, blue

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jaxbench.bench.measure_command import finished_runs
 from jaxbench.bench.run_folder import read_json
-from jaxbench.bench.suite.process import child_environment
 from jaxbench.data.characters import character_key
 from jaxbench.data.simulation import arena, environment
 from jaxbench.errors import InputError
-from jaxbench.serving.match import EVERY, VERSION, Schedule, play, schedule
-from jaxbench.serving.progress import counting
+from jaxbench.serving.bar import counting
+from jaxbench.serving.each_run import (
+    finished_runs,
+    in_a_process,
+    name_of,
+    wide_console,
+)
+from jaxbench.serving.match import EVERY, VERSION, Schedule, play, require, schedule
 from jaxbench.tasks.table import find
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _FPS = environment.FRAMES_PER_SECOND
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What a match is played under, the same for all who are compared.
+    """Settings of a match, equal for all players that are compared.
 
     Attributes:
       opponent: one of `BASELINES`, or the folder of a run.
@@ -59,7 +59,7 @@ class Terms:
     which: str
 
     def protocol(self, character: str) -> dict[str, Any]:
-        """What a result keeps of them: names and no folders.
+        """The settings as a result keeps them, with names in place of folders.
 
         Results whose protocols are equal may be compared.
         """
@@ -83,7 +83,7 @@ class Terms:
 
 
 def simulated(character: str) -> str:
-    """Whom a run that imitates `character` plays in the simulation.
+    """The fighter that a run trained on `character` plays in the simulation.
 
     "every", all in turn, where it imitates anyone or somebody who is not there.
     """
@@ -110,60 +110,56 @@ def play_command(options: argparse.Namespace) -> int:
         options.temperature,
         options.which,
     )
-    runs = list(finished_runs(options.folders))
+    runs = finished_runs(options.folders)
     _check_runs(runs, options.picture)
     rows: list[tuple[str, Mapping[str, Any] | str]] = []
     # Whose games the floors play too: of each character, who is to keep them.
     characters: dict[str, list[str]] = {}
+
+    def played(player: str, character: str, **more: Any) -> Mapping[str, Any] | str:
+        given: dict[str, Any] = {"terms": dataclasses.asdict(terms), "picture": None}
+        given |= {"player": player, "character": character, **more}
+        folder = None if player in BASELINES else Path(player)
+        return in_a_process("jaxbench.serving.play_command", folder, given)
+
     for number, (folder, result) in enumerate(runs, start=1):
-        name = result["backbone"] + (
-            f", seed {result['seed']}" if result["seed"] else ""
-        )
-        config = read_json(folder / "config.json")
+        name, config = name_of(result), read_json(folder / "config.json")
         if find(result["task"]).emits != "controller":
             rows.append((name, f"a run of {result['task']}, which is not played"))
-        elif config is None:
+            continue
+        if config is None:
             rows.append((name, f"{folder} holds no config.json"))
-        else:
-            character = simulated(config["data"]["character"])
-            keeps = characters.setdefault(character, [])
-            known = _known(result, terms.protocol(character))
-            if known is None or options.again or options.picture:
-                _say(f"[{number}/{len(runs)}] {name} against {terms.opponent}")
-                film = (str(options.picture), options.picture_seconds)
-                known = _in_a_process(
-                    terms,
-                    str(folder),
-                    character,
-                    environment=child_environment(config, {}),
-                    picture=film if options.picture else None,
-                )
-            if not isinstance(known, str):
-                keeps.append(str(folder))
-            rows.append((name, known))
+            continue
+        character = simulated(config["data"]["character"])
+        keeps = characters.setdefault(character, [])
+        known = _known(result, terms.protocol(character))
+        if known is None or options.again or options.picture:
+            _say(f"[{number}/{len(runs)}] {name} against {terms.opponent}")
+            film = (str(options.picture), options.picture_seconds)
+            picture = film if options.picture else None
+            known = played(str(folder), character, picture=picture)
+        if not isinstance(known, str):
+            keeps.append(str(folder))
+        rows.append((name, known))
     if options.baselines:
         for character, keeps in characters.items():
             for player in BASELINES:
                 _say(f"{player} against {terms.opponent}")
                 shown = player if len(characters) == 1 else f"{player}, {character}"
-                floor = _in_a_process(terms, player, character, keeps=keeps)
-                rows.append((shown, floor))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+                rows.append((shown, played(player, character, keeps=keeps)))
     rival = terms.opponent if terms.opponent in BASELINES else "a run"
     title = (
         f"{terms.games} games of {terms.seconds} s against {rival}, {terms.mode} "
         f"policies, seed {terms.seed}"
     )
-    console.print(play_table(rows, title, terms.games))
+    wide_console(150).print(play_table(rows, title, terms.games))
     return 1 if any(isinstance(row, str) for _, row in rows) else 0
 
 
 def _known(
     result: Mapping[str, Any], protocol: Mapping[str, Any]
 ) -> Mapping[str, Any] | str | None:
-    """What a result holds of a match under these terms."""
+    """The match in a result, if it was played under the same settings."""
     found = result.get("play")
     return found if found and found["protocol"] == protocol else None
 
@@ -223,16 +219,10 @@ def _say(line: str) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for flag, least, most in (
-        ("games", 1, None),
-        ("seconds", 1, environment.SECONDS),
-        ("seed", 0, None),
-        ("picture_seconds", 1, environment.SECONDS),
-    ):
-        value = getattr(options, flag)
-        if value < least or (most is not None and value > most):
-            allowed = f"{least} or more" if most is None else f"{least} to {most}"
-            raise InputError(f"--{flag}={value} must be {allowed}")
+    require("--games", options.games, 1)
+    require("--seconds", options.seconds, 1, environment.SECONDS)
+    require("--seed", options.seed, 0)
+    require("--picture_seconds", options.picture_seconds, 1, environment.SECONDS)
     if not 0 <= options.temperature < float("inf"):
         raise InputError(f"--temperature={options.temperature} must be 0 or more")
     rival = options.opponent
@@ -280,35 +270,12 @@ def _check_runs(
             )
 
 
-def _in_a_process(
-    terms: Terms,
-    player: str,
-    character: str,
-    *,
-    environment: Mapping[str, str] | None = None,
-    picture: tuple[str, int] | None = None,
-    keeps: Sequence[str] = (),
-) -> Mapping[str, Any] | str:
-    """What came of a match, or one line on why nothing did."""
-    given = {
-        "terms": dataclasses.asdict(terms),
-        "player": player,
-        "character": character,
-        "picture": picture,
-        "keeps": keeps,
-    }
-    # The child's bar is for the terminal, so only its answer is read here.
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxbench.serving.play_command", json.dumps(given)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    lines = done.stdout.splitlines()
-    if done.returncode == 0:
-        return json.loads(lines[-1])
-    said = lines[-1] if lines else "the lines above say why"
-    return f"exit code {done.returncode}: {said[:300]}"
+def answer(
+    terms: Mapping[str, Any], picture: Sequence[Any] | None, **given: Any
+) -> dict[str, Any]:
+    """In the child: plays one match."""
+    film = (picture[0], picture[1]) if picture else None
+    return measure_play(Terms(**terms), picture=film, **given)
 
 
 def measure_play(
@@ -407,26 +374,3 @@ def _draw(
     )
     with counting(len(film) // 3, "picture") as advance:
         draw(path, film, names=(names[0], names[1]), side=side, progress=advance)
-
-
-def main(arguments: list[str]) -> int:
-    """The child: plays one match and prints what came of it as one line."""
-    given = json.loads(arguments[1])
-    picture = given["picture"]
-    try:
-        found = measure_play(
-            Terms(**given["terms"]),
-            given["player"],
-            given["character"],
-            (picture[0], picture[1]) if picture else None,
-            given["keeps"],
-        )
-    except InputError as error:
-        print(error, flush=True)
-        return 2
-    print(json.dumps(found), flush=True)
-    return os.EX_OK
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -1,4 +1,4 @@
-"""Who plays one side of simulated games: scripts, floors, and trained policies.
+"""Players of simulated games: scripts, floors, and trained policies.
 
 A player holds one place of each of B games, not the same in all of them. Its controls
 are `Controls` whose fields are [B]: what it holds on the next frame.
@@ -29,7 +29,7 @@ _RANDOM_STREAM = 1000
 
 
 class Player(Protocol):
-    """What `match.play` asks of whoever plays."""
+    """Interface of a player for `match.play`: pure functions of memory and state."""
 
     def start(self, state: State, side_b: np.ndarray) -> Any:
         """The memory with which games begin.
@@ -81,7 +81,7 @@ class Scripted:
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """Each frame a controller that a scripted player might hold, drawn anew.
+    """Draws a controller of the scripted repertoire anew at each frame.
 
     Drawn uniformly from all frames of all timed inputs of all styles, mirrored or not:
     no frame follows from the one before, or from the game. So it is the floor
@@ -128,7 +128,7 @@ _FRAMES = np.array(
 
 @dataclasses.dataclass(frozen=True)
 class CopyPrevious:
-    """Holds what it held on the last frame, from nothing on: it never moves.
+    """Repeats its last controller, which is neutral from the start: it never moves.
 
     That is what the task's floor of this name is worth in a game. It predicts most
     frames of a replay because somebody else decided when the controller changes.
@@ -145,7 +145,7 @@ class CopyPrevious:
 
 
 def baselines(*, rival: bool = False) -> dict[str, Player]:
-    """Who plays without a run, by name.
+    """Players that need no run, by name.
 
     Args:
       rival: they are the others' opponent. Scripts against scripts meet in all pairs of
@@ -217,7 +217,7 @@ def one_side(controls: Controls, side_b: np.ndarray) -> Controls:
 
 
 def controls_of_labels(labels_ba: np.ndarray) -> Controls:
-    """What six labels press, fields [B]; the shoulder presses the left trigger.
+    """Decodes six labels as controls, fields [B]; the shoulder is the left trigger.
 
     A replay's label of the shoulder is the larger of both triggers, so it is the same
     again when it is read back.
@@ -237,7 +237,7 @@ def controls_of_labels(labels_ba: np.ndarray) -> Controls:
 
 
 def view_of_state(before: State, state: State, side_b: np.ndarray) -> View:
-    """What one player of each game sees, in the fields that a replay records.
+    """A frame of each game from one player's side, with the fields of a replay.
 
     Args:
       before: the games at the end of the frame before.

@@ -1,36 +1,35 @@
-"""A trained policy that plays: a state and a frame in, a controller and a state out.
+"""A trained policy that plays: a state and a frame in, a state and a controller out.
 
     policy = Policy.load("runs/zelda/mamba/seed0-1a2b3c4d")
     state = policy.initial_state()
     state, controller = policy.step(state, frame)  # every frame
 
-What a decision is made from is what training showed (`tasks.zelda.windows`): frames
-from the timer's start on, the first of them a reset, and the controller that the player
-had sent last. Everything here is a function: the same state and frame give the same
-answer, and an old state stays good.
+A policy sees what training showed it (`tasks.zelda.windows`): frames from the timer's
+start on, the first of them a reset, and the controller sent last. `step` is a pure
+function: the same state and frame give the same answer, and an old state stays good.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.model import Model
-from jaxbench.serving import decide
 from jaxbench.serving.bad_frame import (
     BadFrame,
     problems,
     raise_first,
     wrong_character,
 )
-from jaxbench.serving.decide import Memory
-from jaxbench.serving.weights import Variables, load_trained_policy
+from jaxbench.serving.decide import Memory, act, bind, first_memory, where_game
+from jaxbench.serving.weights import Variables, example_batch, load_trained_policy
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda import view as views
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
@@ -45,7 +44,7 @@ NO_FRAME = np.iinfo(np.int32).min
 
 @dataclasses.dataclass(frozen=True)
 class Controller:
-    """What to hold on one frame.
+    """A controller as it is to be held for one frame.
 
     Attributes:
       main_x, main_y, c_x, c_y: sticks in [-1, 1], right and up are positive.
@@ -62,7 +61,7 @@ class Controller:
 
 
 def controllers(labels_ba: np.ndarray) -> list[Controller]:
-    """What rows of six labels press."""
+    """Rows of six labels as controllers."""
     held = controller.decode(labels_ba)
     names = np.array(controller.BUTTONS)
     return [
@@ -85,11 +84,10 @@ def controllers(labels_ba: np.ndarray) -> list[Controller]:
 )
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a policy carries from frame to frame of B games; never changed in place.
+    """State of a policy in B games, carried from frame to frame; immutable.
 
     Attributes:
-      memory: on the device: the model's state, or the last frames it saw; random keys;
-        the chunks that are averaged, where the head does that.
+      memory: of the compiled step, on the device; see `step`.
       frame_b: int64 [B], the last frame id seen, `NO_FRAME` before a game's first.
       stage_b: int64 [B], the stage of that frame.
       sent_bqa: int32 [B, hold + 1, 6], the last controllers decided, the newest last;
@@ -112,7 +110,7 @@ class State:
 
     @property
     def reason(self) -> str:
-        """Why a frame was skipped last, of the first game of which one was."""
+        """Why a frame was last skipped, in the first game in which one was."""
         return next((reason for reason in self.reasons if reason), "")
 
 
@@ -124,8 +122,8 @@ class Policy:
       model, variables: the network.
       window: frames that training showed it.
       delay: a controller decided at frame t is that of frame t + 1 + delay.
-      character: whom it imitates, "any" for everybody.
-      any_character: whether it answers whoever the own fighter is.
+      character: whom it learned to play, "any" for everybody.
+      any_character: whether it plays on with a fighter it has not learned to play.
       mode: "stateful" carries the model's state from the game's start on; "window" sees
         the last `window` frames anew at each frame, as training did.
       temperature: 0 takes the likeliest label of each group; else labels are drawn. Of
@@ -134,6 +132,8 @@ class Policy:
       seed: of the draws; game i of a batch draws from its own stream.
       hold: frames for which a controller is held back before it is returned.
       step_of_weights: updates behind the weights, None where that is not known.
+      answer: the compiled step: (memory, rows, controllers last sent, bool [B] where a
+        game starts, bool [B] where the memory is to stay) -> (labels, memory).
     """
 
     model: Model
@@ -147,55 +147,27 @@ class Policy:
     seed: int
     hold: int
     step_of_weights: int | None
-    _answer: Callable[..., tuple[jax.Array, Memory]] = dataclasses.field(repr=False)
-    _logits: Callable[..., dict[str, jax.Array]] = dataclasses.field(repr=False)
+    answer: Callable[..., tuple[jax.Array, Memory]] = dataclasses.field(repr=False)
+    _scores: Callable[..., dict[str, jax.Array]] = dataclasses.field(repr=False)
 
     @classmethod
     def load(
-        cls,
-        folder: Path | str,
-        *,
-        which: str = "best",
-        mode: str = "stateful",
-        temperature: float = 0.0,
-        seed: int = 0,
-        hold: int = 0,
-        any_character: bool = False,
+        cls, folder: Path | str, *, which: str = "best", **settings: Any
     ) -> Policy:
         """Reads a finished run of the zelda task; its data need not be there.
 
         Args:
           folder: of the run, protocol clean.
           which: weights, "best" or "last".
-          mode: "stateful" or "window". The first costs one step of the backbone a
-            frame, but soon has seen more than training ever showed; the second a whole
-            window.
-          temperature: of the draws; 0 draws nothing.
-          seed: of the draws.
-          hold: frames to hold controllers back, up to the run's `data.delay`. A run
-            that learned to act with a delay expects it: leave 0 where the game delays
-            inputs (netplay), else give the part of it that the game does not.
-          any_character: answer also where the own fighter is another than it learned to
-            play; such frames are bad ones else, see `step_views`.
+          settings: mode, temperature, seed, hold, any_character; see `of`.
 
         Raises:
           InputError: see `weights.load_trained_policy`; a value out of its range.
         """
         trained = load_trained_policy(folder, which)
-        data = trained.config["data"]
-        return cls.of(
-            trained.model,
-            trained.variables,
-            window=data["window"],
-            delay=data["delay"],
-            character=data["character"],
-            mode=mode,
-            temperature=temperature,
-            seed=seed,
-            hold=hold,
-            any_character=any_character,
-            step_of_weights=trained.step,
-        )
+        known = {k: trained.config["data"][k] for k in ("window", "delay", "character")}
+        known["step_of_weights"] = trained.step
+        return cls.of(trained.model, trained.variables, **known, **settings)
 
     @classmethod
     def of(
@@ -215,6 +187,19 @@ class Policy:
     ) -> Policy:
         """A policy of a model of the clean zelda task and its variables.
 
+        Args:
+          model, variables, window, delay, character, step_of_weights: see the class.
+          mode: "stateful" or "window". The first costs one step of the backbone a
+            frame, but soon has seen more than training ever showed; the second a whole
+            window.
+          temperature: of the draws; 0 draws nothing.
+          seed: of the draws.
+          hold: frames to hold controllers back, up to `delay`. A run that learned to
+            act with a delay expects it: leave 0 where the game delays inputs (netplay),
+            else give the part of it that the game does not.
+          any_character: answer also where the own fighter is another than it learned to
+            play; such frames are bad ones else, see `step_views`.
+
         Raises:
           InputError: a value out of its range.
         """
@@ -230,10 +215,33 @@ class Policy:
                 f"hold={hold} must be between 0 and the delay the policy was trained "
                 f"with, {delay}"
             )
-        if mode == "stateful":
-            see = decide.see_stream(model)
-        else:
-            see = decide.see_window(model, window)
+        seen = window if mode == "window" else 0
+
+        def decide(
+            temperature: float,
+            variables: Variables,
+            memory: Memory,
+            rows: Mapping[str, jax.Array],
+            previous_ba: jax.Array,
+            start_b: jax.Array,
+        ) -> Any:
+            frame = frame_inputs(rows, previous_ba, start_b)
+            return act(
+                *(model, variables, frame, memory), window=seen, temperature=temperature
+            )
+
+        # Two programs, because every output of a compiled call costs time.
+        def answer(
+            variables: Variables, memory: Memory, *given: Any
+        ) -> tuple[jax.Array, Memory]:
+            *frame, idle_b = given
+            labels_ba, _, after = decide(temperature, variables, memory, *frame)
+            keep = functools.partial(where_game, idle_b)
+            return labels_ba, jax.tree.map(keep, memory, after)
+
+        def scores(variables: Variables, *given: Any) -> dict[str, jax.Array]:
+            return decide(0.0, variables, *given)[1]
+
         return cls(
             model=model,
             variables=variables,
@@ -246,8 +254,8 @@ class Policy:
             seed=seed,
             hold=hold,
             step_of_weights=step_of_weights,
-            _answer=jax.jit(decide.make_answer(model, see, temperature)),
-            _logits=jax.jit(decide.make_logits(model, see)),
+            answer=bind(answer, variables),
+            _scores=bind(scores, variables),
         )
 
     def initial_state(self, games: int = 1) -> State:
@@ -267,11 +275,9 @@ class Policy:
             reasons=("",) * games,
         )
         none = np.zeros(games, bool)
-        rows = _read_rows(views.arrays(views.blank(games)))
+        rows = read_rows(views.arrays(views.blank(games)))
         previous_ba = state.sent_bqa[:, -1]
-        answer = self._answer(
-            self.variables, state.memory, rows, previous_ba, none, none
-        )
+        answer = self.answer(state.memory, rows, previous_ba, none, none)
         jax.block_until_ready(answer)
         return state
 
@@ -328,7 +334,7 @@ class Policy:
         """
         found = self._found(state, view)
         if strict:
-            raise_first(found, view)
+            raise_first(found)
         bad_b = np.array([reason is not None for reason in found])
         if bad_b.all():
             return _unmoved(state, found), state.sent_bqa[:, 0].copy()
@@ -346,8 +352,8 @@ class Policy:
             whole = views.without(view, bad_b) if bad_b.any() else view
             rows = views.arrays(whole)
             previous = self._previous(rows, queue, previous_ba)
-            labels, memory = self._answer(
-                self.variables, memory, _read_rows(rows), previous, start_b, idle_b
+            labels, memory = self.answer(
+                memory, read_rows(rows), previous, start_b, idle_b
             )
             newest = np.asarray(labels)[:, None]
             moved = np.concatenate([queue[:, 1:], newest], axis=1)
@@ -364,14 +370,14 @@ class Policy:
         return _unmoved(after, found), queue[:, 0].copy()
 
     def skip(self, state: State, reason: str) -> tuple[State, np.ndarray]:
-        """What `step_views` answers to a frame that cannot even be read, and why."""
+        """Skips a frame that cannot even be read: the last controllers go on."""
         found = [reason] * len(state.frame_b)
         return _unmoved(state, found), state.sent_bqa[:, 0].copy()
 
     def logits(
         self, state: State, view: View, *, previous_ba: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """What `step_views` would decide from: float32 [B, classes] of each group.
+        """Logits by which `step_views` would decide, float32 [B, classes] by group.
 
         Those of an autoregressive head are given the likeliest groups before.
 
@@ -384,7 +390,7 @@ class Policy:
                 "a head over chunks has no logits; take its controllers from step_views"
             )
         found = self._found(state, view)
-        raise_first(found, view)
+        raise_first(found)
         if (view.frame_b < 0).any():
             raise BadFrame("the timer has not started; ask from frame 0 on")
         start_b = _starts(state, view)
@@ -392,13 +398,11 @@ class Policy:
         queue = np.where(start_b[:, None, None], neutral, state.sent_bqa)
         rows = views.arrays(view)
         previous = self._previous(rows, queue, previous_ba)
-        groups = self._logits(
-            self.variables, state.memory, _read_rows(rows), previous, start_b
-        )
-        return {name: np.asarray(values) for name, values in groups.items()}
+        scores = self._scores(state.memory, read_rows(rows), previous, start_b)
+        return {name: np.asarray(values) for name, values in scores.items()}
 
     def _found(self, state: State, view: View) -> list[str | None]:
-        """What is wrong with each game's frame, its place after the last included."""
+        """Reasons not to act on each game's frame, a repeated frame id included."""
         games = len(state.frame_b)
         found = problems(view)
         if any(reason is None for reason in found) and len(found) != games:
@@ -428,18 +432,36 @@ class Policy:
         return queue[:, -1]
 
     def _first_memory(self, games: int) -> Memory:
-        """What is remembered of games that have not begun."""
-        window = self.window if self.mode == "window" else 0
-        memory = decide.first_memory(
-            self.model, self.variables, games, window=window, seed=self.seed
+        memory = first_memory(
+            self.model,
+            self.variables,
+            games,
+            window=self.window if self.mode == "window" else 0,
+            frame=example_batch(1),
+            seed=self.seed if self.temperature else None,
         )
         # Each answer's memory is bound to the weights' device; were the first not, the
         # second frame would compile the program again.
         return jax.device_put(memory, jax.tree.leaves(self.variables)[0].sharding)
 
 
+def read_rows(rows: views.Rows) -> dict[str, np.ndarray]:
+    """The rows that `view.inputs` reads; the others are not sent to the device."""
+    return {name: values for name, values in rows.items() if name != "controller"}
+
+
+def frame_inputs(
+    rows: Mapping[str, jax.Array], previous_ba: jax.Array, start_b: jax.Array
+) -> dict[str, jax.Array]:
+    """What `decide.act` reads of one frame of B games, [B, 1, ...]. Pure: for jit."""
+    return views.inputs(rows) | {
+        "previous_bta": previous_ba[:, None],
+        "reset_bt": start_b[:, None],
+    }
+
+
 def _starts(state: State, view: View) -> np.ndarray:
-    """Where a game begins with this frame, bool [B]."""
+    """Whether each game starts with this frame, bool [B]."""
     return (
         (state.frame_b == NO_FRAME)
         | (view.frame_b < state.frame_b)
@@ -448,7 +470,7 @@ def _starts(state: State, view: View) -> np.ndarray:
 
 
 def _unmoved(state: State, found: Sequence[str | None]) -> State:
-    """The state with the frames counted that were found to be bad."""
+    """The state with invalid frames counted."""
     if all(reason is None for reason in found):
         return state
     bad_b = np.array([reason is not None for reason in found])
@@ -464,8 +486,3 @@ def _unmoved(state: State, found: Sequence[str | None]) -> State:
 def _neutral(games: int, frames: int) -> np.ndarray:
     """Neutral controllers, int32 [games, frames, 6]."""
     return np.tile(controller.NEUTRAL.astype(np.int32), (games, frames, 1))
-
-
-def _read_rows(rows: views.Rows) -> dict[str, np.ndarray]:
-    """The rows that `view.inputs` reads: what need not travel stays."""
-    return {name: values for name, values in rows.items() if name != "controller"}

@@ -1,4 +1,4 @@
-"""`jaxbench speculate`: how much faster a trained run decodes behind a smaller one."""
+"""`jaxbench speculate`: how much faster a language run decodes behind a smaller one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from jaxbench.bench.facts import device
@@ -25,27 +22,25 @@ from jaxbench.bench.trained import (
     write_measurement,
 )
 from jaxbench.errors import InputError
-from jaxbench.serving.chains import Chain, byte_chain, controller_chain
+from jaxbench.serving.bar import counting
+from jaxbench.serving.each_run import wide_console
 from jaxbench.serving.speculative import (
-    Alone,
+    Decoder,
     Settings,
     Side,
-    Speculator,
-    Statistics,
-    prompt_tokens,
+    alone,
+    speculating,
 )
+from jaxbench.serving.writing import SEPARATOR
 from jaxbench.tasks.table import find
-from jaxbench.tasks.zelda.chunks import options as chunks
-from jaxbench.tasks.zelda.stream import open_stream
 
 # The three decoders take turns, so that what else the machine does meets them all.
 BLOCKS = 20
-CHAINED = ("byte", "controller")
 Clock = Callable[[], float]
 
 
 def speculate_command(options: argparse.Namespace) -> int:
-    """Speculates, prints the text where there is one and a table; the exit code.
+    """Decodes behind a draft, prints text and table, and returns the exit code.
 
     Raises:
       InputError: as `measure_speculation`.
@@ -56,7 +51,7 @@ def speculate_command(options: argparse.Namespace) -> int:
         mode=options.mode,
         threshold=options.threshold,
     )
-    measured, tokens_tg = measure_speculation(
+    measured, text = measure_speculation(
         options.target,
         options.draft,
         settings,
@@ -65,14 +60,10 @@ def speculate_command(options: argparse.Namespace) -> int:
         seed=options.seed,
         which=options.which,
     )
-    if tokens_tg.shape[1] == 1:
-        out = sys.stdout.buffer
-        out.write(os.fsencode(options.prompt) + bytes(tokens_tg[:, 0].tolist()))
-        out.write(b"\n")
-        out.flush()
-    console = Console()
-    console = console if console.is_terminal else Console(width=100)
-    console.print(speculation_table(measured))
+    out = sys.stdout.buffer
+    out.write(os.fsencode(options.prompt) + text + b"\n")
+    out.flush()
+    wide_console(100).print(speculation_table(measured))
     return os.EX_OK
 
 
@@ -86,32 +77,30 @@ def measure_speculation(
     seed: int = 0,
     which: str = "best",
     clock: Clock = time.perf_counter,
-) -> tuple[dict[str, Any], np.ndarray]:
+) -> tuple[dict[str, Any], bytes]:
     """Decodes with a draft, with the target alone and with the draft alone, in turns.
 
-    Language runs continue the prompt. Policies play the frames of the target's
-    validation games, see `controller_chain`. All three draw at the same temperature,
-    as many tokens a call as a round can give, and end a call with the tokens on the
-    host, so that no speed-up is one of fewer dispatches. Compiling is not counted.
+    All three continue the prompt at the same temperature, draw as many bytes a call as
+    a round can give, and end a call with the bytes on the host, so that no speed-up is
+    one of fewer dispatches. Compiling is not counted.
 
     Args:
-      target_folder, draft_folder: of finished runs; the target's `result.json` gets
-        the answer as `speculative`.
+      target_folder, draft_folder: of finished runs of `pile`; the target's
+        `result.json` gets the answer as `speculative`.
       settings: how to speculate.
-      tokens: bytes or controllers each of the three draws, at least.
+      tokens: bytes each of the three draws, at least.
       prompt: bytes to continue.
       seed: of the draws.
       which: "best" or "last" weights.
       clock: seconds, for tests.
 
     Returns:
-      The answer, and the tokens that came of speculating, int32 [tokens, G]. The
-      answer: device; draft {backbone, seed, config_hash, parameters}; weights {which,
-      step, draft_step}; lookahead, temperature, mode, threshold (None where lossless),
-      seed, tokens; proposed, accepted, acceptance_rate, tokens_per_call and lengths as
-      in `Statistics`, over whole rounds; tokens_per_s, target_tokens_per_s and
-      draft_tokens_per_s, medians over blocks; speed_up, the median over blocks of
-      target's time over speculation's; estimate, see `estimated_speed_up`.
+      The answer, and the bytes that came of speculating. The answer: device; draft
+      {backbone, seed, config_hash, parameters}; weights {which, step, draft_step};
+      lookahead, temperature, mode, threshold (None where lossless), seed, tokens; what
+      `counts` gives; tokens_per_s, target_tokens_per_s and draft_tokens_per_s, medians
+      over blocks; speed_up, the median over blocks of target's time over speculation's;
+      estimate, see `estimated_speed_up`.
 
     Raises:
       InputError: no finished run, no checkpoint, its data is gone, the two do not go
@@ -121,33 +110,24 @@ def measure_speculation(
         raise InputError(f"tokens={tokens} must be at least 1")
     target_run, draft_run = open_run(target_folder), open_run(draft_folder)
     check_pair(target_run, draft_run)
-    emits = find(target_run.task.name).emits
-    if prompt and emits != "byte":
-        raise InputError(
-            f"the run {target_folder} is of the task {target_run.task.name!r}, which "
-            "has no text to continue; leave out --prompt"
-        )
     placement = one_device()
     loaded = [restore_variables(r, which, placement) for r in (target_run, draft_run)]
     target = Side(target_run.model, loaded[0][0])
     draft = Side(draft_run.model, loaded[1][0])
-    chain, start = _chain(target_run, tokens), None
-    if emits == "byte":
-        start = prompt_tokens(prompt)
-    speculator = Speculator(target, draft, chain, settings, seed=seed)
-    length, temperature = settings.lookahead + 1, settings.temperature
-    decoders: dict[str, Speculator | Alone] = {"speculation": speculator}
+    temperature = settings.temperature
+    speculator = Decoder(
+        (target, draft), speculating(target.model, draft.model, settings), seed=seed
+    )
+    decoders = {"speculation": speculator}
     for name, side in (("target", target), ("draft", draft)):
-        decoders[name] = Alone(
-            side, chain, length=length, temperature=temperature, seed=seed
-        )
+        one = alone(side.model, settings.lookahead + 1, temperature)
+        decoders[name] = Decoder((side,), one, seed=seed)
     print("speculate: compiling", file=sys.stderr, flush=True)
     for decoder in decoders.values():
-        decoder.restart(start)
         decoder()  # Compiles.
-        decoder.restart(start)
-    speculator.reset_statistics()
+        decoder.restart(SEPARATOR + prompt)
     drawn, times = take_turns(decoders, tokens, clock)
+    counted = counts(speculator.kept, settings.lookahead)
     measured = {
         "device": device(),
         "draft": {
@@ -163,64 +143,28 @@ def measure_speculation(
         "threshold": settings.threshold if settings.mode == "threshold" else None,
         "seed": seed,
         "tokens": tokens,
-        **_counts(speculator.statistics),
-        **speeds(speculator.statistics, times),
+        **counted,
+        **speeds(counted["acceptance_rate"], settings.lookahead, times),
     }
     write_measurement(target_folder, ("speculative",), measured)
-    return measured, drawn[:tokens]
+    return measured, bytes(drawn[:tokens])
 
 
 def check_pair(target: Run, draft: Run) -> None:
     """Refuses two runs of which one cannot be the other's draft.
 
     Raises:
-      InputError: their tasks differ or have no chain of tokens, their protocols,
-        windows or delays differ, or a backbone has no state to carry on.
+      InputError: a run is of another task than `pile`, or its backbone has no state to
+        carry on.
     """
-    task = target.task.name
-    if task != draft.task.name:
-        raise InputError(
-            f"target {target.folder} is of the task {task!r} and draft {draft.folder} "
-            f"of {draft.task.name!r}; a draft must draw the same tokens"
-        )
-    if find(task).emits not in CHAINED:
-        raise InputError(
-            f"the run {target.folder} is of the task {task!r}, which draws no tokens "
-            "one after the other; name runs of configs/pile.py or configs/zelda.py"
-        )
-    if find(task).emits == "controller":
-        for name, of_target, of_draft in (
-            ("protocol", target.task.protocol, draft.task.protocol),
-            *(
-                (
-                    f"data.{name}",
-                    target.config["data"][name],
-                    draft.config["data"][name],
-                )
-                for name in ("window", "delay")
-            ),
-        ):
-            if of_target != of_draft:
-                raise InputError(
-                    f"target {target.folder} has {name}={of_target!r} and draft "
-                    f"{draft.folder} {name}={of_draft!r}; train the draft with the "
-                    "target's"
-                )
-        if target.task.protocol != "clean":
-            raise InputError(
-                f"the run {target.folder} is of the protocol "
-                f"{target.task.protocol!r}, whose models do not read the previous "
-                "controller: no token depends on another; use protocol=clean"
-            )
     for run in (target, draft):
-        head = run.config["model"].get("head")
-        if head in chunks.DEFAULTS:
+        if find(run.task.name).emits != "byte":
             raise InputError(
-                f"the run {run.folder} has head={head}, which has no probabilities to "
-                "compare; name runs of head=independent or autoregressive"
+                f"the run {run.folder} is of the task {run.task.name!r}; only text is "
+                "speculated, name runs of configs/pile.py"
             )
-        backbone = run.config["model"]["backbone"]
         if run.model.stack.window:
+            backbone = run.config["model"]["backbone"]
             raise InputError(
                 f"the backbone {backbone!r} of the run {run.folder} sees whole windows "
                 "anew at every token and carries no state; choose one that streams, "
@@ -229,41 +173,58 @@ def check_pair(target: Run, draft: Run) -> None:
 
 
 def take_turns(
-    decoders: Mapping[str, Speculator | Alone], tokens: int, clock: Clock
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Lets every decoder draw `tokens` tokens, in blocks that alternate.
+    decoders: Mapping[str, Callable[[], list[int]]], tokens: int, clock: Clock
+) -> tuple[list[int], dict[str, np.ndarray]]:
+    """Lets every decoder draw `tokens` bytes, in blocks that alternate.
 
     Returns:
-      What the first of them drew, at least `tokens`; for each, the seconds a token took
+      What the first of them drew, at least `tokens`; for each, the seconds a byte took
       in each block.
     """
     blocks = min(BLOCKS, tokens)
-    counts = dict.fromkeys(decoders, 0)
+    done = dict.fromkeys(decoders, 0)
     times: dict[str, list[float]] = {name: [] for name in decoders}
-    drawn: list[np.ndarray] = []
+    drawn: list[int] = []
     first = next(iter(decoders))
-    console = Console(stderr=True)
-    with Bar(console=console, disable=not console.is_terminal) as bar:
-        shown = bar.add_task("speculate", total=blocks)
-        if not console.is_terminal:
-            print(f"speculate: drawing {tokens:,} tokens", file=sys.stderr, flush=True)
+    print(f"speculate: drawing {tokens:,} tokens", file=sys.stderr, flush=True)
+    with counting(blocks, "speculate") as advance:
         for block in range(1, blocks + 1):
             for name, decoder in decoders.items():
-                before, goal = counts[name], -(-tokens * block // blocks)
+                before, goal = done[name], -(-tokens * block // blocks)
                 begin = clock()
-                # The block before may have drawn this one's tokens already.
-                while counts[name] == before or counts[name] < goal:
+                # The block before may have drawn this one's bytes already.
+                while done[name] == before or done[name] < goal:
                     out = decoder()
-                    counts[name] += len(out)
+                    done[name] += len(out)
                     if name == first:
-                        drawn.append(out)
-                times[name].append((clock() - begin) / (counts[name] - before))
-            bar.update(shown, completed=block)
-    return np.concatenate(drawn), {name: np.array(x) for name, x in times.items()}
+                        drawn += out
+                times[name].append((clock() - begin) / (done[name] - before))
+            advance(block)
+    return drawn, {name: np.array(x) for name, x in times.items()}
 
 
-def speeds(statistics: Statistics, times: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Rates and speed-up from the seconds a token took in each block."""
+def counts(kept: Sequence[int], lookahead: int) -> dict[str, Any]:
+    """Statistics of rounds, given how many of `lookahead` proposals each kept.
+
+    Returns:
+      proposed; accepted, without the byte that follows the kept ones; acceptance_rate,
+      in which proposals after the first not kept count as not kept; tokens_per_call,
+      bytes for each call of the target; lengths, rounds by the number kept, 0 to K.
+    """
+    rounds, accepted = len(kept), sum(kept)
+    return {
+        "proposed": rounds * lookahead,
+        "accepted": accepted,
+        "acceptance_rate": accepted / (rounds * lookahead) if rounds else 0.0,
+        "tokens_per_call": (accepted + rounds) / rounds if rounds else 0.0,
+        "lengths": np.bincount(np.array(kept, int), minlength=lookahead + 1).tolist(),
+    }
+
+
+def speeds(
+    acceptance_rate: float, lookahead: int, times: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Rates and speed-up from the seconds a byte took in each block."""
     typical = {name: float(np.median(x)) for name, x in times.items()}
     return {
         "tokens_per_s": 1 / typical["speculation"],
@@ -271,8 +232,8 @@ def speeds(statistics: Statistics, times: Mapping[str, np.ndarray]) -> dict[str,
         "draft_tokens_per_s": 1 / typical["draft"],
         "speed_up": float(np.median(times["target"] / times["speculation"])),
         "estimate": estimated_speed_up(
-            statistics.acceptance_rate,
-            len(statistics.lengths) - 1,
+            acceptance_rate,
+            lookahead,
             draft_seconds=typical["draft"],
             target_seconds=typical["target"],
         ),
@@ -296,7 +257,7 @@ def estimated_speed_up(
 
 
 def speculation_table(measured: Mapping[str, Any]) -> Table:
-    """The answer of `measure_speculation` for people."""
+    """Table of the answer of `measure_speculation`."""
     mode = measured["mode"]
     if measured["threshold"] is not None:
         mode += f" {measured['threshold']:g}, not the target's distribution"
@@ -331,20 +292,3 @@ def speculation_table(measured: Mapping[str, Any]) -> Table:
     ):
         table.add_row(name, value)
     return table
-
-
-def _counts(statistics: Statistics) -> dict[str, Any]:
-    return {
-        "proposed": statistics.proposed,
-        "accepted": statistics.accepted,
-        "acceptance_rate": statistics.acceptance_rate,
-        "tokens_per_call": statistics.tokens_per_call,
-        "lengths": list(statistics.lengths),
-    }
-
-
-def _chain(run: Run, tokens: int) -> Chain:
-    if find(run.task.name).emits == "byte":
-        return byte_chain()
-    arrays = jax.device_put(dict(run.task.arrays), one_device().whole)
-    return controller_chain(open_stream(run.task, arrays, "validation", tokens))

@@ -29,7 +29,7 @@ Variables = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class TrainedPolicy:
-    """What a finished run of the clean zelda task came to.
+    """Model, weights and config of a finished run of the clean zelda task.
 
     Attributes:
       folder: the run's.
@@ -50,7 +50,7 @@ class TrainedPolicy:
 
 
 def load_trained_policy(folder: Path | str, which: str = "best") -> TrainedPolicy:
-    """Reads model and weights of a run; of its checkpoint, what is played with.
+    """Reads a run's model and the weights it is evaluated with.
 
     Neither replays nor optimiser state are read: the model follows from the config.
 
@@ -105,7 +105,7 @@ def build_policy_model(config: Mapping[str, Any]) -> Model:
 
 
 def example_batch(games: int) -> dict[str, jax.Array]:
-    """A batch of the form that the clean encoder and the heads read, one frame long."""
+    """An example batch for the clean encoder and the heads, one frame long."""
     rows = jax.tree.map(jnp.asarray, views.arrays(views.blank(games)))
     labels = jnp.tile(jnp.asarray(controller.NEUTRAL, jnp.int32), (games, 1, 1))
     return views.inputs(rows) | {
@@ -193,7 +193,7 @@ def _floats(tree: Any) -> list[np.ndarray]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps orbax from logging what it thinks of a folder that is only read."""
+    """Silences orbax's warnings about a folder that is only read."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.options import require
+from jaxbench.serving.export.limits import require
 from jaxbench.serving.export.runtime import Call, Port, next_state, stablehlo_call
 
 # Version of the manifest: change it when an older reader would misread a newer folder.
@@ -25,10 +25,10 @@ SUFFIXES = {"onnx": ".onnx", "int8": ".int8.onnx", "stablehlo": ".stablehlo"}
 
 @dataclasses.dataclass(frozen=True)
 class ExportedRun:
-    """A run as its exported files have it.
+    """A run opened from its exported files.
 
     Attributes:
-      manifest: what the folder says of itself.
+      manifest: content of `manifest.json`.
       initial: the state that an episode starts from, arrays by name.
     """
 
@@ -39,7 +39,7 @@ class ExportedRun:
     def step(
         self, inputs: Mapping[str, Any], state: Mapping[str, np.ndarray] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """One frame or byte.
+        """Runs the exported step on one frame or byte.
 
         Args:
           inputs: arrays by the names in `manifest["functions"]["step"]["inputs"]`.
@@ -59,7 +59,7 @@ class ExportedRun:
         return outputs, next_state(found, self.initial)
 
     def window(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """A whole window of frames, without a state.
+        """Runs the exported window function on a whole window of frames.
 
         Raises:
           InputError: an input is missing or of another shape, or the run has no
@@ -165,7 +165,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def manifest_hash(manifest: Mapping[str, Any]) -> str:
-    """Digest of a manifest's content but for the digest itself."""
+    """SHA-256 of a manifest without its own `sha256` field."""
     content = {k: v for k, v in manifest.items() if k != "sha256"}
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

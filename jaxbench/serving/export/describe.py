@@ -1,4 +1,4 @@
-"""What the numbers that a policy reads and writes mean, for whoever feeds it."""
+"""Meaning of a policy's inputs and outputs, as its manifest documents them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCALES: dict[str, tuple[str, float, float, float]] = {
 
 
 def controls() -> dict[str, Any]:
-    """How six labels stand for a controller."""
+    """Encoding of a controller as six labels."""
     return {
         "components": list(controller.COMPONENTS),
         "classes": dict(controller.CLASSES),
@@ -52,7 +52,7 @@ def controls() -> dict[str, Any]:
 
 
 def chunk() -> dict[str, Any]:
-    """How the 13 numbers of each place of a chunk stand for a controller."""
+    """Encoding of a controller as 13 numbers, at each place of a chunk."""
     return {
         "order": [*controller.BUTTONS, *controller.STICKS, "shoulder"],
         "places": "the controllers of this decision and of the frames after it",
@@ -65,7 +65,7 @@ def chunk() -> dict[str, Any]:
 
 
 def inputs(run: Run) -> dict[str, Any]:
-    """Names, order and scales of what a policy reads at a frame, and its tables."""
+    """Names, order and scales of a policy's inputs, and the vocabularies of its ids."""
     if run.task.protocol == "compat":
         return {
             "frame_btf": {

@@ -1,4 +1,4 @@
-"""One run exported: made, compared with jax, scored, timed, and only then kept."""
+"""Exports one run: writes its files once they agree with jax, with scores and times."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from jaxbench.bench.trained import (
     write_measurement,
 )
 from jaxbench.errors import InputError
-from jaxbench.serving.export import bundle, describe, functions, timing
+from jaxbench.serving.export import bundle, callers, describe, functions
 from jaxbench.serving.export.functions import Exported
 from jaxbench.serving.export.inputs import Inputs, open_inputs
-from jaxbench.serving.export.options import LEAST, check_options
+from jaxbench.serving.export.limits import LEAST, check_options
 from jaxbench.serving.export.parity import LIMIT, Parity, collect, compare
 from jaxbench.serving.export.runtime import (
     Call,
@@ -34,6 +34,7 @@ from jaxbench.serving.export.runtime import (
     to_onnx,
     to_stablehlo,
 )
+from jaxbench.serving.timing import WARM_UP, time_in_turn
 from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
 
@@ -123,7 +124,7 @@ def _make(
     exclude: Sequence[str],
     say: Say,
 ) -> dict[str, Any]:
-    """Files, how they compare with jax, their scores and how to call them."""
+    """Converts every function: files, parity with jax, scores, and the loaded calls."""
     contents: dict[str, bytes] = {
         bundle.INITIAL: bundle.state_bytes(made.state.initial)
     }
@@ -167,7 +168,7 @@ def _make(
 def _calls_of(
     f: Function, made: Exported, inputs: Inputs
 ) -> tuple[Sequence[Mapping[str, np.ndarray]], list[int], Any]:
-    """Inputs of a function's calls, which steps they are, and its first state."""
+    """Inputs to compare a function on, their indices, and its initial state."""
     if f.name == "step":
         return inputs.steps, list(range(len(inputs.steps))), made.state.initial
     last = len(inputs.windows) - 1
@@ -178,7 +179,7 @@ def _calls_of(
 def _versions(
     f: Function, formats: Sequence[str], int8: bool, exclude: Sequence[str]
 ) -> Any:
-    """Kind, content and facts of each file of a function, one after the other."""
+    """Yields kind, content and manifest entries of each file of a function."""
     if "onnx" in formats:
         model = to_onnx(f)
         yield "onnx", model.SerializeToString(), {}
@@ -229,12 +230,13 @@ def _time(
     step = f.name == "step"
     own = [(inputs.steps if step else inputs.windows)[n] for n in range(LEAST)]
     initial = made.state.initial if step else {}
-    players = {"jax": timing.jax_player(f, own, initial)}
+    players = {"jax": callers.jax_caller(f, own, initial)}
     for kind, call in calls[f.name].items():
         # What jax loads again is the same program: it is not timed twice.
         if kind != "stablehlo":
-            players[kind] = timing.file_player(call, own, initial)
-    return timing.time_in_turn(players, count)
+            players[kind] = callers.file_caller(call, own, initial)
+    times = time_in_turn(players, count, min(WARM_UP, count))
+    return {name: callers.summary(of) for name, of in times.items()}
 
 
 def _write(
@@ -279,7 +281,7 @@ def _write(
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """Which run it is, and what its numbers mean."""
+    """Manifest entries that identify the run and document inputs and outputs."""
     config, task = run.config, run.task
     facts: dict[str, Any] = {
         "task": task.name,

@@ -1,4 +1,4 @@
-"""What of a trained run is exported: one step with its state, and a whole window."""
+"""Functions of a trained run that are exported: one step, and a whole window."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ from jaxbench.bench import build
 from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
+from jaxbench.serving.decide import CHUNK, act, first_memory, first_state, next_byte
 from jaxbench.serving.export.runtime import Function, Port, function
 from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda import controller
-from jaxbench.tasks.zelda.chunks import acting, action
+from jaxbench.tasks.zelda.chunks import acting
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
-from jaxbench.tasks.zelda.heads import choose
 from jaxbench.tasks.zelda.stream import INPUTS
 
 LABELS = "labels_ba"
-# What a head over chunks answers with instead of logits.
-CHUNK = "chunk_bhc"
 Variables = Mapping[str, Any]
 
 
 class State(NamedTuple):
-    """How a state is taken apart into named real arrays.
+    """Conversion of a state to and from a list of named real arrays.
 
     Attributes:
       ports: "state/" and the path of each leaf; a complex leaf is two, /real and /imag.
@@ -45,7 +43,7 @@ class State(NamedTuple):
 
 
 def open_state(initial: Any) -> State:
-    """Takes a state apart, given the one an episode starts from."""
+    """Makes the conversion for states like `initial`, where an episode starts."""
     leaves = jax.tree_util.tree_leaves_with_path(initial)
     structure = jax.tree.structure(initial)
     split = [jnp.iscomplexobj(leaf) for _, leaf in leaves]
@@ -122,7 +120,7 @@ def with_weights(
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What is made of one run.
+    """The exported functions of one run.
 
     Attributes:
       step: (inputs of a frame or byte, state) -> (outputs, next state).
@@ -136,7 +134,7 @@ class Exported:
 
     @property
     def functions(self) -> tuple[Function, ...]:
-        """Both, or the one there is."""
+        """Step and window, or the step alone."""
         return (self.step,) if self.window is None else (self.step, self.window)
 
 
@@ -171,54 +169,13 @@ def in_float32(run: Run) -> Model:
     return build.build_model(build.build_backbone(config), task)
 
 
-def act(
-    model: Model, batch: dict[str, jax.Array], state: Any
-) -> tuple[list[jax.Array], jax.Array, Any]:
-    """Logits of each group [B, K], the likeliest controller [B, 6] and the state.
-
-    A method for `Model.apply`. An autoregressive head reads the groups chosen before,
-    so its logits are those of the controller that is sent.
-    """
-    x_btd = model.encoder(batch)
-    h_btd, state = model.stack(x_btd, state, batch["reset_bt"], last_only=True)
-    h_btd = h_btd[:, -1:]
-    names = controller.COMPONENTS
-    labels = [jnp.zeros(h_btd.shape[:2], jnp.int32) for _ in names]
-    logits = {}
-    for i, name in enumerate(names):
-        given = {"target_bta": jnp.stack(labels, axis=-1)}
-        logits[name] = model.head(h_btd, given)[name]
-        labels[i] = choose(name, logits[name], jax.random.key(0), 0.0)
-    chosen = jnp.stack(labels, axis=-1)[:, -1]
-    return [logits[name][:, -1] for name in names], chosen, state
-
-
-def act_in_chunks(
-    model: Model, batch: dict[str, jax.Array], state: Any
-) -> tuple[list[jax.Array], jax.Array, Any]:
-    """The chunk of the last frame [B, H, 13], its controller [B, 6] and the state.
-
-    A method for `Model.apply`. At temperature 0: the noise that a chunk is made of is
-    a constant. The state is that of the backbone and of the average over chunks, where
-    the head has one; None starts both.
-    """
-    x_btd, reset_bt = model.encoder(batch), batch["reset_bt"]
-    if state is None:
-        state = {"backbone": None, "plan": acting.first_plan(model.head, len(x_btd))}
-    h_btd, seen = model.stack(x_btd, state["backbone"], reset_bt, last_only=True)
-    chunk_bhc = model.head.chunk(h_btd[:, -1:], jax.random.key(0), 0.0)[:, -1]
-    drawn = chunk_bhc if model.head.ensembled else action.decode(chunk_bhc[:, 0])
-    labels_ba, plan = acting.follow(state["plan"], drawn, reset_bt[:, -1])
-    return [chunk_bhc], labels_ba, {"backbone": seen, "plan": plan}
-
-
 def logits_name(component: str) -> str:
     """Name of the output with a group's logits."""
     return f"logits/{component}"
 
 
 def frame_ports(run: Run, length: int) -> tuple[Port, ...]:
-    """What a policy reads of `length` frames, [1, length, ...]; bfloat16 as float32."""
+    """Inputs of a policy for `length` frames, [1, length, ...]; bfloat16 as float32."""
     example = run.task.splits["validation"][:1]
     batch = jax.eval_shape(run.task.gather, dict(run.task.arrays), example)
     ports = []
@@ -230,24 +187,26 @@ def frame_ports(run: Run, length: int) -> tuple[Port, ...]:
 
 
 def _policy(run: Run, model: Model, variables: Variables) -> Exported:
-    initial, method = _initial(model, variables), act
-    answers = list(map(logits_name, controller.COMPONENTS))
-    if isinstance(model.head, ChunkHead):
-        plan = acting.first_plan(model.head, 1)
-        initial, method = {"backbone": initial, "plan": plan}, act_in_chunks
-        answers = [CHUNK]
-    state = open_state(initial)
+    state = open_state(first_memory(model, variables, 1))
+    answers = [CHUNK]
+    if not isinstance(model.head, ChunkHead):
+        answers = list(map(logits_name, controller.COMPONENTS))
     backbone = run.config["model"]["backbone"]
 
     def make(length: int, carried: bool) -> Function:
         ports = frame_ports(run, length)
 
         def call(variables: Any, *given: jax.Array) -> tuple[jax.Array, ...]:
-            batch = dict(zip([p.name for p in ports], given, strict=False))
-            start = state.unpack(given[len(ports) :]) if carried else None
-            found: Any = model.apply(variables, batch, start, method=method)
-            said, labels, end = found
-            return (*said, labels, *(state.pack(end) if carried else []))
+            frames = dict(zip([p.name for p in ports], given, strict=False))
+            memory = {"backbone": None, "plan": acting.first_plan(model.head, 1)}
+            if carried:
+                memory = state.unpack(given[len(ports) :])
+            labels_ba, scores, after = act(model, variables, frames, memory)
+            return (
+                *scores.values(),
+                labels_ba,
+                *(state.pack(after) if carried else []),
+            )
 
         inputs = (*ports, *state.ports) if carried else ports
         ends = [next_name(p) for p in state.ports] if carried else []
@@ -259,14 +218,13 @@ def _policy(run: Run, model: Model, variables: Variables) -> Exported:
 
 
 def _language(run: Run, model: Model, variables: Variables) -> Exported:
-    state = open_state(_initial(model, variables))
+    state = open_state(first_state(model, variables))
 
     def call(
         variables: Any, byte_b: jax.Array, *given: jax.Array
     ) -> tuple[jax.Array, ...]:
-        batch = {"bytes_bt": byte_b[:, None]}
-        logits_btv, end = model.apply(variables, batch, state.unpack(given))
-        return (logits_btv[0, -1], *state.pack(end))
+        _, logits_bv, end = next_byte(model, variables, byte_b, state.unpack(given))
+        return (logits_bv[0], *state.pack(end))
 
     step = with_weights(
         "step",
@@ -277,13 +235,6 @@ def _language(run: Run, model: Model, variables: Variables) -> Exported:
         run.config["model"]["backbone"],
     )
     return Exported(step, None, state)
-
-
-def _initial(model: Model, variables: Variables) -> Any:
-    def make(variables: Variables) -> Any:
-        return model.apply(variables, 1, method="initial_state")
-
-    return jax.jit(make)(variables)
 
 
 def _module_in_float32(module: Any) -> Any:

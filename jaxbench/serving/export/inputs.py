@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jaxbench.bench.trained import Run
 from jaxbench.errors import InputError
 from jaxbench.serving.export.functions import LABELS, logits_name
-from jaxbench.serving.export.options import LEAST
+from jaxbench.serving.export.limits import LEAST
 from jaxbench.tasks.table import find
 from jaxbench.tasks.task import Batch, Statistics
 from jaxbench.tasks.zelda import controller
@@ -24,7 +24,7 @@ Call = Mapping[str, np.ndarray]
 
 
 class Inputs(NamedTuple):
-    """What a run's functions are called with.
+    """Inputs for a run's exported functions, and how to score their outputs.
 
     Attributes:
       steps: inputs of one call after the other.
@@ -36,23 +36,6 @@ class Inputs(NamedTuple):
     steps: Sequence[Call]
     windows: Sequence[Call]
     score: Callable[[Sequence[Call], Sequence[int]], dict[str, float]]
-
-
-class _Lazy(Sequence[Call]):
-    """Calls that are made when they are asked for: windows would be 30 times a game."""
-
-    def __init__(self, count: int, make: Callable[[int], Call]):
-        self._count, self._make = count, make
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, n: Any) -> Any:
-        if isinstance(n, slice):
-            return [self[i] for i in range(*n.indices(self._count))]
-        if not -self._count <= n < self._count:
-            raise IndexError(n)
-        return self._make(n % self._count)
 
 
 def open_inputs(run: Run, count: int) -> Inputs:
@@ -87,13 +70,10 @@ def _frames(run: Run, count: int) -> Inputs:
         }
         return task.summarize(jax.device_get(sums(outputs, kept)))
 
-    def step(n: int) -> Call:
-        return _in_float32(stream.frame(n))
-
-    def window(n: int) -> Call:
-        return _in_float32(stream.window(n, task.tokens_per_example))
-
-    return Inputs(_Lazy(count, step), _Lazy(count, window), score)
+    steps = [_in_float32(stream.frame(n)) for n in range(count)]
+    length = task.tokens_per_example
+    windows = [_in_float32(stream.window(n, length)) for n in range(count)]
+    return Inputs(steps, windows, score)
 
 
 def _in_chunks(run: Run) -> bool:
@@ -109,7 +89,7 @@ def _sums_of_logits(run: Run) -> Callable[[Call, Batch], Statistics]:
 
 
 def _sums_of_labels(outputs: Call, truth: Batch) -> Statistics:
-    """Of what was sent: a policy over chunks has no likelihood."""
+    """Metrics of the labels sent: policies over chunks have no likelihood."""
     weight = truth["weight_b"][:, None] * truth["valid_bt"].astype(jnp.float32)
     said = jnp.asarray(outputs[LABELS])
     return of_labels(said, truth["target_bta"], truth["previous_bta"], weight)
@@ -131,7 +111,7 @@ def _bytes(run: Run, count: int) -> Inputs:
         }
         return run.task.summarize(jax.device_get(loss(logits, batch)))
 
-    steps = _Lazy(count, lambda n: {"byte_b": text[n : n + 1]})
+    steps = [{"byte_b": text[n : n + 1]} for n in range(count)]
     return Inputs(steps, (), score)
 
 
@@ -145,7 +125,7 @@ def _enough(run: Run, have: int, what: str) -> int:
 
 
 def _in_float32(call: Mapping[str, np.ndarray]) -> Call:
-    """Compat's bfloat16 columns as the float32 that the file reads, exactly."""
+    """Widens bfloat16 inputs (protocol compat) to the float32 that the file reads."""
     return {
         name: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
         for name, x in call.items()

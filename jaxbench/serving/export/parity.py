@@ -1,4 +1,4 @@
-"""Whether an exported file answers as jax does, on real inputs, over time."""
+"""Agreement of an exported file with jax, on real inputs, step after step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxbench.serving.export.functions import CHUNK, LABELS, next_name
+from jaxbench.serving.decide import CHUNK
+from jaxbench.serving.export.functions import LABELS, next_name
 from jaxbench.serving.export.runtime import Call, Port, next_state
 
 # Steps after which drift is told, where as many were made.
@@ -19,7 +20,7 @@ LIMIT = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How far two implementations are apart.
+    """Differences between two implementations of the same function.
 
     Attributes:
       count: calls compared.
@@ -38,12 +39,12 @@ class Parity:
     state: float | None
 
     def facts(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The fields as a dictionary for JSON."""
         return dataclasses.asdict(self)
 
 
 def outputs_of(found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """All logits or numbers of a chunk in a row, and the answer they stand for."""
+    """Scores of one call as one row, and the label or controller chosen by them."""
     said = [np.ravel(x) for k, x in found.items() if k.startswith(("logits", CHUNK))]
     row = np.concatenate(said).astype(np.float64)
     label = found[LABELS] if LABELS in found else np.argmax(row)
@@ -55,7 +56,7 @@ def collect(
     calls: Iterable[Mapping[str, Any]],
     initial: Mapping[str, np.ndarray] | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Outputs of one call after the other.
+    """Runs a function on a sequence of inputs, handing on its state.
 
     Args:
       call: a function of a run.

@@ -11,7 +11,7 @@ import jax.export
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.export.options import require
+from jaxbench.serving.export.limits import require
 
 # arrays by name -> arrays by name, all on the host.
 Call = Callable[[Mapping[str, Any]], dict[str, np.ndarray]]

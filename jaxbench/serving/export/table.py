@@ -1,4 +1,4 @@
-"""What exports came to, as a table for people. Imports no jax."""
+"""Tables of exported runs: times, quality, sizes. Imports no jax."""
 
 from __future__ import annotations
 

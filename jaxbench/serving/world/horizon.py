@@ -1,4 +1,4 @@
-"""How far off rollouts come to be, by how far they look ahead, against the floors.
+"""Errors of rollouts by horizon, beside those of the floors.
 
 On stretches of held-out games in which both players can act throughout, with the
 controllers that were truly held: what is measured is the model of the game alone.
@@ -6,17 +6,15 @@ controllers that were truly held: what is measured is the model of the game alon
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
 from jaxbench.errors import InputError
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import Trajectory, recorded, rollout, warm_up
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.world import states, windows
@@ -56,7 +54,7 @@ class HeldOut(NamedTuple):
         return len(self.game_n)
 
     def part(self, rows: np.ndarray) -> HeldOut:
-        """Some of the stretches."""
+        """The stretches of some rows."""
         chosen = Frame(*(x[rows] for x in self.frames))
         rest = (self.controllers_ntna[rows], self.reward_nt[rows], self.game_n[rows])
         return HeldOut(chosen, *rest, self.warm_up)
@@ -133,21 +131,18 @@ def roll_out(world: World, held: HeldOut, advance: Callable[[int], None]) -> Tra
     horizon = held.controllers_ntna.shape[1] - held.warm_up + 1
 
     @jax.jit
-    def run(variables: Any, frames: Frame, controllers: jax.Array) -> Trajectory:
-        given = dataclasses.replace(world, variables=variables)
+    def run(frames: Frame, controllers: jax.Array) -> Trajectory:
         past = jax.tree.map(lambda x: x[:, : held.warm_up], frames)
-        place = warm_up(given, past, controllers)
+        place = warm_up(world, past, controllers)
         ahead = recorded(controllers[:, held.warm_up - 1 :])
-        return rollout(given, place, horizon, ahead)[0]
+        return rollout(world, place, horizon, ahead)[0]
 
     parts = []
     for begin in range(0, len(held), TOGETHER):
         # The last group is filled up with its last row: one shape, one compilation.
         rows = np.minimum(np.arange(begin, begin + TOGETHER), len(held) - 1)
         part = held.part(rows)
-        frames = jax.tree.map(jnp.asarray, part.frames)
-        said = run(world.variables, frames, jnp.asarray(part.controllers_ntna))
-        parts.append(jax.device_get(said))
+        parts.append(jax.device_get(run(part.frames, part.controllers_ntna)))
         advance(min(begin + TOGETHER, len(held)))
     joined = (
         np.concatenate(x, axis=1)[:, : len(held)] for x in zip(*parts, strict=True)
@@ -201,7 +196,7 @@ def errors(
 
 
 def off(answer_ns: np.ndarray, true_ns: np.ndarray, group: str) -> np.ndarray:
-    """How far off each fighter is in a group, [N, 2]; see `errors`."""
+    """Error of each fighter in a group of features, [N, 2]; see `errors`."""
     apart = np.abs(answer_ns - true_ns)[:, states.columns(group)]
     return (
         np.hypot(*np.moveaxis(apart, -1, 0)) if group == "position" else apart.mean(-1)
@@ -211,7 +206,7 @@ def off(answer_ns: np.ndarray, true_ns: np.ndarray, group: str) -> np.ndarray:
 def disagreement(
     said: Trajectory, held: HeldOut, steps: Sequence[int]
 ) -> dict[str, list[float]]:
-    """How far members are apart in position, and whether that tells the error.
+    """Spread of the members' positions, and its correlation with the error.
 
     Returns:
       spread: the mean over fighters of sqrt(var_x + var_y), in units, by step; rank
@@ -234,12 +229,12 @@ def disagreement(
 
 
 def steps_to(horizon: int) -> list[int]:
-    """The horizons to tell: those of `STEPS` within it, and itself."""
+    """The horizons to report: those of `STEPS` up to `horizon`, and itself."""
     return sorted({*(h for h in STEPS if h <= horizon), horizon})
 
 
 def behind(found: Mapping[str, Mapping[str, Any]], group: str) -> list[bool]:
-    """At which steps the model is further off than the better floor."""
+    """Whether the model's error exceeds the better floor's, at each step."""
     of = found[group]
     floors = zip(of["copy_last"], of["constant_velocity"], strict=True)
     return [m > min(f) for m, f in zip(of["model"], floors, strict=True)]

@@ -1,8 +1,8 @@
-"""Plans carried out: a world model fights in the simulation, planning as it goes.
+"""Model-predictive control: a world model plays simulated games by planning.
 
 Model-predictive control: at a frame it plans from what it sees, holds the first
 controllers of the plan, and plans anew some frames later. What a plan is worth by the
-model's own word is in `plan`; here is what it is worth in a game.
+model's own word is in `planning`; here is what it is worth in a game.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from jaxbench.data.game import Character
 from jaxbench.data.simulation import environment
 from jaxbench.data.simulation.fight import Controls, State
+from jaxbench.serving.bar import counting
 from jaxbench.serving.match import Schedule, play
 from jaxbench.serving.players import (
     Player,
@@ -26,9 +27,8 @@ from jaxbench.serving.players import (
     controls_of_labels,
     view_of_state,
 )
-from jaxbench.serving.progress import counting
-from jaxbench.serving.world import plan
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world import planning
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import (
     Place,
     empty_memory,
@@ -41,10 +41,10 @@ from jaxbench.tasks.zelda import controller, frames
 from jaxbench.tasks.zelda.features import CHARACTERS
 from jaxbench.tasks.zelda.view import View
 
-# (variables, memory, frame before, controllers that led on from it) -> memory.
-TakeIn = Callable[[Any, Any, Frame, jax.Array], Any]
-# (variables, place, the opponent's controller, key) -> labels int32 [B, H, 6].
-Decide = Callable[[Any, Place, jax.Array, jax.Array], jax.Array]
+# (memory, frame before, controllers that led on from it) -> memory.
+TakeIn = Callable[[Any, Frame, jax.Array], Any]
+# (place, the opponent's controller, key) -> labels int32 [B, H, 6].
+Decide = Callable[[Place, jax.Array, jax.Array], jax.Array]
 
 
 class Memory(NamedTuple):
@@ -67,7 +67,7 @@ class Memory(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Planner:
-    """Who plays by planning; made by `planner`.
+    """A player that plans with a world model; made by `planner`.
 
     The model's memory runs from the timer's first frame on, over deaths too, as in its
     training's windows. Who cannot act holds nothing.
@@ -103,14 +103,14 @@ class Planner:
         both = (view.own, view.opponent)
         sent = [controller.encode(who.pre, "clean") for who in both]
         sent_bna = jnp.asarray(np.stack(sent, axis=1), jnp.int32)
-        variables, inner = self.world.variables, memory.world
+        inner = memory.world
         if memory.seen is not None:
-            inner = self.take_in(variables, inner, memory.seen, sent_bna)
+            inner = self.take_in(inner, memory.seen, sent_bna)
         labels_bha = memory.labels_bha
         if labels_bha.shape[1] == 0:
             place = Place(of_every_member(self.world, seen), inner)
             key = jax.random.fold_in(jax.random.key(self.seed), memory.frames)
-            labels = self.decide(variables, place, sent_bna[:, 1], key)
+            labels = self.decide(place, sent_bna[:, 1], key)
             labels_bha = np.asarray(labels)[:, : self.every]
         idle_b = np.isin(view.own.post["state"], frames.IDLE)
         held_ba = np.where(idle_b[:, None], neutral_ba, labels_bha[:, 0])
@@ -122,20 +122,20 @@ def planner(
     world: World,
     *,
     method: str,
-    goal: plan.Goal,
-    search: plan.Search,
-    prior: plan.Proposal,
+    goal: planning.Goal,
+    search: planning.Search,
+    prior: planning.Proposal,
     every: int,
     seed: int = 0,
 ) -> Planner:
-    """A planner of a world.
+    """Makes a player that plans with a world model.
 
     Cost of a plan for B games: `search.horizon` steps of the backbone on
     B * `search.samples` sequences, for each member.
 
     Args:
       world: M members.
-      method: a key of `plan.PLANNERS`.
+      method: a key of `planning.PLANNERS`.
       goal: of what is predicted.
       search: how to look for a plan.
       prior: what the first draws are like, for one situation.
@@ -144,27 +144,23 @@ def planner(
     """
 
     @jax.jit
-    def take_in(variables: Any, memory: Any, seen: Frame, sent_bna: jax.Array) -> Any:
+    def take_in(memory: Any, seen: Frame, sent_bna: jax.Array) -> Any:
         now = jax.tree.map(lambda x: x[:, None], seen)
         # The first frame meets an empty memory, which is what a reset leaves.
         going_on = jnp.zeros(now.stage_b.shape, bool)
-        given = dataclasses.replace(world, variables=variables)
-        return read(given, memory, now, sent_bna[:, None], going_on)
+        return read(world, memory, now, sent_bna[:, None], going_on)
 
     @jax.jit
-    def decide(
-        variables: Any, place: Place, rival_ba: jax.Array, key: jax.Array
-    ) -> jax.Array:
-        given = dataclasses.replace(world, variables=variables)
-        cost = plan.predicted_cost(given, place, rival_ba, goal)
+    def decide(place: Place, rival_ba: jax.Array, key: jax.Array) -> jax.Array:
+        cost = planning.predicted_cost(world, place, rival_ba, goal)
         many = jax.tree.map(lambda x: jnp.repeat(x, len(rival_ba), axis=0), prior)
-        return plan.PLANNERS[method](key, cost, many, search).labels_bha
+        return planning.PLANNERS[method](key, cost, many, search).labels_bha
 
     return Planner(world, take_in, decide, every, seed)
 
 
 def carry_out(player: Player, games: Schedule) -> dict[str, Mapping[str, Any]]:
-    """Plays a schedule against the scripts: the plan, and what others make of it.
+    """Plays a schedule against the scripts, once with plans and once by each floor.
 
     Returns:
       name of the player -> `Match.summary`: "plan", and those of `baselines`.

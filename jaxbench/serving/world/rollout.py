@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world.members import World
 from jaxbench.tasks.world import frame
 from jaxbench.tasks.world.frame import Frame
 
@@ -24,7 +24,7 @@ Act = Callable[[Frame, jax.Array], jax.Array]
 
 
 class Place(NamedTuple):
-    """Where a rollout stands; every array has the members' axis in front.
+    """State of a rollout; every array has the members' axis in front.
 
     Attributes:
       frame: the present frame, [M, B, ...].
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What each member says of the frames that follow a place.
+    """Each member's predictions of the frames that follow a place.
 
     Attributes:
       state_mbhs: [M, B, H, STATE], in the game's units.
@@ -50,17 +50,9 @@ class Trajectory(NamedTuple):
     reward_mbh: Any
     done_mbh: Any
 
-    def mean(self) -> jax.Array:
-        """The ensemble's states, [B, H, STATE]: the mean over members."""
-        return jnp.mean(self.state_mbhs, axis=0)
-
-    def variance(self) -> jax.Array:
-        """How far members are apart, [B, H, STATE]: 0 for a single one."""
-        return jnp.var(self.state_mbhs, axis=0)
-
 
 def recorded(controllers_bhna: jax.Array) -> Act:
-    """The act of a sequence of controllers, int32 [B, H, 2, 6]."""
+    """Makes an `Act` of recorded controllers, int32 [B, H, 2, 6]."""
 
     def act(seen: Frame, step: jax.Array) -> jax.Array:
         del seen

@@ -22,24 +22,13 @@ def first_plan(head: nn.Module, games: int) -> Plan:
     return ()
 
 
-def draw(
-    head: nn.Module, h_btd: jax.Array, key: jax.Array, temperature: float
-) -> jax.Array:
-    """What `follow` reads: labels int32 [B, T, 6], or whole chunks [B, T, H, 13].
-
-    The head must be bound. The key is unused at temperature 0.
-    """
-    if isinstance(head, ChunkHead) and head.ensembled:
-        return head.chunk(h_btd, key, temperature)
-    return head.sample(h_btd, key, temperature)
-
-
 def follow(plan: Plan, drawn: jax.Array, start_b: jax.Array) -> tuple[jax.Array, Plan]:
     """The frame's controllers, int32 [B, 6], and the plan after it.
 
     Args:
       plan: of `first_plan` or the frame before.
-      drawn: of `draw`, one frame's: [B, 6] or [B, H, 13].
+      drawn: of one frame: labels [B, 6], or the whole chunk [B, H, 13] where the head
+        averages over chunks.
       start_b: bool [B], where a game starts.
     """
     if not plan:

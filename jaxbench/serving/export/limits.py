@@ -1,4 +1,4 @@
-"""What may be asked of an export. Imports no jax."""
+"""Checks of the options of an export. Imports no jax."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST = 200
 
 
 def check_options(formats: Sequence[str], int8: bool, frames: int) -> None:
-    """Refuses options that cannot be met.
+    """Checks formats, frames and installed packages before anything is exported.
 
     Raises:
       InputError: an unknown format, INT8 without ONNX, too few frames, or a package

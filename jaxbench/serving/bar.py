@@ -1,4 +1,4 @@
-"""How far a command has come with something it counts."""
+"""Progress of a command, shown on the terminal."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LINE_SECONDS = 15.0
 
 @contextmanager
 def counting(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every 15 s elsewhere; yields what moves it.
+    """Shows a progress bar on a terminal, or prints a line every 15 s elsewhere.
 
     Args:
-      total: what there is to do.
-      label: what it is, for people.
+      total: number of things to do.
+      label: what is being counted.
 
     Yields:
-      `advance(done)`, to be told how much of it is done.
+      `advance(done)`, to be called with the number that is done.
     """
     console = Console(stderr=True)
     told = time.monotonic()

@@ -1,4 +1,4 @@
-"""What came of rollouts and plans, for people: tables and a figure."""
+"""Tables and figure of rollouts and plans."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def error_table(found: Mapping[str, Any]) -> Table:
 
 
 def plan_table(found: Mapping[str, Any]) -> Table:
-    """What plans and other controllers are said to cost, situation by situation."""
+    """Predicted costs of plans and of other controllers, situation by situation."""
     given = found["plan"]
     columns = ("plan", "recorded", "neutral", "random")
     won = sum(

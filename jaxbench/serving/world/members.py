@@ -1,4 +1,4 @@
-"""Runs of configs/world.py as one world: members that differ in their seed alone."""
+"""Ensembles of runs of configs/world.py that differ in their seed alone."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _FREE = ("seed", "purpose", "model.remat")
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """World models of one form, on one scale.
+    """An ensemble of M world models with the same architecture and scales.
 
     Attributes:
       model: encoder, backbone and head, the same for all.
       variables: of the members, every leaf with a leading axis [M].
       scales: of the task they were trained on.
-      residual: whether the head says changes.
+      residual: whether the head predicts the change to the next frame.
     """
 
     model: Model
@@ -47,13 +47,13 @@ class World:
     def of(
         cls, model: Model, members: Sequence[Any], scales: Scales, residual: bool
     ) -> World:
-        """A world of members' variables, one or more."""
+        """Stacks the members' variables, one or more."""
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
         return cls(model, stacked, scales, residual)
 
     @property
     def members(self) -> int:
-        """M."""
+        """Number of members, M."""
         return int(jax.tree.leaves(self.variables)[0].shape[0])
 
 

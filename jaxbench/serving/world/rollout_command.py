@@ -1,9 +1,9 @@
-"""`jaxbench rollout`: how far a world model sees, and what it would do."""
+"""`jaxbench rollout`: errors of world models by frames ahead, and plans."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jaxbench.bench.run_folder import write_json
 from jaxbench.bench.trained import read_finished
 from jaxbench.errors import InputError, nearest
-from jaxbench.serving.match import Schedule, schedule
+from jaxbench.serving.bar import counting
+from jaxbench.serving.each_run import wide_console
+from jaxbench.serving.match import Schedule, require, schedule
 from jaxbench.serving.play_command import play_table, simulated
 from jaxbench.serving.policy import controllers
-from jaxbench.serving.progress import counting
-from jaxbench.serving.world import horizon, plan, report
-from jaxbench.serving.world.ensemble import World, load
+from jaxbench.serving.world import horizon, planning, show
+from jaxbench.serving.world.members import World, load
 from jaxbench.serving.world.planner import carry_out, planner
 from jaxbench.serving.world.rollout import Place, warm_up
 from jaxbench.tasks.task import Task
@@ -39,12 +39,12 @@ def rollout_command(options: argparse.Namespace) -> int:
     """Rolls runs out, writes `rollout.json` and `rollout.png`, prints tables.
 
     Raises:
-      InputError: see `ensemble.load`; a number out of its range, an unknown goal or
+      InputError: see `members.load`; a number out of its range, an unknown goal or
         planner, games without a planner, no held-out stretch, or a place that cannot
         be written to.
     """
     _check(options)
-    goal = plan.parse_goal(options.goal, DISCOUNT)
+    goal = planning.parse_goal(options.goal, DISCOUNT)
     world, run = load(options.run, options.which)
     games = _schedule(options, run.config["data"]["character"])
     held = horizon.held_out(
@@ -59,7 +59,7 @@ def rollout_command(options: argparse.Namespace) -> int:
     several = world.members > 1
     results = [read_finished(folder)[1] for folder in options.run]
     found: dict[str, Any] = {
-        "runs": report.names_of(results),
+        "runs": show.names_of(results),
         "data": {k: run.task.source[k] for k in ("source", "fingerprint")},
         "weights": options.which,
         "warm_up": options.warm_up,
@@ -77,13 +77,12 @@ def rollout_command(options: argparse.Namespace) -> int:
         found["play"] = _games(options, world, run.task, goal, games)
     folder = options.out or options.run[0]
     folder.mkdir(parents=True, exist_ok=True)
-    report.draw_errors(folder / "rollout.png", found)
+    show.draw_errors(folder / "rollout.png", found)
     write_json(folder / "rollout.json", found)
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    console.print(report.error_table(found))
+    console = wide_console(120)
+    console.print(show.error_table(found))
     if options.plan:
-        console.print(report.plan_table(found))
+        console.print(show.plan_table(found))
     if found["play"]:
         console.print(_games_table(found["play"]))
     print(f"written: {folder / 'rollout.json'}, {folder / 'rollout.png'}")
@@ -91,29 +90,21 @@ def rollout_command(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for flag, least in (
-        ("horizon", 1),
-        ("warm_up", 2),
-        ("windows", 1),
-        ("situations", 1),
-        ("plan_frames", 1),
-        ("samples", 16),
-        ("games", 0),
-        ("every", 1),
-        ("seed", 0),
-    ):
-        value = getattr(options, flag)
-        if value < least:
-            raise InputError(f"--{flag}={value} must be {least} or more")
-    if options.plan and options.plan not in plan.METHODS:
+    for flag in ("horizon", "windows", "situations", "plan_frames", "every"):
+        require(f"--{flag}", getattr(options, flag), 1)
+    require("--warm_up", options.warm_up, 2)
+    require("--samples", options.samples, 16)
+    require("--games", options.games, 0)
+    require("--seed", options.seed, 0)
+    if options.plan and options.plan not in planning.METHODS:
         raise InputError(
-            f"--plan={options.plan!r} is none of {', '.join(plan.METHODS)}; nearest: "
-            f"{nearest(options.plan, plan.METHODS, 1)}"
+            f"--plan={options.plan!r} is none of {', '.join(planning.METHODS)}; "
+            f"nearest: {nearest(options.plan, planning.METHODS, 1)}"
         )
     if options.games and not options.plan:
         raise InputError(
             f"--games={options.games} carries out plans; say how to plan: "
-            f"--plan={' or --plan='.join(plan.METHODS)}"
+            f"--plan={' or --plan='.join(planning.METHODS)}"
         )
     if options.every > options.plan_frames:
         raise InputError(
@@ -129,29 +120,22 @@ def _plans(
     world: World,
     task: Task,
     held: horizon.HeldOut,
-    goal: plan.Goal,
+    goal: planning.Goal,
 ) -> dict[str, Any]:
-    """Plans for some of the stretches, and what else costs, by the world's word."""
-    search = plan.Search(horizon=options.plan_frames, samples=options.samples)
-    prior = plan.as_played(_played(task), 1, search)
+    """Plans for some stretches, and predicted costs of other controllers there."""
+    search = planning.Search(horizon=options.plan_frames, samples=options.samples)
+    prior = planning.as_played(_played(task), 1, search)
     last = held.warm_up - 1
     idle = jnp.tile(jnp.asarray(controller.NEUTRAL, jnp.int32), (search.horizon, 1))
 
     @jax.jit
-    def answer(
-        variables: Any, place: Place, held_ba: Any, own_bha: Any, key: Any
-    ) -> Any:
-        given = dataclasses.replace(world, variables=variables)
-        cost = plan.predicted_cost(given, place, held_ba, goal)
-        best = plan.PLANNERS[options.plan](key, cost, prior, search)
+    def answer(place: Place, held_ba: Any, own_bha: Any, key: Any) -> Any:
+        cost = planning.predicted_cost(world, place, held_ba, goal)
+        best = planning.PLANNERS[options.plan](key, cost, prior, search)
         others = jnp.stack([own_bha, idle[None]], axis=1)
         return best, cost(others)[0]
 
-    @jax.jit
-    def start(variables: Any, frames: Any, sent: jax.Array) -> Place:
-        given = dataclasses.replace(world, variables=variables)
-        return warm_up(given, frames, sent)
-
+    start = jax.jit(functools.partial(warm_up, world))
     count = min(options.situations, len(held))
     rows = np.linspace(0, len(held) - 1, count).round().astype(int)
     keys = jax.random.split(jax.random.key(options.seed), count)
@@ -161,12 +145,12 @@ def _plans(
             part = held.part(np.array([row]))
             sent = jnp.asarray(part.controllers_ntna)
             past = jax.tree.map(lambda x: jnp.asarray(x[:, : last + 1]), part.frames)
-            place = start(world.variables, past, sent)
+            place = start(past, sent)
             own = sent[:, last:, 0][:, : search.horizon]
             short = search.horizon - own.shape[1]
             own = jnp.pad(own, ((0, 0), (0, max(0, short)), (0, 0)), mode="edge")
             best, others = jax.device_get(
-                answer(world.variables, place, sent[:, last - 1, 1], own, keys[index])
+                answer(place, sent[:, last - 1, 1], own, keys[index])
             )
             situations.append(
                 {
@@ -206,17 +190,17 @@ def _games(
     options: argparse.Namespace,
     world: World,
     task: Task,
-    goal: plan.Goal,
+    goal: planning.Goal,
     games: Schedule,
 ) -> dict[str, Any]:
-    """Plans carried out in simulated games, and what floors do in the same ones."""
-    search = plan.Search(horizon=options.plan_frames, samples=options.samples)
+    """Results of plans carried out in simulated games, and of the floors."""
+    search = planning.Search(horizon=options.plan_frames, samples=options.samples)
     player = planner(
         world,
         method=options.plan,
         goal=goal,
         search=search,
-        prior=plan.as_played(_played(task), 1, search),
+        prior=planning.as_played(_played(task), 1, search),
         every=options.every,
         seed=options.seed,
     )

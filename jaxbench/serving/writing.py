@@ -1,4 +1,4 @@
-"""Text from a trained run: a continued prompt, and how fast bytes come."""
+"""Text of a language model: continued byte by byte, and how fast bytes come."""
 
 from __future__ import annotations
 
@@ -6,25 +6,109 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.bench.facts import device
-from jaxbench.bench.latency import TOLERANCE, WARM_UP, time_calls
+from jaxbench.bench.score import open_language_run
 from jaxbench.bench.trained import (
     Run,
     one_device,
-    open_run,
     restore_variables,
     write_measurement,
 )
 from jaxbench.errors import InputError
-from jaxbench.tasks.pile.text import SEPARATOR, Writer
-from jaxbench.tasks.table import find
+from jaxbench.models.model import Model
+from jaxbench.serving.decide import bind, first_state, next_byte
+from jaxbench.serving.timing import WARM_UP, percentiles, time_in_turn
+
+# What stands before a text: the byte that ends a document.
+SEPARATOR = b"\x1e"
+# The median byte's (or frame's) largest difference of a logit between step form and
+# whole window, in units of the largest logit (at least 1).
+TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1}
+
+
+class Writer:
+    """Reads bytes one at a time and draws the next, with a carried state.
+
+    The state stays on the device; a byte costs one call, whatever came before.
+
+    Args:
+      model, variables: trained.
+      temperature: of the draw; 0 takes the likeliest byte.
+      seed: of the draws.
+
+    Raises:
+      InputError: a temperature below 0.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        variables: Mapping[str, Any],
+        *,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ):
+        if not 0 <= temperature < float("inf"):
+            raise InputError(f"temperature={temperature} must be 0 or more")
+
+        def step(variables: Any, state: Any, byte: jax.Array, count: jax.Array) -> Any:
+            key = jax.random.fold_in(jax.random.key(seed), count)
+            return next_byte(model, variables, byte[None], state, key, temperature)
+
+        self._step = bind(step, variables, donate_argnums=0)
+        self._initial = first_state(model, variables)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins anew: from the initial state, with the same draws."""
+        # A copy, because each call gives its state's memory to the next.
+        self._state = jax.tree.map(jnp.copy, self._initial)
+        self._count = 0
+        self.logits_v: jax.Array | None = None
+
+    def __call__(self, byte: int) -> int:
+        """Reads `byte` and draws the next one; `logits_v` are its float32 logits."""
+        drawn_b, logits_bv, self._state = self._step(
+            self._state, np.int32(byte), np.uint32(self._count)
+        )
+        self.logits_v = logits_bv[0]
+        self._count += 1
+        return int(drawn_b[0])
+
+    def go_on(self, prompt: bytes, count: int) -> Iterator[int]:
+        """Reads a prompt, then draws `count` bytes, each of which it reads in turn.
+
+        Raises:
+          InputError: the prompt is not bytes.
+        """
+        byte = 0
+        for byte in SEPARATOR + check_prompt(prompt):
+            drawn = self(byte)
+        for _ in range(count):
+            yield drawn
+            drawn = self(drawn)
+
+
+def check_prompt(prompt: Any) -> bytes:
+    """Refuses what is not bytes.
+
+    Raises:
+      InputError: naming what it is instead.
+    """
+    if not isinstance(prompt, bytes | bytearray):
+        raise InputError(
+            f"a prompt must be bytes, not {type(prompt).__name__} "
+            f"({str(prompt)[:40]!r}); encode text first, for example as UTF-8"
+        )
+    return bytes(prompt)
 
 
 def sample_command(options: argparse.Namespace) -> int:
@@ -67,7 +151,7 @@ def sample_command(options: argparse.Namespace) -> int:
 
 
 def read_prompt(options: argparse.Namespace) -> bytes:
-    """The prompt of the options: text, hexadecimal digits, or a file.
+    """The prompt of the options: text, hexadecimal digits, or a file's content.
 
     Raises:
       InputError: digits that are no bytes, or a file that cannot be read.
@@ -89,21 +173,6 @@ def read_prompt(options: argparse.Namespace) -> bytes:
             f"--prompt={options.prompt!r} is not bytes in hexadecimal: two digits of "
             "0-9a-f each, for example 48656c6c6f"
         ) from error
-
-
-def open_language_run(folder: Path) -> Run:
-    """Opens a finished run of the suite `pile`.
-
-    Raises:
-      InputError: as `open_run`, or the run is of another suite.
-    """
-    run = open_run(folder)
-    if find(run.task.name).emits != "byte":
-        raise InputError(
-            f"the run {folder} is of the suite {run.task.name!r}, which writes no "
-            "text; name a run of configs/pile.py"
-        )
-    return run
 
 
 def measure_decode(
@@ -146,19 +215,14 @@ def measure_decode(
     def read(n: int) -> int:
         return writer(int(text[n % len(text)]))
 
-    for n in range(WARM_UP):
-        read(n)
-    times_ms = time_calls(read, count, clock)
-    p50 = float(np.percentile(times_ms, 50))
+    found = percentiles(time_in_turn({"read": read}, count, WARM_UP, clock)["read"])
     measured = {
         "device": device(),
         "bytes": count,
         "weights": {"which": which, "step": at_step},
         "agrees": agrees,
-        "bytes_per_s": 1e3 / p50,
-        "p50_ms": p50,
-        "p99_ms": float(np.percentile(times_ms, 99)),
-        "max_ms": float(times_ms.max()),
+        "bytes_per_s": 1e3 / found["p50_ms"],
+        **found,
     }
     write_measurement(folder, ("decode",), measured)
     return measured
@@ -171,7 +235,7 @@ def check_steps(run: Run, variables: Any) -> float:
       The largest absolute difference of a logit.
 
     Raises:
-      ValueError: the median over bytes is above `latency.TOLERANCE`.
+      ValueError: the median over bytes is above `TOLERANCE`.
     """
     row = run.task.splits["validation"][:1]
 
@@ -185,12 +249,30 @@ def check_steps(run: Run, variables: Any) -> float:
     for byte in row[0, :-1]:
         writer(max(int(byte), 0))
         streamed.append(np.asarray(writer.logits_v))
-    difference_t = np.abs(np.stack(streamed) - expected_tv).max(axis=-1)
-    scale = max(1.0, float(np.abs(expected_tv).max()))
-    typical = float(np.median(difference_t))
-    if not typical <= TOLERANCE[run.config["train"]["dtype"]] * scale:
+    dtype = run.config["train"]["dtype"]
+    return agreement(np.stack(streamed), expected_tv, dtype, "bytes")
+
+
+def agreement(streamed: np.ndarray, whole: np.ndarray, dtype: str, what: str) -> float:
+    """The largest difference between the scores of a step form and of a window.
+
+    A router or a threshold that flips at one place is no disagreement, so what must be
+    small is the median over places.
+
+    Args:
+      streamed, whole: [N, scores], of the same N frames or bytes.
+      dtype: the run's, a key of `TOLERANCE`.
+      what: "frames" or "bytes".
+
+    Raises:
+      ValueError: the median is above `TOLERANCE[dtype]` times the largest score.
+    """
+    apart_n = np.abs(streamed - whole).max(axis=-1)
+    scale = max(1.0, float(np.abs(whole).max()))
+    typical = float(np.median(apart_n))
+    if not typical <= TOLERANCE[dtype] * scale:
         raise ValueError(
-            f"the step form's logits differ from the whole window's by {typical:.3g} "
-            f"at the median of {len(difference_t)} bytes, logits up to {scale:.3g}"
+            f"streamed logits differ from the whole window's by {typical:.3g} at the "
+            f"median of {len(apart_n)} {what}, logits up to {scale:.3g}"
         )
-    return float(difference_t.max())
+    return float(apart_n.max())

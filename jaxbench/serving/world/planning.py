@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxbench.errors import InputError
-from jaxbench.serving.world.ensemble import World
+from jaxbench.serving.world.members import World
 from jaxbench.serving.world.rollout import Place, Trajectory, rollout
 from jaxbench.tasks.world import states
 from jaxbench.tasks.world.frame import Frame
@@ -36,7 +36,7 @@ FLOOR = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How to look for a plan.
+    """Settings of the search for a plan.
 
     Attributes:
       horizon: frames a plan is long.
@@ -70,7 +70,7 @@ class Proposal(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The best of what was drawn for each of B situations.
+    """The cheapest sequence drawn for each of B situations.
 
     Attributes:
       labels_bha: int32 [B, H, 6].
@@ -159,7 +159,7 @@ PLANNERS: Mapping[str, Callable[[jax.Array, Cost, Proposal, Search], Plan]] = {
 
 
 def predicted_cost(world: World, place: Place, held_ba: jax.Array, goal: Goal) -> Cost:
-    """The cost of own controllers by the world's word, the opponent's held as they are.
+    """Cost of sequences as the world predicts it, the opponent's controller held.
 
     Args:
       world: M members.
@@ -241,7 +241,7 @@ def _decisions(search: Search) -> int:
 def _better(
     old: Plan | None, labels: jax.Array, found: jax.Array, first_b: jax.Array
 ) -> Plan:
-    """The cheapest of a round, or what was cheaper before, for each situation."""
+    """The cheaper of a round's best sequence and the plan before, by situation."""
     best = jnp.argmin(found, axis=1)[:, None]
     cost = jnp.take_along_axis(found, best, axis=1)[:, 0]
     chosen = jnp.take_along_axis(labels, best[..., None, None], axis=1)[:, 0]
@@ -253,7 +253,7 @@ def _better(
 
 
 def _after(elites_bnda: jax.Array, old: Proposal, keep: float) -> Proposal:
-    """How often elites had each label, a share of the old proposal kept."""
+    """Refits the proposal to the elites, keeping a share of the old one."""
     held = jnp.mean(spread(elites_bnda), axis=1)
     shape = held.shape[:2]
     found = Proposal(
