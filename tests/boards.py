@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import html
 import json
 import math
 import random
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
-
-from jaxbench.bench.leaderboard import page as page_module
-from jaxbench.bench.leaderboard import write_leaderboard
 
 HEADS = ("buttons", "main_x", "main_y", "c_x", "c_y", "shoulder")
 SHARES = (0.03, 0.42, 0.36, 0.04, 0.05, 0.10)
@@ -213,28 +205,3 @@ def write_suite(
             name = "".join(c if c.isalnum() or c in "_-" else "." for c in backbone)
             write(folder / "runs" / name / f"seed{seed}", content)
     return folder
-
-
-def board(*folders: Path, figures: bool = False):
-    """The board of the folders, its CSV lines, its Markdown and its page.
-
-    Figures take most of the time, so the page is without them unless they are wanted.
-    """
-    bare = {"plots": lambda *_: [], "heat_map": lambda *_: None}
-    blank = mock.patch.multiple(page_module, _figures=lambda _: [], **bare)
-    with contextlib.nullcontext() if figures else blank:
-        made = write_leaderboard(folders, folders[0].parent / "board")
-    with made.csv.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return made, lines, made.markdown.read_text(), made.html.read_text()
-
-
-def rows(lines: list[dict[str, str]], kind: str = "backbone"):
-    """The CSV lines of a kind, by name."""
-    return {line["backbone"]: line for line in lines if line["kind"] == kind}
-
-
-def visible(page: str) -> str:
-    """What a reader of the page reads, without its code."""
-    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))

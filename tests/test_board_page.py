@@ -1,4 +1,4 @@
-"""The page of a board in a real browser: it sorts, fits, overlaps nowhere, calls nobody."""
+"""The page in a real browser: it sorts, fits, overlaps nowhere, calls nobody."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def answers(board: Board) -> str:
 def write_leaderboard(folders: Sequence[Path], out: Path) -> Board:
     """Makes the board of the results under `folders` and writes `out`/leaderboard.*
 
-    They are Markdown, CSV, one HTML page, and the first picture as PNG where a row has a
-    score. All are written or none.
+    They are Markdown, CSV, one HTML page, and the first picture as PNG where a row has
+    a score. All are written or none.
 
     Returns:
       The board, as `jaxbench.board.board.make_board` makes it.

@@ -1,7 +1,7 @@
-"""A board as one HTML page that asks nobody for anything: data, style and script inside.
+"""A board as one HTML page that makes no request: data, style, script inside.
 
-The page's script draws tables and pictures from the board's dict in the browser, so that
-type keeps its size on a phone and labels are placed by their true width.
+The script draws tables and pictures from the board's dict in the browser, so that type
+keeps its size on a phone and labels are placed by their true width.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Markdown:</p><pre>{markdown}</pre></noscript>
 
 
 def page_text(board: Board) -> str:
-    """The whole page. Only its own script may run, and text of results is never markup."""
+    """The whole page. Only its own script may run; text of results is never markup."""
     script = "".join(_file(name) for name in ("draw.js", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     data = json.dumps(
@@ -56,7 +56,8 @@ def page_text(board: Board) -> str:
     )
     return PAGE.format(
         title=escape(board["title"]),
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        policy="default-src 'none'; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'",
         css=_file("page.css"),
         markdown=escape(markdown_text(board)),
         # "</script>" and "<!--" would end or hide the element that holds the data.

@@ -1,4 +1,4 @@
-"""The first picture of a board as PNG, for documents: scores, intervals, floors, tiers."""
+"""The first picture of a board as PNG: scores, intervals, floors, tiers."""
 
 from __future__ import annotations
 
@@ -153,12 +153,12 @@ def _figure(board: Board) -> Figure:
 
 
 def _row(axes: Axes, y: int, row: Any, color: str, ends: Any) -> None:
-    """Interval, seeds and mean of a row; an arrow and its value where it lies outside."""
+    """Interval, seeds and mean; an arrow and the value where it lies outside."""
     score = row["score"]
     if not ends["low"] <= score["mean"] <= ends["high"]:
         over = score["mean"] > ends["high"]
         axes.annotate(
-            f"{score['mean']:.4g} {'▸' if over else ''}" if over else f"◂ {score['mean']:.4g}",
+            f"{score['mean']:.4g} ▸" if over else f"◂ {score['mean']:.4g}",
             (1 if over else 0, y), xycoords=("axes fraction", "data"), color=color,
             ha="right" if over else "left", va="center", fontsize=8,
         )  # fmt: skip
@@ -179,12 +179,12 @@ def _row(axes: Axes, y: int, row: Any, color: str, ends: Any) -> None:
 
 
 def _tiers(axes: Axes, rows: list[Any]) -> None:
-    """A bracket beside neighbours of one tier, over those that take part in no claim."""
+    """A bracket beside neighbours of one tier, over those in no tier."""
     across = axes.get_yaxis_transform()
     for tier, first, last in brackets([row["tier"] for row in rows]):
         x, ends = 1.02, (first - 0.35, last + 0.35)
-        axes.plot([x - 0.006, x, x, x - 0.006], [ends[0], *ends, ends[1]], color=MUTED, lw=1,
-                  transform=across, clip_on=False)  # fmt: skip
+        axes.plot([x - 0.006, x, x, x - 0.006], [ends[0], *ends, ends[1]], color=MUTED,
+                  lw=1, transform=across, clip_on=False)  # fmt: skip
         axes.text(1.03, (first + last) / 2, str(tier), transform=across, va="center",
                   fontsize=8, color=MUTED)  # fmt: skip
 
@@ -214,9 +214,9 @@ def _floors(axes: Axes, board: Board, ends: Any) -> None:
         )
         taken[level : level + 1] = [center + half]
         axes.axvline(floor["value"], color=FLOOR, lw=1, ls=(0, (4, 3)))
-        axes.annotate(floor["name"], (center, 1), xycoords="axes fraction", ha="center",
-                      xytext=(0, 3 + 10 * level), textcoords="offset points", fontsize=8,
-                      color=FLOOR)  # fmt: skip
+        axes.annotate(floor["name"], (center, 1), xycoords="axes fraction",
+                      xytext=(0, 3 + 10 * level), textcoords="offset points",
+                      ha="center", fontsize=8, color=FLOOR)  # fmt: skip
 
 
 def _short(name: str, most: int = 38) -> str:

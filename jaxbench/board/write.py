@@ -13,6 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Board = Mapping[str, Any]
+# Columns that every board has.
+TITLES = {
+    "interval": "95 % interval",
+    "rank": "places",
+    "seeds": "seeds",
+    "status": "status",
+}
 _BINARY = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _DECIMAL = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
@@ -71,7 +78,7 @@ def score_column(board: Board) -> Mapping[str, Any]:
 
 
 def mean_of(row: Mapping[str, Any]) -> float | None:
-    """A row's score; None without one, also where a failed seed makes it worse than any."""
+    """A row's score; None without one, or where failed seeds make it infinite."""
     return row["score"] and row["score"]["mean"]
 
 
@@ -87,7 +94,7 @@ def ordered(board: Board) -> list[Mapping[str, Any]]:
 
 
 def texts(board: Board, row: Mapping[str, Any]) -> dict[str, str]:
-    """What people read in the cells of a row: every column, interval, places, status."""
+    """What people read in the cells of a row, by key of their column."""
     found = {
         key: show(c, row["cells"].get(key)) for key, c in columns_of(board).items()
     }
@@ -98,7 +105,7 @@ def texts(board: Board, row: Mapping[str, Any]) -> dict[str, str]:
     first, last = row["rank"] or (None, None)
     return found | {
         "interval": "" if None in ends else " to ".join(show(column, e) for e in ends),
-        "rank": "" if first is None else f"{first}" if first == last else f"{first} to {last}",
+        "rank": " to ".join(str(place) for place in dict.fromkeys((first, last)) if place),
         "seeds": str(row["seeds"]),
         "status": row["status"],
     }  # fmt: skip
@@ -151,7 +158,7 @@ def csv_text(board: Board) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """Text that is no formula to Excel, LibreOffice and Sheets (OWASP, CSV injection)."""
+    """Text that no spreadsheet takes for a formula (OWASP, CSV injection)."""
     if isinstance(value, str) and value.lstrip()[:1] in tuple("=+-@|%"):
         return "'" + value
     return value
@@ -206,8 +213,7 @@ def _tables(part: Board, level: str) -> list[str]:
         keys = [k for k in keys if any(cells.get(k) for _, cells, _ in shown)]
         if not keys:
             continue
-        titles = {"interval": "95 % interval", "rank": "places", "seeds": "seeds",
-                  "status": "status"} | {k: label(c) for k, c in columns.items()}  # fmt: skip
+        titles = TITLES | {key: label(column) for key, column in columns.items()}
         body = [
             [plain(name), *(plain(cells.get(k, "")) for k in keys)]
             for name, cells, _ in shown
@@ -222,13 +228,17 @@ def _tables(part: Board, level: str) -> list[str]:
 def _with_floors(
     part: Board, shown: Sequence[Any], body: list[list[str]], keys: Sequence[str]
 ) -> list[list[str]]:
-    """The lines of rows with those of floors between them, where their value puts them."""
+    """The lines of rows, with those of floors where their values put them."""
     high = score_column(part)["better"] == "high"
     lines = [(mean_of(row), line) for (*_, row), line in zip(shown, body, strict=True)]
     for floor in sorted(part["floors"], key=lambda f: f["value"], reverse=high):
         value = floor["value"]
-        place = next((i for i, (other, _) in enumerate(lines) if other is None
-                      or (other < value if high else other > value)), len(lines))  # fmt: skip
+        behind = (
+            i
+            for i, (other, _) in enumerate(lines)
+            if other is None or (other < value if high else other > value)
+        )
+        place = next(behind, len(lines))
         cells = {part["score"]: show(score_column(part), value)}
         name = f"*floor: {plain(floor['name'])}*"
         lines.insert(place, (value, [name, *(cells.get(key, "") for key in keys)]))
@@ -236,7 +246,7 @@ def _with_floors(
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of cells that are Markdown already; the first column to the left."""
+    """A Markdown table of cells that are Markdown; the first column to the left."""
     rules = ["---", *["---:"] * (len(header) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *lines))
 
@@ -253,8 +263,10 @@ def _notes(part: Board, level: str) -> list[str]:
     ]
     if items:
         found += [f"{level} Takes no part in any claim", "\n".join(items)]
-    failures = [f"- **{plain(f['name'])}**{seed_of(f)}: {plain(f['status'])}. {plain(f['reason'])}"
-                for f in failures_of(part)]  # fmt: skip
+    failures = [
+        f"- **{plain(f['name'])}**{_seed(f)}: {plain(f['status'])}. {plain(f['reason'])}"
+        for f in failures_of(part)
+    ]
     if failures:
         found += [f"{level} Not ok ({len(failures)})", "\n".join(failures)]
     sweep = part.get("sweep") or []
@@ -290,8 +302,7 @@ def failures_of(part: Board) -> list[Mapping[str, Any]]:
     return part["failures"] if "failures" in part else rows
 
 
-def seed_of(failure: Mapping[str, Any]) -> str:
-    """ ", seed 3" where a failure is of one run."""
+def _seed(failure: Mapping[str, Any]) -> str:
     return "" if failure.get("seed") is None else f", seed {failure['seed']}"
 
 

@@ -63,7 +63,7 @@ def folders(name: str, boards: Sequence[Line]) -> str:
 
 
 def places(name: str, boards: Sequence[Line]) -> list[list[str]]:
-    """Rows of a table over `PLACE_COLUMNS`: a line for each row that a board has of it."""
+    """Rows of a table over `PLACE_COLUMNS`: a line for each row of it."""
     return [
         [_board(line), f"`{line['name']}`", _score(line), line["seeds"], _place(line)]
         for line in lines_of(name, boards)
@@ -93,12 +93,13 @@ def costs(name: str, boards: Sequence[Line]) -> list[list[str]]:
         [
             _board(line),
             _shown(line, "steps_per_s", "{:,.3g}"),
-            *(_shown(line, k, "{:,.0f} MiB", 2**20) for k in ("predicted_bytes", "peak_bytes")),
+            _shown(line, "predicted_bytes", "{:,.0f} MiB", 2**20),
+            _shown(line, "peak_bytes", "{:,.0f} MiB", 2**20),
             *(_shown(line, f"latency_step_{k}", "{:,.2f} ms") for k in ("p50", "p99")),
         ]
         for line in lines_of(name, boards)
         if line.get("steps_per_s")
-    ]  # fmt: skip
+    ]
 
 
 def _shown(line: Line, key: str, form: str, unit: float = 1.0) -> str:

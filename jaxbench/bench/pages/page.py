@@ -290,9 +290,9 @@ def _place(name: str, row: Row, boards: Sequence[Line]) -> list[str]:
     if not lines:
         return ["On no board of `results` yet."]
     told = (
-        "Places are intervals: from 1 + the rows proven better to the number of rows less "
-        "those proven worse. A row that is not compared has fewer than three seeds, or a "
-        "learning rate that no search chose; its board says which."
+        "Places are intervals: from 1 + the rows proven better to the number of rows "
+        "less those proven worse. A row that is not compared has fewer than three "
+        "seeds, or a learning rate that no search chose; its board says which."
     )
     return [told, table(PLACE_COLUMNS, lines)]
 

@@ -180,9 +180,9 @@ def print_outcome(outcome: SuiteOutcome) -> None:
 
 def make_board(folder: Path) -> None:
     """Writes the leaderboard of a suite into its folder and prints where it is."""
-    from jaxbench.bench.leaderboard import write_leaderboard
+    from jaxbench.board.command import answers, write_leaderboard
 
-    write_leaderboard([folder], folder)
+    print(answers(write_leaderboard([folder], folder)))
     print(f"leaderboard: {folder / 'leaderboard.html'}", flush=True)
 
 
