@@ -134,6 +134,8 @@ def full() -> Board:
             {"title": "Learning curves", "kind": "curves", "x": None, "y": "loss",
              "log_x": False, "note": None},
         ],
+        failures=[{"name": "kan", "seed": 0, "status": "oom",
+                   "reason": f"28 GiB of 24 {HOSTILE}", "log": []}],
         sweep=[{"backbone": "gru", "points": [[0.001, 1.2], [0.003, 1.1], [0.01, None]],
                 "best": 0.003, "edge": True}],
         published={"header": ["row", "theirs"], "rows": [["gru", "1.2"]],

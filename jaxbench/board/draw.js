@@ -101,17 +101,18 @@ function scoreOf(board, row, key) {
   const around = key === board.score ? row.score : row.spread?.[key];
   return typeof mean === "number" ? { values: [], ...around, mean } : null;
 }
+// Rows come in the order of the score, those with failed seeds behind the others.
 function sorted(board, key, rows) {
   const way = columnOf(board, key).better === "high" ? -1 : 1;
   return rows.map((row) => ({ row, score: scoreOf(board, row, key) })).filter((e) => e.score)
-    .sort((a, b) => way * (a.score.mean - b.score.mean));
+    .sort((a, b) => key === board.score ? 0 : way * (a.score.mean - b.score.mean));
 }
 const columnOf = (board, key) => board.columns.find((column) => column.key === key);
 function tipOf(board, row, key) {
   const lines = [row.name, `${columnOf(board, key).title}: ${row.texts[key] || "none"}`];
   if (key === board.score && row.texts.interval) lines.push(`95 % interval ${row.texts.interval}`);
   if (row.texts.rank) lines.push(`place ${row.texts.rank} of ${board.rows.length}`);
-  lines.push(`${row.seeds} seed${row.seeds === 1 ? "" : "s"}, ${row.family}`);
+  lines.push(`${row.seeds} seed${row.seeds === 1 ? "" : "s"}${row.failed ? ` (${row.failed} failed)` : ""}, ${row.family}`);
   if (row.why_not) lines.push(row.why_not);
   return lines.join("\n");
 }

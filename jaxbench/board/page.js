@@ -18,16 +18,6 @@ function draws(frame, draw) {
   return again;
 }
 
-function fold(title, ...children) {
-  return el("details", {}, el("summary", {}, title), children);
-}
-function plainTable(header, lines) {
-  return el("div", { class: "scroll" }, el("table", { class: "plain" },
-    el("thead", {}, el("tr", {}, header.map((name) => el("th", { scope: "col" }, name)))),
-    el("tbody", {}, lines.map((line) => el("tr", {}, line.map((cell) => el("td", {}, cell)))))));
-}
-const list = (items) => el("ul", {}, items.map((item) => el("li", {}, item)));
-
 function render(board, level) {
   const state = { need: board.score, family: "", query: "", view: board.views[0], sort: board.score,
     down: false, all: board.rows.length <= FIRST + 6 };
@@ -50,7 +40,7 @@ function render(board, level) {
     picture.changed = () => dim(root, state.family);
     link(root, table);
   }
-  root.append(...more(board));
+  root.append(...board.folds.map(folded));
   board.parts.forEach((part, i) => root.append(partOf(part, level, i === 0 && !board.rows.length)));
   return root;
 }
@@ -120,7 +110,8 @@ function tableOf(board, state) {
     if (key === "name" || key === "seeds" || key === "status") return row[key];
     if (key === "rank") return row.rank?.[0];
     if (key === "interval") return row.score?.low == null ? null : row.score.high - row.score.low;
-    return key === board.score ? row.score?.mean : row.cells[key];
+    if (key !== board.score) return row.cells[key];
+    return row.failed ? null : row.score?.mean;
   }
   function cell(entry, key) {
     const { row, floor } = entry, words = (floor || row).texts[key] || "";
@@ -238,30 +229,12 @@ function figures(board) {
   return drawn.length ? el("div", { class: "figures" }, drawn) : el("div");
 }
 
-function more(board) {
-  const parts = [];
-  if (board.failures.length) {
-    parts.push(fold(`Not ok: ${board.failures.length}`, board.failures.map((f) => el("div", { class: "failure" },
-      el("p", {}, el("b", {}, f.name), f.seed == null ? "" : `, seed ${f.seed}`, `: ${f.status}. ${f.reason}`),
-      f.log?.length ? el("pre", {}, f.log.join("\n")) : null))));
-  }
-  if (board.sweep?.length) {
-    const rates = [...new Set(board.sweep.flatMap((s) => s.points.map((p) => p[0])))].sort((a, b) => a - b);
-    parts.push(fold("Search for the learning rate", plainTable(["row", ...rates.map((r) => String(r)), "chosen"],
-      board.sweep.map((s) => [s.backbone, ...rates.map((rate) => {
-        const found = s.points.find((p) => p[0] === rate)?.[1];
-        return found == null ? "" : number(found);
-      }), s.best == null ? "" : `${s.best}${s.edge ? ", at the edge" : ""}`]))));
-  }
-  if (board.published) {
-    parts.push(fold("Published numbers beside these", plainTable(board.published.header, board.published.rows), list(board.published.remarks)));
-  }
-  if (board.across?.notes?.length) parts.push(fold("How tasks are put together", list(board.across.notes)));
-  if (board.how.length) {
-    parts.push(fold("How this was made", el("dl", {}, board.how.map(([name, items]) => [el("dt", {}, name),
-      el("dd", {}, name === "Command" ? el("code", {}, items.join("\n")) : items.length === 1 ? items[0] : list(items))]))));
-  }
-  return parts;
+function folded({ title, header, rows, facts }) {
+  const table = rows.length > 0 && el("div", { class: "scroll" }, el("table", { class: "plain" },
+    el("thead", {}, el("tr", {}, header.map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, rows.map((line) => el("tr", {}, line.map((cell) => el("td", {}, cell)))))));
+  return el("details", {}, el("summary", {}, title), table, el("dl", {}, facts.map(([name, words]) =>
+    [el("dt", {}, name), words.length === 1 ? el("dd", {}, words) : el("dd", {}, el("ul", {}, words.map((w) => el("li", {}, w))))])));
 }
 
 // A board inside a board: drawn when it is first opened.

@@ -18,8 +18,7 @@ from jaxbench.board.write import (
     Board,
     capital,
     columns_of,
-    failures_of,
-    how,
+    folds,
     label,
     markdown_text,
     show,
@@ -86,8 +85,7 @@ def _shown(board: Board) -> dict[str, Any]:
         "rows": [{**row, "texts": texts(board, row)} for row in board["rows"]],
         "floors": [_floor(board, floor) for floor in board["floors"]],
         "limits": {key: limits(board, key) for key in sorted(drawn) if key in by_key},
-        "failures": failures_of(board),
-        "how": how(board),
+        "folds": folds(board),
         "parts": [_shown(part) for part in board.get("parts") or ()],
     }
 

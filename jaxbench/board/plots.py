@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxbench.board.write import Board, boards, label, mean_of, ordered, score_column
+from jaxbench.board.write import Board, boards, label, mean_of, score_column
 
 # Distinct in hue and lightness, readable on white; the page's style has the same.
 COLORS = (
@@ -21,6 +21,8 @@ COLORS = (
 )  # fmt: skip
 INK, MUTED, RULE, FLOOR = "#1c2024", "#666c74", "#dedad2", "#a64f2a"
 WIDTH, ROW, MOST = 900, 19, 40
+HEAD = {"fontsize": 11, "weight": "bold", "color": INK}
+SMALL = {"fontsize": 8, "color": MUTED}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 11, "text.parse_math": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
@@ -38,39 +40,29 @@ def limits(board: Board, key: str) -> dict[str, Any]:
     Returns:
       low and high, and `outside`: names of the rows and floors that lie beyond.
     """
-    is_score = key == board["score"]
     found: dict[str, list[float]] = {}
     for row in board["rows"]:
         spread = (
-            row["score"] if is_score else (row.get("spread") or {}).get(key)
-        ) or {}
-        middle = spread.get("mean") if is_score else row["cells"].get(key)
-        if isinstance(middle, (int, float)):
+            row["score"] if key == board["score"] else row.get("spread", {}).get(key)
+        )
+        spread = spread or {"mean": row["cells"].get(key)}
+        if isinstance(spread["mean"], int | float):
             rest = [spread.get("low"), spread.get("high"), *spread.get("values", ())]
-            found[row["name"]] = [middle, *(v for v in rest if v is not None)]
+            found[row["name"]] = [spread["mean"], *(v for v in rest if v is not None)]
     if not found:
         return {"low": 0.0, "high": 1.0, "outside": []}
     middles = [values[0] for values in found.values()]
-    first, median, third = (
-        statistics.quantiles(middles, n=4, method="inclusive")
-        if len(middles) > 1
-        else 3 * middles
-    )
+    # Quartiles of one value are that value.
+    first, median, third = statistics.quantiles(2 * middles, n=4, method="inclusive")
     reach = 4 * (third - first or 0.05 * abs(median) or 1.0)
-    kept = [
-        v
-        for values in found.values()
-        if abs(values[0] - median) <= reach
-        for v in values
-    ]
-    # An interval of few seeds may be wider than everything else: half of it is cut off.
+    outside = [name for name, v in found.items() if abs(v[0] - median) > reach]
+    kept = [v for name, values in found.items() if name not in outside for v in values]
+    # An interval of few seeds may be wider than everything else: it is cut off.
     low, high = max(min(kept), median - reach), min(max(kept), median + reach)
-    outside = [
-        name for name, values in found.items() if abs(values[0] - median) > reach
-    ]
     near = 0.7 * (high - low or 0.05 * abs(high) or 1.0)
     for floor in board["floors"]:
-        value = floor["value"] if is_score else (floor.get("cells") or {}).get(key)
+        cells = {board["score"]: floor["value"]} | floor.get("cells", {})
+        value = cells.get(key)
         if value is not None and low - near < value < high + near:
             low, high = min(low, value), max(high, value)
         elif value is not None:
@@ -84,36 +76,33 @@ def png(board: Board) -> bytes | None:
 
     A board that only holds others has the picture of the first of them that has one.
     """
-    drawn = (
-        p for _, p in boards(board) if any(mean_of(r) is not None for r in p["rows"])
-    )
-    part = next(drawn, None)
-    if part is None:
+    drawn = [part for _, part in boards(board) if any(map(_is_drawn, part["rows"]))]
+    if not drawn:
         return None
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(part)
+        figure = _figure(drawn[0])
         file = io.BytesIO()
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": ""})
     return file.getvalue()
 
 
+def _is_drawn(row: Any) -> bool:
+    return mean_of(row) is not None
+
+
 def _figure(board: Board) -> Figure:
-    rows = [row for row in ordered(board) if mean_of(row) is not None]
-    left_out, rows = len(rows[MOST:]), rows[:MOST]
+    drawn = list(filter(_is_drawn, board["rows"]))
+    rows = drawn[:MOST]
     families = list(dict.fromkeys(row["family"] for row in rows))
     colors = {family: COLORS[i % len(COLORS)] for i, family in enumerate(families)}
-    lines = 1 + (len(families) - 1) // 3
-    top, bottom = 92, 58 + 18 * lines
-    height = top + ROW * len(rows) + bottom
+    top, bottom, inner = 92, 76 + 18 * ((len(families) - 1) // 3), ROW * len(rows)
+    height = top + inner + bottom
     figure = Figure(figsize=(WIDTH / 100, height / 100), dpi=200, facecolor="white")
     left = min(300, 22 + 7 * max(len(_short(row["name"])) for row in rows))
-    box = (
-        left / WIDTH,
-        bottom / height,
-        (WIDTH - left - 60) / WIDTH,
-        ROW * len(rows) / height,
+    width = WIDTH - left - 60
+    axes = figure.add_axes(
+        (left / WIDTH, bottom / height, width / WIDTH, inner / height)
     )
-    axes = figure.add_axes(box)
     ends = limits(board, board["score"])
     axes.set_xlim(ends["low"], ends["high"])
     axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -127,23 +116,14 @@ def _figure(board: Board) -> Figure:
     _tiers(axes, rows)
     _floors(axes, board, ends)
     column = score_column(board)
-    better = {"low": ", lower is better", "high": ", higher is better"}.get(
-        column["better"], ""
-    )
+    better = f", {column['better']}er is better" if column["better"] else ""
     axes.set_xlabel(label(column) + better, fontsize=9)
-    figure.text(
-        16 / WIDTH,
-        1 - 26 / height,
-        board["title"],
-        fontsize=11,
-        weight="bold",
-        color=INK,
-    )
     told = (
         "Mean over seeds, 95 % interval, single seeds; hollow: takes part in no claim."
     )
-    told += f" {left_out} more rows are not drawn." if left_out else ""
-    figure.text(16 / WIDTH, 1 - 46 / height, told, fontsize=8, color=MUTED)
+    told += f" The first {MOST} of {len(drawn)} rows." if rows != drawn else ""
+    for y, words, style in ((26, board["title"], HEAD), (46, told, SMALL)):
+        figure.text(16 / WIDTH, 1 - y / height, words, **style)
     figure.legend(
         [Line2D([], [], marker="o", ls="", ms=5, color=colors[f]) for f in families],
         families, ncols=3, loc="lower left", bbox_to_anchor=(8 / WIDTH, 2 / height),
@@ -165,15 +145,8 @@ def _row(axes: Axes, y: int, row: Any, color: str, ends: Any) -> None:
         return
     if score["low"] is not None:
         axes.plot([score["low"], score["high"]], [y, y], color=color, lw=4, alpha=0.3)
-    if len(score["values"]) > 1:
-        axes.plot(
-            score["values"],
-            [y] * len(score["values"]),
-            "o",
-            color=color,
-            ms=2.2,
-            alpha=0.6,
-        )
+    for seed in score["values"] if len(score["values"]) > 1 else ():
+        axes.plot([seed], [y], "o", color=color, ms=2.2, alpha=0.6)
     face = color if row["takes_part"] else "white"
     axes.plot([score["mean"]], [y], "o", color=color, ms=5.5, mfc=face, mew=1.3)
 
@@ -185,8 +158,8 @@ def _tiers(axes: Axes, rows: list[Any]) -> None:
         x, ends = 1.02, (first - 0.35, last + 0.35)
         axes.plot([x - 0.006, x, x, x - 0.006], [ends[0], *ends, ends[1]], color=MUTED,
                   lw=1, transform=across, clip_on=False)  # fmt: skip
-        axes.text(1.03, (first + last) / 2, str(tier), transform=across, va="center",
-                  fontsize=8, color=MUTED)  # fmt: skip
+        middle = (first + last) / 2
+        axes.text(1.03, middle, str(tier), transform=across, va="center", **SMALL)
 
 
 def brackets(tiers: list[int | None]) -> list[tuple[int, int, int]]:
@@ -209,9 +182,8 @@ def _floors(axes: Axes, board: Board, ends: Any) -> None:
         share = (floor["value"] - low) / width
         half = 0.0052 * len(floor["name"])
         center = min(max(share, half), 1 - half)
-        level = next(
-            (i for i, end in enumerate(taken) if end < center - half), len(taken)
-        )
+        free = (i for i, end in enumerate(taken) if end < center - half)
+        level = next(free, len(taken))
         taken[level : level + 1] = [center + half]
         axes.axvline(floor["value"], color=FLOOR, lw=1, ls=(0, (4, 3)))
         axes.annotate(floor["name"], (center, 1), xycoords="axes fraction",

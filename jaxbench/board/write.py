@@ -14,12 +14,21 @@ from typing import Any
 
 Board = Mapping[str, Any]
 # Columns that every board has.
-TITLES = {
-    "interval": "95 % interval",
-    "rank": "places",
-    "seeds": "seeds",
-    "status": "status",
+TITLES = {"interval": "95 % interval", "rank": "places"}
+HOW = {
+    "command": "Command",
+    "data": "Data",
+    "splits": "Splits",
+    "devices": "Devices",
+    "versions": "Versions",
+    "statistics": "Statistics",
+    "left_out": "Left out",
+    "does_not_say": "What it does not say",
 }
+FACTS = (
+    *("name", "backbone", "family", "status", "reason", "takes_part", "why_not"),
+    *("seeds", "swept", "tier"),
+)
 _BINARY = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _DECIMAL = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
@@ -59,12 +68,8 @@ def _three(value: float) -> str:
 
 def label(column: Mapping[str, Any]) -> str:
     """A column's name with its unit."""
-    unit = column.get("unit")
-    return (
-        f"{column['label']}, {unit}"
-        if unit and unit not in "B%FLOP"
-        else column["label"]
-    )
+    unit = "" if column["unit"] in ("B", "FLOP", "%") else column["unit"]
+    return ", ".join(filter(None, [column["label"], unit]))
 
 
 def columns_of(board: Board) -> dict[str, Mapping[str, Any]]:
@@ -82,17 +87,6 @@ def mean_of(row: Mapping[str, Any]) -> float | None:
     return row["score"] and row["score"]["mean"]
 
 
-def ordered(board: Board) -> list[Mapping[str, Any]]:
-    """Rows, the best score first; those without a score last, by name."""
-    sign = -1 if score_column(board)["better"] == "high" else 1
-
-    def place(row: Mapping[str, Any]) -> tuple[bool, float, str]:
-        mean = mean_of(row)
-        return mean is None, sign * (mean or 0.0), row["name"]
-
-    return sorted(board["rows"], key=place)
-
-
 def texts(board: Board, row: Mapping[str, Any]) -> dict[str, str]:
     """What people read in the cells of a row, by key of their column."""
     found = {
@@ -105,10 +99,10 @@ def texts(board: Board, row: Mapping[str, Any]) -> dict[str, str]:
     first, last = row["rank"] or (None, None)
     return found | {
         "interval": "" if None in ends else " to ".join(show(column, e) for e in ends),
-        "rank": " to ".join(str(place) for place in dict.fromkeys((first, last)) if place),
+        "rank": f"{first} to {last}" if first != last else str(first or ""),
         "seeds": str(row["seeds"]),
         "status": row["status"],
-    }  # fmt: skip
+    }
 
 
 def boards(
@@ -127,28 +121,19 @@ def csv_text(board: Board) -> str:
     """
     lines: list[dict[str, Any]] = []
     for path, part in boards(board):
-        about = {"board": ": ".join(path) or part["title"], "task": part["task"],
-                 "protocol": part["protocol"]}  # fmt: skip
-        for row in ordered(part) if part["rows"] else ():
+        about = {key: part[key] for key in ("task", "protocol", "score")}
+        about |= {"board": ": ".join(path) or part["title"]}
+        for row in part["rows"]:
             score, rank = row["score"] or {}, row["rank"] or (None, None)
-            lines.append(
-                about
-                | {"kind": "row"}
-                | {key: row[key] for key in ("name", "backbone", "family", "status")}
-                | {key: row[key] for key in ("seeds", "swept", "takes_part", "tier")}
-                | {"score": part["score"]}
-                | {f"score_{key}": score.get(key) for key in ("mean", "low", "high")}
-                | {"score_values": " ".join(map(repr, score.get("values", ())))}
-                | {"rank_low": rank[0], "rank_high": rank[1]}
-                | {key: row["cells"].get(key) for key in columns_of(part)}
-                | {"reason": row["reason"], "why_not": row["why_not"]}
-            )
-        for floor in part["floors"] if part["columns"] else ():
-            cells = floor.get("cells") or {part["score"]: floor["value"]}
-            value = {"score": part["score"], "score_mean": floor["value"]}
-            lines.append(
-                about | {"kind": "floor", "name": floor["name"]} | value | cells
-            )
+            facts = {key: row[key] for key in FACTS}
+            facts |= {f"score_{key}": score.get(key) for key in ("mean", "low", "high")}
+            facts |= {"score_values": " ".join(map(repr, score.get("values", ())))}
+            facts |= {"rank_low": rank[0], "rank_high": rank[1]}
+            lines.append({**about, "kind": "row", **facts, **row["cells"]})
+        for floor in part["floors"]:
+            facts = {"kind": "floor", "name": floor["name"]}
+            facts |= dict.fromkeys(("score_mean", part["score"]), floor["value"])
+            lines.append({**about, **facts, **floor.get("cells", {})})
     file = io.StringIO()
     names = list(dict.fromkeys(key for line in lines for key in line))
     writer = csv.writer(file, lineterminator="\n")
@@ -178,7 +163,8 @@ def markdown_text(board: Board, picture: str = "") -> str:
         if picture and not path:
             lines.append(f"![{plain(part['question'])}]({picture})")
         lines += _tables(part, level + "#") if part["rows"] else []
-        lines += _notes(part, level + "#")
+        for fold in folds(part):
+            lines += [f"{level}# {fold['title']}", *_fold(fold)]
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
@@ -194,54 +180,48 @@ def capital(words: str) -> str:
 
 
 def _answers(part: Board) -> str:
-    said = [f"**{plain(capital(need['need']))}.** {plain(need['answer'])}"
-            for need in part["needs"]]  # fmt: skip
-    said += [plain(sentence) for sentence in part["unknown"]]
-    items = "\n".join(f"- {line}" for line in said)
-    return f"{plain(part['question'])}\n\n{items}" if items else plain(part["question"])
+    needs = ((capital(need["need"]), need["answer"]) for need in part["needs"])
+    said = [f"- **{plain(need)}.** {plain(answer)}" for need, answer in needs]
+    said += [f"- {plain(sentence)}" for sentence in part["unknown"]]
+    return "\n".join([plain(part["question"]), *[""][: len(said)], *said])
 
 
 def _tables(part: Board, level: str) -> list[str]:
     """One table a view; the first begins with score, interval and places."""
-    own = [part["score"], "interval", "rank", "seeds"]
-    columns = columns_of(part)
-    shown = [(row["name"], texts(part, row), row) for row in ordered(part)]
-    found = []
-    for number, view in enumerate(part["views"] or [{"name": "score", "columns": []}]):
+    own, columns = [part["score"], "interval", "rank", "seeds"], columns_of(part)
+    shown = [(row, texts(part, row)) for row in part["rows"]]
+    found: list[str] = []
+    for view in part["views"] or [{"name": "score", "columns": []}]:
         keys = [k for k in view["columns"] if k not in own and k in columns]
-        keys = [*own, *keys, "status"] if number == 0 else keys
-        keys = [k for k in keys if any(cells.get(k) for _, cells, _ in shown)]
-        if not keys:
-            continue
-        titles = TITLES | {key: label(column) for key, column in columns.items()}
-        body = [
-            [plain(name), *(plain(cells.get(k, "")) for k in keys)]
-            for name, cells, _ in shown
-        ]
-        if number == 0:
-            body = _with_floors(part, shown, body, keys)
-        found += [f"{level} {plain(capital(view['name']))}"]
-        found += [table(["row", *(plain(titles[k]) for k in keys)], body)]
+        keys = keys if found else [*own, *keys, "status"]
+        keys = [k for k in keys if any(cells.get(k) for _, cells in shown)]
+        body = [_line(row["name"], cells, keys) for row, cells in shown]
+        if not found:
+            body = _with_floors(part, body, keys)
+        names = [label(columns[k]) if k in columns else TITLES.get(k, k) for k in keys]
+        title = f"{level} {plain(capital(view['name']))}"
+        found += [title, table(["row", *map(plain, names)], body)] if keys else []
     return found
 
 
+def _line(name: str, cells: Mapping[str, str], keys: Sequence[str]) -> list[str]:
+    return [plain(name), *(plain(cells.get(key, "")) for key in keys)]
+
+
 def _with_floors(
-    part: Board, shown: Sequence[Any], body: list[list[str]], keys: Sequence[str]
+    part: Board, body: Sequence[list[str]], keys: Sequence[str]
 ) -> list[list[str]]:
     """The lines of rows, with those of floors where their values put them."""
-    high = score_column(part)["better"] == "high"
-    lines = [(mean_of(row), line) for (*_, row), line in zip(shown, body, strict=True)]
-    for floor in sorted(part["floors"], key=lambda f: f["value"], reverse=high):
+    sign = -1 if score_column(part)["better"] == "high" else 1
+    # A row with a failed seed is behind every floor, as it is behind every row.
+    means = [None if row.get("failed") else mean_of(row) for row in part["rows"]]
+    lines = list(zip(means, body, strict=True))
+    for floor in part["floors"]:
         value = floor["value"]
-        behind = (
-            i
-            for i, (other, _) in enumerate(lines)
-            if other is None or (other < value if high else other > value)
-        )
-        place = next(behind, len(lines))
+        behind = (sign * m > sign * value if m is not None else True for m, _ in lines)
+        place = next((i for i, is_behind in enumerate(behind) if is_behind), len(lines))
         cells = {part["score"]: show(score_column(part), value)}
-        name = f"*floor: {plain(floor['name'])}*"
-        lines.insert(place, (value, [name, *(cells.get(key, "") for key in keys)]))
+        lines.insert(place, (value, _line(f"floor: {floor['name']}", cells, keys)))
     return [line for _, line in lines]
 
 
@@ -251,67 +231,66 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rules, *lines))
 
 
-def _notes(part: Board, level: str) -> list[str]:
-    """What takes no part, failures, the search for rates, published numbers, how."""
-    found = []
+def folds(part: Board) -> list[dict[str, Any]]:
+    """What comes after the tables, in Markdown and on the page.
+
+    Returns:
+      For each: title, a table's header and rows (empty for none), and facts, pairs of a
+      name and sentences.
+    """
     reasons: dict[str, list[str]] = {}
     for row in part["rows"]:
-        if row["why_not"]:
-            reasons.setdefault(row["why_not"], []).append(row["name"])
-    items = [
-        f"- {plain(why)}: {plain(', '.join(names))}" for why, names in reasons.items()
+        reasons.setdefault(row["why_not"], []).append(row["name"])
+    out = [(why, [", ".join(names)]) for why, names in reasons.items() if why]
+    failed = [
+        (f["name"] if f["seed"] is None else f"{f['name']}, seed {f['seed']}",
+         [f"{f['status']}. {f['reason']}"])
+        for f in part.get("failures") or ()
+    ]  # fmt: skip
+    said = ((name, part["how"][key]) for key, name in HOW.items())
+    made = [(name, [s] if isinstance(s, str) else s) for name, s in said if s]
+    across = [("Mean", part["across"]["notes"])] if part["across"] else []
+    theirs = part.get("published")
+    published = (theirs["header"], theirs["rows"]) if theirs else ()
+    remarks = [("To compare them", theirs["remarks"])] if theirs else []
+    found = [
+        _folded("Takes no part in any claim", out),
+        _folded(f"Not ok ({len(failed)})", failed),
+        _folded("Search for the learning rate", [], *_sweep(part)),
+        _folded("Published numbers beside these", remarks, *published),
+        _folded("How tasks are put together", across),
+        _folded("How this was made", made),
     ]
-    if items:
-        found += [f"{level} Takes no part in any claim", "\n".join(items)]
-    failures = [
-        f"- **{plain(f['name'])}**{_seed(f)}: {plain(f['status'])}. {plain(f['reason'])}"
-        for f in failures_of(part)
+    return [fold for fold in found if fold["facts"] or fold["rows"]]
+
+
+def _folded(
+    title: str,
+    facts: Sequence[Any],
+    header: Sequence[str] = (),
+    rows: Sequence[Any] = (),
+) -> dict[str, Any]:
+    return {"title": title, "facts": facts, "header": header, "rows": rows}
+
+
+def _sweep(part: Board) -> tuple[list[str], list[list[str]]]:
+    """The best score of each rate that was tried, and which was chosen."""
+    lines, rows = part.get("sweep") or [], []
+    rates = sorted({rate for line in lines for rate, _ in line["points"]})
+    for line in lines:
+        points = {
+            rate: show(score_column(part), score) for rate, score in line["points"]
+        }
+        best = "" if line["best"] is None else f"{line['best']:g}"
+        chosen = best + ", at the edge of what was tried" * bool(line["edge"])
+        rows.append([line["backbone"], *(points.get(r, "") for r in rates), chosen])
+    return ["row", *(f"{rate:g}" for rate in rates), "chosen"], rows
+
+
+def _fold(fold: Mapping[str, Any]) -> list[str]:
+    cells = [[plain(cell) for cell in line] for line in fold["rows"]]
+    found = [table([plain(name) for name in fold["header"]], cells)] if cells else []
+    facts = [
+        f"- {plain(name)}: {plain('; '.join(said))}" for name, said in fold["facts"]
     ]
-    if failures:
-        found += [f"{level} Not ok ({len(failures)})", "\n".join(failures)]
-    sweep = part.get("sweep") or []
-    if sweep:
-        score = score_column(part)
-        rates = sorted({rate for line in sweep for rate, _ in line["points"]})
-        body = []
-        for line in sweep:
-            points = dict(map(tuple, line["points"]))
-            cells = [show(score, points.get(rate)) for rate in rates]
-            best = "" if line["best"] is None else f"{line['best']:g}"
-            body.append(
-                [plain(line["backbone"]), *cells, best + ", at the edge" * line["edge"]]
-            )
-        header = ["row", *(f"{rate:g}" for rate in rates), "chosen"]
-        found += [f"{level} Search for the learning rate", table(header, body)]
-    published = part.get("published")
-    if published:
-        cells = [[plain(cell) for cell in line] for line in published["rows"]]
-        found += [f"{level} Published numbers beside these"]
-        found += [table([plain(name) for name in published["header"]], cells)]
-        found += ["\n".join(f"- {plain(line)}" for line in published["remarks"])]
-    facts = [f"- {name}: {plain('; '.join(said))}" for name, said in how(part)]
-    return [
-        *found,
-        *([f"{level} How this was made", "\n".join(facts)] if facts else []),
-    ]
-
-
-def failures_of(part: Board) -> list[Mapping[str, Any]]:
-    """Runs that are not ok; where the board has no list of them, rows that are not."""
-    rows = [row for row in part["rows"] if row["status"] != "ok"]
-    return part["failures"] if "failures" in part else rows
-
-
-def _seed(failure: Mapping[str, Any]) -> str:
-    return "" if failure.get("seed") is None else f", seed {failure['seed']}"
-
-
-def how(part: Board) -> list[tuple[str, list[str]]]:
-    """Headings and sentences on how a board was made; what is not known is left out."""
-    facts, names = part["how"], {
-        "command": "Command", "data": "Data", "splits": "Splits", "devices": "Devices",
-        "versions": "Versions", "statistics": "Statistics", "left_out": "Left out",
-        "does_not_say": "What it does not say",
-    }  # fmt: skip
-    said = [(name, facts.get(key) or []) for key, name in names.items()]
-    return [(name, [s] if isinstance(s, str) else list(s)) for name, s in said if s]
+    return [*found, "\n".join(facts)]
