@@ -27,7 +27,7 @@ function render(board, level) {
   }
   const first = el("div", { class: "first" });
   root.append(first);
-  const drawn = sorted(board, board.score, board.rows).length > 0;
+  const drawn = board.rows.some((row) => scoreOf(board, row, board.score));
   if (board.rows.length && !drawn) board.unknown.push("No row has a score, so none is drawn.");
   first.classList.toggle("alone", !drawn);
   first.append(...answers(board));
@@ -35,14 +35,25 @@ function render(board, level) {
     const picture = drawn ? pictureOf(board, state) : {};
     const table = tableOf(board, state);
     if (drawn) first.append(picture.node);
-    root.append(filters(board, state, () => { table.apply(); dim(root, state.family); }), table.node);
-    root.append(figures(board));
+    const chips = filters(board, state, () => { table.apply(); dim(root, state.family); });
+    root.append(...[chips, table.node, figures(board)].filter(Boolean));
     picture.changed = () => dim(root, state.family);
     link(root, table);
   }
   root.append(...board.folds.map(folded));
   board.parts.forEach((part, i) => root.append(partOf(part, level, i === 0 && !board.rows.length)));
   return root;
+}
+
+// Buttons of which one is pressed; with `none`, pressing it again releases it.
+function choice(label, items, chosen, pick, none = false) {
+  const buttons = items.map(([value, words, attributes]) => el("button", { type: "button",
+    "aria-pressed": String(value === chosen), ...attributes, onclick: () => {
+      chosen = none && value === chosen ? "" : value;
+      buttons.forEach((b, i) => b.setAttribute("aria-pressed", String(items[i][0] === chosen)));
+      pick(chosen);
+    } }, words));
+  return el("div", { class: "choice", role: "group", "aria-label": label }, buttons);
 }
 
 function answers(board) {
@@ -60,19 +71,15 @@ function pictureOf(board, state) {
   });
   const keys = [...new Set([board.score, ...board.needs.map((n) => n.column)])]
     .filter((key) => key && board.limits[key]);
-  const buttons = keys.map((key) => el("button", { type: "button", "aria-pressed": String(key === state.need),
-    onclick: (event) => {
-      state.need = key;
-      for (const b of buttons) b.setAttribute("aria-pressed", String(b === event.target));
-      again();
-    } }, columnOf(board, key).label));
+  const choose = keys.length > 1 && choice("What the picture shows",
+    keys.map((key) => [key, columnOf(board, key).label]), state.need, (key) => { state.need = key; again(); });
   const rest = board.rows.length > FIRST + 6 && el("button", { type: "button", class: "rest",
     onclick: (event) => {
       state.all = !state.all;
       event.target.textContent = state.all ? `Show ${FIRST} rows` : `Show all ${board.rows.length} rows`;
       again();
     } }, `Show all ${board.rows.length} rows`);
-  const outside = board.limits[board.score].outside.filter((name) => board.floors.some((f) => f.name === name));
+  const { outside } = board.limits[board.score];
   const beyond = board.floors.filter((f) => outside.includes(f.name)).map((f) => `${f.name} ${f.texts[board.score]}`);
   const tiers = board.rows.some((row) => row.tier != null);
   const caption = ["Dot: mean over seeds; bar: 95 % interval; small dots: single seeds.",
@@ -80,22 +87,16 @@ function pictureOf(board, state) {
     tiers && "Bracket: rows of one tier, none proven worse than the first of it.",
     board.floors.length > beyond.length && "Dashed: what needs no learning.",
     beyond.length && `Outside the picture: ${beyond.join(", ")}.`].filter(Boolean).join(" ");
-  made.node = el("figure", { class: "main" },
-    keys.length > 1 && el("div", { class: "choice", role: "group", "aria-label": "What the picture shows" }, buttons),
-    frame, rest, el("figcaption", {}, caption));
+  made.node = el("figure", { class: "main" }, choose, frame, rest, el("figcaption", {}, caption));
   return made;
 }
 
 function filters(board, state, changed) {
   const names = [...new Set(board.rows.map((row) => row.family))];
-  names.forEach(colorOf);
-  const chips = names.length < 2 ? [] : names.map((family) => el("button", { type: "button", class: "chip",
-    "aria-pressed": "false", style: `--c:${colorOf(family)}`, onclick: (event) => {
-      state.family = state.family === family ? "" : family;
-      for (const chip of chips) chip.setAttribute("aria-pressed", String(chip === event.target && state.family !== ""));
-      changed();
-    } }, family));
-  return el("div", { class: "chips", role: "group", "aria-label": "Filter by family" }, chips);
+  const chips = choice("Filter by family", names.map((name) => [name, name, { style: `--c:${colorOf(name)}` }]), "",
+    (family) => { state.family = family; changed(); }, true);
+  chips.className = "chips";
+  return names.length > 1 && chips;
 }
 
 function tableOf(board, state) {
@@ -198,16 +199,12 @@ function tableOf(board, state) {
       : shown ? `${shown} of ${board.rows.length} rows` : "no row fits";
   }
   state.down = columnOf(board, board.score).better === "high";
-  const views = board.views.map((view) => el("button", { type: "button", "aria-pressed": String(view === state.view),
-    onclick: (event) => {
-      state.view = view;
-      for (const b of views) b.setAttribute("aria-pressed", String(b === event.target));
-      build();
-    } }, view.name));
+  const views = choice("Columns", board.views.map((view) => [view, view.name]), state.view,
+    (view) => { state.view = view; build(); });
   const bar = el("div", { class: "bar" },
     el("input", { type: "search", placeholder: "Search", "aria-label": "Search rows",
       oninput: (event) => { state.query = event.target.value; apply(); } }),
-    views.length > 1 && el("div", { class: "choice", role: "group", "aria-label": "Columns" }, views), count);
+    board.views.length > 1 && views, count);
   build();
   const open = (name) => {
     const entry = entries.find((other) => other.row?.name === name);
@@ -226,7 +223,7 @@ function figures(board) {
     return el("figure", {}, el("h3", {}, figure.title), frame,
       figure.kind === "scatter" && el("figcaption", {}, "Line: rows that none beats in both."));
   });
-  return drawn.length ? el("div", { class: "figures" }, drawn) : el("div");
+  return drawn.length > 0 && el("div", { class: "figures" }, drawn);
 }
 
 function folded({ title, header, rows, facts }) {
@@ -266,9 +263,11 @@ function link(root, table) {
     tip.style.left = `${Math.max(8, Math.min(at.x + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${at.y > tip.offsetHeight + 20 ? at.y - tip.offsetHeight - 12 : at.y + 18}px`;
   };
-  const near = (event) => event.target.closest?.(".mark");
+  // A board inside this one has listeners of its own.
+  const near = (event, what = ".mark") =>
+    event.target.closest?.("section.board") === root ? event.target.closest(what) : null;
   root.addEventListener("pointermove", (event) => {
-    const mark = near(event), row = event.target.closest?.("tr.row");
+    const mark = near(event), row = near(event, "tr.row");
     if (mark) light(mark.dataset.row, { x: event.clientX, y: event.clientY }, mark.dataset.tip);
     else if ((row?.dataset.row ?? null) !== lit) light(row?.dataset.row ?? null);
   });
@@ -280,7 +279,7 @@ function link(root, table) {
     else if (mark) light(mark.dataset.row, { x: event.clientX, y: event.clientY }, mark.dataset.tip);
   });
   root.addEventListener("keydown", (event) => {
-    const svg = event.target.closest?.("svg");
+    const svg = near(event, "svg");
     if (!svg || !["ArrowDown", "ArrowUp", "Enter", "Escape"].includes(event.key)) return;
     event.preventDefault();
     const marks = [...svg.querySelectorAll(".mark")], i = marks.findIndex((mark) => mark.dataset.row === lit);
