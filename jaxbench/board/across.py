@@ -1,7 +1,8 @@
-"""Several boards as one: over tasks an interquartile mean and profiles, rliable's way."""
+"""Several boards as one: over tasks an interquartile mean, and profiles."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,11 @@ def together(parts: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
     """
     _unique_titles(parts)
     tasks = sorted({part["task"] for part in parts})
-    scaled = [_scaled(part) for part in parts]
-    comparable = len(tasks) > 1 and all(s is not None for s in scaled)
+    protocols = Counter(part["protocol"] for part in parts)
+    protocol = protocols.most_common(1)[0][0]
+    alike = [part for part in parts if part["protocol"] == protocol]
+    scaled = [_scaled(part) for part in alike]
+    comparable = len({part["task"] for part in alike}) > 1 and None not in scaled
     board = {
         "title": ", ".join(tasks),
         "question": (
@@ -35,7 +39,7 @@ def together(parts: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
             else parts[0]["question"]
         ),
         "task": " + ".join(tasks),
-        "protocol": " + ".join(sorted({part["protocol"] for part in parts})),
+        "protocol": " + ".join(sorted(protocols)),
         "task_version": None,
         "needs": [],
         "unknown": [],
@@ -62,7 +66,7 @@ def together(parts: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
         },
     }
     if comparable:
-        board |= _compared(parts, scaled)  # type: ignore[arg-type]
+        board |= _compared(alike, [found for found in scaled if found is not None])
     else:
         board["unknown"] = [
             f"{len(parts)} boards that cannot be compared with each other: task, "
@@ -72,14 +76,21 @@ def together(parts: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
 
 
 def _unique_titles(parts: Sequence[dict[str, Any]]) -> None:
-    """Titles that say what differs: budget and sizes of the rows, then the data."""
+    """Titles of boards that differ in their examples alone say in which."""
     seen: dict[str, list[dict[str, Any]]] = {}
     for part in parts:
         seen.setdefault(part["title"], []).append(part)
     for title, alike in seen.items():
-        for number, part in enumerate(alike, 1):
-            if len(alike) > 1:
-                part["title"] = f"{title}, examples {number} of {len(alike)}"
+        sizes = [part["examples"] for part in alike]
+        for split in dict.fromkeys(name for found in sizes for name in found):
+            if len({found.get(split) for found in sizes}) == len(alike) > 1:
+                for part in alike:
+                    told = f"{part['examples'].get(split, 0):,} {split} examples"
+                    part["title"] = f"{title}, {told}"
+                break
+        else:
+            for number, part in enumerate(alike[1:], 2):
+                part["title"] = f"{title}, other examples ({number})"
 
 
 def _union(parts: Sequence[Mapping[str, Any]], name: str) -> list[str]:
@@ -87,7 +98,7 @@ def _union(parts: Sequence[Mapping[str, Any]], name: str) -> list[str]:
 
 
 def _scaled(part: Mapping[str, Any]) -> dict[str, list[float]] | None:
-    """Scores of each backbone, floor 0 and ceiling 1; None where those are not known."""
+    """Scores of each backbone, floor 0 and ceiling 1; None where not known."""
     top = next(
         (f["value"] for f in part["floors"] if f["name"] == "best possible"), None
     )
@@ -164,8 +175,8 @@ def _compared(
     if holes:
         unknown.append(
             f"{filled} of {cells} cells are filled: {len(holes)} of {len(backbones)} "
-            f"backbones ({names(holes)}) have no score on some task, so that no mean over "
-            "tasks compares them."
+            f"backbones ({names(holes)}) have no score on some task, so that no mean "
+            "over tasks compares them."
         )
     return {
         "columns": [
@@ -211,9 +222,9 @@ def _compared(
             "iqm": means,
             "notes": [
                 "Scores of a task are rescaled: 0 is its best floor, 1 its ceiling.",
-                "The mean leaves out the lowest and the highest quarter of all runs; its "
-                "interval is a bootstrap over seeds within tasks (Agarwal et al. 2021), "
-                f"where every task has {FEWEST_SEEDS} seeds.",
+                "The mean leaves out the lowest and the highest quarter of all runs; "
+                "its interval is a bootstrap over seeds within tasks (Agarwal et al. "
+                f"2021), where every task has {FEWEST_SEEDS} seeds.",
                 "The order of means over tasks claims nothing.",
             ],
         },

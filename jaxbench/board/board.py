@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jaxbench.board import across, words
+from jaxbench.board import across, origin, words
+from jaxbench.board import target as targets
 from jaxbench.board.claims import Claims, decide, decide_times
 from jaxbench.board.read import Result, at, finite, read_results
 from jaxbench.board.table import (
@@ -64,7 +64,8 @@ def _board(table: Table, command: str) -> dict[str, Any]:
     rows = [row for row in table.rows if row.runs]
     score = _score_column(shows, [r for row in rows for r in row.ok], witness)
     rows.sort(key=lambda row: (not row.ok, row.name))
-    target, timing = _target(score, rows, witness)
+    target = targets.find_target(score, rows, witness)
+    timing = targets.columns(score, target)
     columns = expanded([score, *shows.columns, *timing, *COMMON], table.results)
     columns = [c for c in columns if any(row.cell(c) is not None for row in rows)]
     if score not in columns:
@@ -89,8 +90,13 @@ def _board(table: Table, command: str) -> dict[str, Any]:
         "protocol": table.key.protocol,
         "task_version": witness.get("data.version"),
         "variant": variant,
+        "examples": {
+            name: int(count)
+            for name, count in (witness.get("data.examples") or {}).items()
+            if finite(count) is not None
+        },
         "needs": needs,
-        "unknown": words.unknown(table, rows, claims, score),
+        "unknown": words.unknown(rows, claims, score),
         "columns": [_column(c) for c in columns],
         "score": score.key,
         "rows": [_row(rows[k], k, claims, score, columns, spreads) for k in ordered],
@@ -99,16 +105,16 @@ def _board(table: Table, command: str) -> dict[str, Any]:
         "figures": _figures(shows, columns, score, rows),
         "across": None,
         "parts": [],
-        "sweep": _sweeps(table),
-        "failures": _failures(table),
+        "sweep": origin.sweeps(table),
+        "failures": origin.failures(table),
         "how": {
             "command": command,
-            "data": _data(table, witness),
-            "devices": words.devices(table),
-            "versions": _versions(table),
-            "splits": _splits(witness, score),
+            "data": origin.data(table, witness),
+            "devices": origin.devices(table),
+            "versions": origin.versions(table),
+            "splits": origin.splits(witness, score),
             "statistics": words.statistics_in_words(claims, score),
-            "left_out": table.left_out + _refused(table),
+            "left_out": table.left_out + origin.refused(table),
             "does_not_say": [
                 *shows.says_not(witness.content),
                 *words.sizes(rows),
@@ -151,7 +157,7 @@ def _score_column(shows: TaskBoard, ok: Sequence[Result], witness: Result) -> Co
     )
 
 
-def _scores(rows: Sequence[Row], column: Column) -> tuple[np.ndarray, list[str]]:
+def _scores(rows: Sequence[Row], column: Column) -> np.ndarray:
     """A line for each row, a column for each seed; infinite where a run failed."""
     seeds = list(dict.fromkeys(seed_of(run) for row in rows for run in row.runs))
     scores_rk = np.full((len(rows), max(1, len(seeds))), np.nan)
@@ -162,13 +168,12 @@ def _scores(rows: Sequence[Row], column: Column) -> tuple[np.ndarray, list[str]]
                 scores_rk[r, seeds.index(seed_of(run))] = found
             elif run.failed:
                 scores_rk[r, seeds.index(seed_of(run))] = np.inf
-    return scores_rk, seeds
+    return scores_rk
 
 
 def _claims(rows: Sequence[Row], column: Column) -> Claims:
-    scores_rk, _ = _scores(rows, column)
     may = np.array([not row.why_not for row in rows], bool)
-    return decide(scores_rk, maximize=column.better == "high", may=may)
+    return decide(_scores(rows, column), maximize=column.better == "high", may=may)
 
 
 def _answer(
@@ -178,7 +183,7 @@ def _answer(
     claims: Claims,
     score: Column,
     spreads: dict[str, Claims],
-    target: float | None,
+    target: tuple[float, str] | None,
 ) -> dict[str, Any]:
     if need.limit is not None:
         return words.within(need, column, rows)
@@ -189,11 +194,10 @@ def _answer(
     if column.key == score.key:
         return words.lead(need, column, rows, claims)
     if column.key == "steps_to_target":
-        times_rk, reached_rk = _times(rows, score, target)
+        assert target is not None
         may = np.array([not row.why_not for row in rows], bool)
-        return words.lead(
-            need, column, rows, decide_times(times_rk, reached_rk, may=may)
-        )
+        found = decide_times(*targets.times(rows, score, target), may=may)
+        return words.lead(need, column, rows, found)
     spreads[column.key] = _claims(rows, column)
     return words.lead(need, column, rows, spreads[column.key])
 
@@ -287,137 +291,8 @@ def _curve(row: Row, score: Column) -> list[list[float]]:
     """The validation curve of the run whose score is in the middle of the row's."""
     runs = [run for run in row.ok if value(run, score) is not None]
     runs.sort(key=lambda run: value(run, score))
-    points = runs[len(runs) // 2].get("curve.validation") if runs else None
-    return [
-        [step, found]
-        for step, found in points or []
-        if finite(step) is not None and finite(found) is not None
-    ]
-
-
-def _target(
-    score: Column, rows: Sequence[Row], witness: Result
-) -> tuple[float | None, list[Column]]:
-    """A stated score and the columns of how soon runs validate so well.
-
-    The score is what the results call solved, otherwise the hardest floor that any row
-    beats. Runs that never get there are censored at their last step.
-    """
-    metric = score.key.removeprefix("test ")
-    high = score.better == "high"
-    target = witness.number("solved.threshold")
-    words_of = f"{metric} {target:g}" if target is not None else ""
-    if target is None:
-        best = [p for row in rows for run in row.ok for p in _validations(run)]
-        reached = (max if high else min)((v for _, v in best), default=None)
-        own = all(
-            (r.text("primary.metric") or "loss") == metric
-            for row in rows
-            for r in row.ok
-        )
-        found = []
-        for name, metrics in (witness.get("floors") or {}).items():
-            floor = (
-                finite(metrics.get(metric)) if isinstance(metrics, Mapping) else None
-            )
-            if floor is not None and reached is not None:
-                if (reached >= floor) if high else (reached <= floor):
-                    found.append((floor if high else -floor, name, floor))
-        if not found or not own:
-            return None, []
-        _, name, target = max(found)
-        words_of = f"{metric} {target:.4g} ({name.replace('_', ' ')})"
-    explain = f"until the validation {words_of} is reached; > where it is not"
-    goal = target
-
-    def steps(result: Mapping[str, Any]) -> float | None:
-        return _steps_to(result, goal, high)
-
-    def seconds(result: Mapping[str, Any]) -> float | None:
-        found, rate = steps(result), finite(at(result, "throughput.steps_per_s"))
-        return found / rate if found is not None and rate else None
-
-    def flops(result: Mapping[str, Any]) -> float | None:
-        found, each = steps(result), finite(result.get("step_flops"))
-        return found * each if found is not None and each else None
-
-    return target, [
-        Column(
-            "steps_to_target", steps, "updates to target", "", "low", 0, "cost", explain
-        ),
-        Column(
-            "seconds_to_target",
-            seconds,
-            "s to target",
-            "s",
-            "low",
-            None,
-            "cost",
-            explain,
-        ),
-        Column(
-            "flops_to_target",
-            flops,
-            "work to target",
-            "FLOP",
-            "low",
-            None,
-            "cost",
-            explain,
-        ),
-    ]
-
-
-def _validations(run: Result) -> list[tuple[float, float]]:
-    found = run.get("curve.validation")
-    return (
-        [
-            (p[0], p[1])
-            for p in found
-            if isinstance(p, list) and len(p) == 2 and finite(p[1]) is not None
-        ]
-        if isinstance(found, list)
-        else []
-    )
-
-
-def _steps_to(result: Mapping[str, Any], target: float, high: bool) -> float | None:
-    """The first evaluation at or past the target; None where there is none."""
-    if at(result, "solved.threshold") == target:
-        return finite(at(result, "solved.step"))
-    for step, found in at(result, "curve.validation") or []:
-        if (found >= target) if high else (found <= target):
-            return finite(step)
-    return None
-
-
-def _times(
-    rows: Sequence[Row], score: Column, target: float | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """When each run reached the target, or until when it was watched; and whether."""
-    _, seeds = _scores(rows, score)
-    times_rk = np.full((len(rows), max(1, len(seeds))), np.nan)
-    reached_rk = np.zeros_like(times_rk, bool)
-    ends = [
-        run.number("budget.total") or run.number("steps") or 0
-        for row in rows
-        for run in row.runs
-    ]
-    for r, row in enumerate(rows):
-        for run in row.runs:
-            if not (run.ok or run.failed):
-                continue
-            k = seeds.index(seed_of(run))
-            found = (
-                _steps_to(run.content, target, score.better == "high")
-                if target is not None
-                else None
-            )
-            # A run that failed would fail again: unsolved to the end of its budget.
-            end = run.number("steps") if run.ok else max(ends)
-            times_rk[r, k] = end if found is None else found
-            reached_rk[r, k] = found is not None
-    return times_rk, reached_rk
+    middle = runs[len(runs) // 2].content if runs else {}
+    return [[step, found] for step, found in targets.validations(middle)]
 
 
 def _floors(
@@ -521,7 +396,7 @@ def _figures(
     if any(len(_curve(row, score)) > 1 for row in rows):
         found.append(
             {
-                "title": f"validation {score.label.removesuffix(', test')} while training",
+                "title": f"{score.label.removesuffix(', test')} while training",
                 "kind": "curves",
                 "x": "steps",
                 "y": score.key,
@@ -532,108 +407,10 @@ def _figures(
     return found
 
 
-def _sweeps(table: Table) -> list[dict[str, Any]]:
-    found = []
-    for row in table.rows:
-        runs = table.sweeps.get(row.link, [])
-        points = [
-            [
-                rate,
-                r.number(f"best.metrics.{r.text('primary.metric') or 'loss'}")
-                if r.ok
-                else None,
-            ]
-            for r in runs
-            if (rate := r.number("learning_rate")) is not None
-        ]
-        if points:
-            found.append(
-                {
-                    "backbone": row.name,
-                    "points": sorted(points, key=lambda p: p[0]),
-                    "best": row.facts["rate"],
-                    "edge": row.edge,
-                }
-            )
-    return sorted(found, key=lambda f: f["backbone"])
-
-
-def _failures(table: Table) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": result.text("backbone") or result.shown,
-            "seed": result.get("seed"),
-            "status": result.status,
-            "reason": result.reason,
-            "folder": result.shown,
-            "log": result.get("log_tail") or [],
-        }
-        for result in table.results
-        if not result.ok and result.status != "interrupted"
-    ]
-
-
-def _refused(table: Table) -> list[str]:
-    return [
-        f"{r.shown} is not counted: {r.reason}."
-        for r in table.results
-        if r.status in ("refused", "unreadable")
-    ]
-
-
 def _title(table: Table, variant: str) -> str:
     key = table.key
     parts = [f"{key.task} {variant}".strip(), f"{key.protocol} protocol", key.budget]
     return ", ".join(filter(None, parts))
-
-
-def _data(table: Table, witness: Result) -> list[str]:
-    data = witness.get("data") or {}
-    name = data.get("name")
-    said = [f"{table.key.source or 'unknown'}{f' {name}' if name else ''}"]
-    if table.key.fingerprint:
-        said.append(f"fingerprint {table.key.fingerprint[:16]}")
-    if isinstance(data.get("manifest"), str):
-        said.append(f"manifest {data['manifest']}")
-    for key, found in json.loads(table.key.options).items():
-        said.append(f"{key} {found}")
-    return said
-
-
-def _versions(table: Table) -> list[str]:
-    found: dict[str, dict[str, None]] = {}
-    for result in table.results:
-        for package, version in (result.get("versions") or {}).items():
-            found.setdefault(package, {})[str(version)] = None
-        commit = result.get("git")
-        if isinstance(commit, str):
-            found.setdefault("git", {})[
-                commit[:12] + ("+changes" if "+" in commit else "")
-            ] = None
-    return [f"{name} {' / '.join(versions)}" for name, versions in found.items()]
-
-
-def _splits(witness: Result, score: Column) -> str:
-    splits = witness.get("data.splits") or {}
-    parts = []
-    for name, split in splits.items():
-        if isinstance(split, Mapping):
-            games = split.get("games")
-            count = len(games) if isinstance(games, list) else games
-            told = f"{count} games" if count else ""
-            size = finite(split.get("examples"))
-            more = f"{size:,.0f} examples" if size else ""
-            parts.append(f"{name} {', '.join(filter(None, [told, more]))}")
-        elif isinstance(split, list) and len(split) == 2:
-            parts.append(f"{name} bytes {split[0]:,} to {split[1]:,}")
-    by = witness.text("data.split_by")
-    told = f"by {by}: " if by else ""
-    scored = "test" if score.key.startswith("test ") else "validation"
-    return (
-        f"{told}{'; '.join(parts)}. Scored on {scored}."
-        if parts
-        else f"Scored on {scored}."
-    )
 
 
 def _goes_with(

@@ -222,7 +222,7 @@ def _two_sided(t: np.ndarray, freedom: np.ndarray) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's corrected p: the k-th smallest of m times m - k, never falling, at most 1."""
+    """Holm's corrected p: the k-th smallest of m times m - k, never falling."""
     order = np.argsort(p)
     raised = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
     adjusted = np.empty_like(p)
@@ -354,7 +354,7 @@ def decide_times(
     """Which rows solve a task sooner: `log_rank` of all pairs, as one family (Holm).
 
     Args:
-      times_rk: when each run solved it, or until when it was watched; nan without a run.
+      times_rk: when each run solved it, or how long it was watched; nan without one.
       solved_rk: whether it did.
       may: [R], rows that may be compared at all; None for all.
 

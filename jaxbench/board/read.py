@@ -1,4 +1,4 @@
-"""Opens result files, and refuses those that cannot be true, one by one, with a reason."""
+"""Opens result files, and refuses those that cannot be true, each with a reason."""
 
 from __future__ import annotations
 

@@ -213,15 +213,25 @@ class Row:
         counts = Counter(device(run) for run in self.ok or self.runs)
         return counts.most_common(1)[0][0] if counts else ""
 
+    def measured_on(self, column: Column) -> str:
+        """The device of a column's values: of training, or of a later measurement."""
+        part = column.path.partition(".")[0] if isinstance(column.path, str) else ""
+        found = (device(run, f"{part}.device") for run in self.ok)
+        return next(filter(None, found), self.device)
+
     def cell(self, column: Column) -> Any:
         """The value of a column over the row's runs."""
         runs = self.ok or self.runs
-        if column.over_seeds == "share":
+        if column.over_seeds in ("share", "censored"):
             runs = self.ok + self.failed
-        if column.group in ("speed", "cost"):
+        if column.group == "cost":
             runs = [run for run in runs if device(run) == self.device]
         found = [v for run in runs if (v := value(run, column)) is not None]
         numbers = [v for v in found if not isinstance(v, str)]
+        if column.over_seeds == "censored" and found:
+            # Half of the runs are there by then, or half are still not.
+            ordered = [*sorted(numbers), *(v for v in found if isinstance(v, str))]
+            return ordered[(len(ordered) - 1) // 2]
         if not numbers:
             return "; ".join(dict.fromkeys(found)) or None
         return _OVER[column.over_seeds](numbers)
@@ -391,7 +401,7 @@ def _one_a_seed(runs: Sequence[Result], left_out: list[str]) -> list[Result]:
 
 
 def best_rate(runs: Iterable[Result]) -> float | None:
-    """The rate that validated best; of equal ones the one that reached its goal first."""
+    """The rate that validated best; of equal ones the first to reach its goal."""
     scored = []
     for run in runs:
         metric = run.text("primary.metric") or "loss"
@@ -434,30 +444,31 @@ def _name(rows: Sequence[Row]) -> None:
     """Names rows of one backbone by the facts in which they differ."""
     families: dict[str, list[Row]] = {}
     for row in rows:
+        row.name = row.backbone
         families.setdefault(row.backbone, []).append(row)
-    for backbone, alike in families.items():
-        names = list(dict.fromkeys(name for row in alike for name in row.facts))
-        said: list[list[str]] = [[] for _ in alike]
-        for name in names:
-            if len({tuple(words) for words in said}) == len(alike) and len(alike) > 1:
-                break
-            values = [row.facts.get(name) for row in alike]
-            if len({json.dumps(v, default=str) for v in values}) > 1:
-                for words, found in zip(said, values, strict=True):
-                    words.append(_words(name, found))
-        counts: Counter[str] = Counter()
-        for row, words in zip(alike, said, strict=True):
-            row.name = ", ".join([backbone, *filter(None, words)])
-            counts[row.name] += 1
-            if counts[row.name] > 1:
-                row.name += f", once more ({counts[row.name]})"
+    for alike in families.values():
+        for name in dict.fromkeys(name for row in alike for name in row.facts):
+            counts = Counter(row.name for row in alike)
+            same = [row for row in alike if counts[row.name] > 1]
+            told = {id(row): _words(name, row.facts.get(name), same) for row in same}
+            if len(set(told.values())) > 1:
+                for row in same:
+                    row.name = ", ".join(filter(None, [row.name, told[id(row)]]))
+        seen: Counter[str] = Counter()
+        for row in alike:
+            seen[row.name] += 1
+            if seen[row.name] > 1:
+                row.name += f", once more ({seen[row.name]})"
 
 
-def _words(name: str, found: Any) -> str:
+def _words(name: str, found: Any, rows: Sequence[Row]) -> str:
+    """A fact as a name says it; of a folder the parts that rows do not share."""
     if found is None:
         return ""
     if name == "folder":
-        return f"in {found}"
+        shared = set.intersection(*(set(row.facts[name].split("/")) for row in rows))
+        own = [part for part in found.split("/") if part not in shared]
+        return f"folder {'/'.join(own)}" if own else ""
     if name in _WORDS:
         return _WORDS[name].format(found)
     return f"{name.removeprefix('model.').removeprefix('train.')} {found}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxbench.board.claims import FEWEST_SEEDS, Claims, detectable
-from jaxbench.board.table import FEWEST_RATES, Row, Table, device
+from jaxbench.board.table import FEWEST_RATES, Row
 from jaxbench.tasks.columns import Column, Need
 
 MOST_NAMES = 6
-# More rows than this, or all, are not a lead.
+# Times of one row on a shared machine differ so much from one day to the next.
+NEAR = 1.2
 _SCALES = {
     "B": ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")),
     "FLOP": ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP")),
@@ -126,14 +128,16 @@ def _why_few(rows: Sequence[Row], measured: Sequence[int]) -> str:
     parts = []
     if few:
         parts.append(
-            f"{len(few)} of {plural(len(measured), 'row')} have fewer than "
-            f"{FEWEST_SEEDS} seeds"
+            f"{len(few)} of {plural(len(measured), 'row')} "
+            f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_SEEDS} seeds"
         )
     if untuned:
-        count = "none" if len(untuned) == len(measured) else "not all"
-        parts.append(
-            f"{count} has a rate that a search over {FEWEST_RATES} rates chose"
+        whose = (
+            "no learning rate was"
+            if len(untuned) == len(measured)
+            else f"the learning rate of {plural(len(untuned), 'row')} was not"
         )
+        parts.append(f"{whose} chosen by a search over {FEWEST_RATES} rates")
     return " and ".join(parts) or "too few rows have seeds of their own"
 
 
@@ -152,8 +156,8 @@ def within(need: Need, column: Column, rows: Sequence[Row]) -> dict[str, Any]:
         else f"{len(kept)} of {len(found)}"
     )
     answer = (
-        f"{count.capitalize()} measured keep {need.limit_words} "
-        f"({'lowest' if high else 'highest'}: {slowest.name}, {shown(worst, column)})"
+        f"{count.capitalize()} measured keep {need.limit_words}; "
+        f"{slowest.name} comes last ({shown(worst, column)})"
     )
     return _need(
         need, column, [row.name for row in kept], answer + _missing(rows, found), True
@@ -174,21 +178,21 @@ def least(need: Need, column: Column, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def timed(need: Need, column: Column, rows: Sequence[Row]) -> dict[str, Any]:
-    """Who was fastest, where one machine measured all; times are no proof."""
-    found = _by_value(column, rows)
-    devices = {row.device for _, row in found}
+    """Who was fastest, of the rows that one kind of device measured; no proof."""
+    measured = _by_value(column, rows)
+    places = Counter(row.measured_on(column) for _, row in measured)
+    place = places.most_common(1)[0][0] if places else ""
+    found = [(v, row) for v, row in measured if row.measured_on(column) == place]
     if len(found) < 2:
         return _need(need, column, [], "Not measured on two rows or more.", False)
-    if len(devices) > 1:
-        told = f"Not compared: measured on {len(devices)} kinds of device."
-        return _need(need, column, [], told, False)
     best, worst = found[0][0], found[-1][0]
-    # Repetitions of one row on a shared machine differ by a fifth.
-    near = [row.name for v, row in found if max(v, best) <= 1.2 * min(v, best)]
+    near = [row.name for v, row in found if max(v, best) <= NEAR * min(v, best)]
+    ratio = max(best, worst) / min(best, worst) if min(best, worst) else 0
+    told = f"; {found[-1][1].name} {shown(worst, column)}" if ratio else ""
     answer = (
-        f"{names(near)} ({shown(best, column)}; {found[-1][1].name} takes "
-        f"{max(best, worst) / min(best, worst):.3g} times as long), as measured once "
-        "each on one machine; within 20 % the order may be chance"
+        f"{names(near)} ({shown(best, column)}{told}), as measured on "
+        f"{place or 'an unknown device'}; times are no proof, and within "
+        f"{100 * (NEAR - 1):.0f} % the order may be chance"
     )
     return _need(need, column, near, answer + _missing(rows, found), True)
 
@@ -205,9 +209,7 @@ def _missing(rows: Sequence[Row], found: Sequence[Any]) -> str:
     return f"; {plural(missing, 'row')} not measured." if missing > 0 else "."
 
 
-def unknown(
-    table: Table, rows: Sequence[Row], claims: Claims, column: Column
-) -> list[str]:
+def unknown(rows: Sequence[Row], claims: Claims, column: Column) -> list[str]:
     """What cannot be said, and how many seeds or rates would change that."""
     said = []
     scored = [row for row in rows if row.ok]
@@ -216,7 +218,7 @@ def unknown(
         more = FEWEST_SEEDS - min(len(row.runs) for row in few)
         noise = _noise(claims, rows, range(len(rows)))
         gap = ""
-        if noise:
+        if noise and len(scored) > 1:
             told = shown(detectable(noise, FEWEST_SEEDS, len(scored)), column)
             six = shown(detectable(noise, 6, len(scored)), column)
             gap = (
@@ -224,9 +226,10 @@ def unknown(
                 f"gaps of {told}, six of {six}"
             )
         said.append(
-            f"{len(few)} of {plural(len(scored), 'row')} have fewer than "
-            f"{FEWEST_SEEDS} seeds and take part in no claim: {plural(more, 'seed')} "
-            f"more each would change that{gap}."
+            f"{len(few)} of {plural(len(scored), 'row')} "
+            f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_SEEDS} seeds and "
+            f"no part in any claim: {plural(more, 'seed')} more each would change "
+            f"that{gap}."
         )
     reasons: dict[str, list[str]] = {}
     for row in scored:
@@ -234,9 +237,7 @@ def unknown(
             reasons.setdefault(row.why_not, []).append(row.name)
     for reason, members in reasons.items():
         who = "Every row" if len(members) == len(scored) else names(members)
-        said.append(
-            f"{who}: {reason}. One rate makes an order of its own: another may turn it."
-        )
+        said.append(f"{who}: {reason}. Another rate may turn the order.")
     edges = [row for row in scored if row.edge]
     if edges:
         told = names([f"{row.name} ({row.facts['rate']:g})" for row in edges])
@@ -254,7 +255,7 @@ def sizes(rows: Sequence[Row]) -> list[str]:
         column = Column(noun, path, noun)
         found = [v for v, _ in _by_value(column, rows) if v > 0]
         if len(found) > 1 and max(found) > 1.1 * min(found):
-            said.append(f"{noun} differ {max(found) / min(found):.3g}-fold")
+            said.append(f"{noun} differ {max(found) / min(found):,.3g}-fold")
     return (
         [f"{' and '.join(said).capitalize()}: part of a difference may be size."]
         if said
@@ -266,34 +267,19 @@ def statistics_in_words(claims: Claims, column: Column) -> list[str]:
     """How claims are made, for a reader who knows no statistics."""
     better = "higher" if column.better == "high" else "lower"
     return [
-        f"Rows are sorted by their mean {column.label} over seeds ({better} is better). "
-        "The order alone proves nothing.",
-        f"A row is compared only if it has {FEWEST_SEEDS} seeds of its own and a search "
-        f"over at least {FEWEST_RATES} learning rates, from the same grid as the others, "
-        "chose its rate on a seed that is not scored.",
-        "One row is called better than another if two tests agree (over the seeds that "
-        "both have, and over all seeds of each), allowing for the number of pairs, so "
-        "that at most one board in twenty claims anything false.",
+        f"Rows are sorted by their mean {column.label} over seeds ({better} is "
+        "better). The order alone proves nothing.",
+        f"A row is compared only if it has {FEWEST_SEEDS} seeds of its own, and a "
+        f"search over at least {FEWEST_RATES} learning rates, from the same grid as "
+        "the others, chose its rate on a seed that is not scored.",
+        "One row is called better than another if two tests agree (over the seeds "
+        "that both have, and over all seeds of each), allowing for the number of "
+        "pairs, so that at most one board in twenty claims anything false.",
         "Rank is an interval: from 1 + the rows proven better to the number of rows "
-        "less those proven worse. The first tier are all rows that are not proven worse "
-        "than the first.",
-        "An interval of a score covers its mean over all possible seeds in about 95 of "
-        "100 cases. It is made of the row's own seeds; rows may lend it steadiness, "
+        "less those proven worse. The first tier are all rows that are not proven "
+        "worse than the first.",
+        "An interval of a score covers its mean over all possible seeds in about 95 "
+        "of 100 cases. It is made of the row's own seeds; rows may lend it steadiness, "
         "never a smaller noise.",
         "A run that failed counts as worse than any score.",
     ]
-
-
-def devices(table: Table) -> list[str]:
-    """What the runs, and what their latency, were measured on."""
-    found: dict[str, None] = {}
-    for result in table.results:
-        for part, words in (
-            ("device", ""),
-            ("latency.device", "latency: "),
-            ("export.device", "export: "),
-        ):
-            name = device(result, part)
-            if name:
-                found[words + name] = None
-    return list(found)

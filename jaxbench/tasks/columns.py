@@ -32,8 +32,9 @@ class Column:
       group: the view that shows it: "score", "parts", "play", "size", "speed", "cost",
         "export"; "" for the file with all columns alone.
       explain: one sentence for people who do not know it.
-      over_seeds: how the values of a row's runs become one: "median", "max", "sum" or
-        "share" (of runs of which it is true).
+      over_seeds: how the values of a row's runs become one: "median", "mean", "max",
+        "sum", "share" (of runs of which it is true) or "censored" (the median of times,
+        texts such as "> 648" being later than any).
     """
 
     key: str
@@ -173,6 +174,7 @@ COMMON = (
     Column(
         "steps_per_s",
         "throughput.steps_per_s",
+        "updates",
         "updates/s",
         better="high",
         group="cost",
@@ -181,6 +183,7 @@ COMMON = (
     Column(
         "tokens_per_s",
         "throughput.tokens_per_s",
+        "inputs",
         "inputs/s",
         better="high",
         group="cost",
@@ -189,7 +192,8 @@ COMMON = (
     Column(
         "train_seconds",
         "seconds.train",
-        "training, s",
+        "training",
+        "s",
         better="low",
         group="cost",
         explain="seconds of updates, without compilation, start and evaluation",

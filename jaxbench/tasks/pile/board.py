@@ -110,7 +110,8 @@ COLUMNS = (
     Column(
         "decode_bytes_per_s",
         "decode.bytes_per_s",
-        "decoding, bytes/s",
+        "decoding",
+        "bytes/s",
         better="high",
         group="speed",
         explain="one stream, byte after byte, each from the one before",

@@ -1,0 +1,124 @@
+"""How a board came about: searches, failures, data, versions, what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jaxbench.board.read import REFUSED, UNREADABLE, Result, finite
+from jaxbench.board.table import Table, device
+from jaxbench.tasks.columns import Column
+
+
+def sweeps(table: Table) -> list[dict[str, Any]]:
+    found = []
+    for row in table.rows:
+        runs = table.sweeps.get(row.link, [])
+        points = [
+            [
+                rate,
+                r.number(f"best.metrics.{r.text('primary.metric') or 'loss'}")
+                if r.ok
+                else None,
+            ]
+            for r in runs
+            if (rate := r.number("learning_rate")) is not None
+        ]
+        if points:
+            found.append(
+                {
+                    "backbone": row.name,
+                    "points": sorted(points, key=lambda p: p[0]),
+                    "best": row.facts["rate"],
+                    "edge": row.edge,
+                }
+            )
+    return sorted(found, key=lambda f: f["backbone"])
+
+
+def failures(table: Table) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": result.text("backbone") or result.shown,
+            "seed": result.get("seed"),
+            "status": result.status,
+            "reason": result.reason,
+            "folder": result.shown,
+            "log": result.get("log_tail") or [],
+        }
+        for result in table.results
+        if not result.ok and result.status != "interrupted"
+    ]
+
+
+def refused(table: Table) -> list[str]:
+    return [
+        f"{r.shown} is not counted: {r.reason}."
+        for r in table.results
+        if r.status in (REFUSED, UNREADABLE)
+    ]
+
+
+def data(table: Table, witness: Result) -> list[str]:
+    data = witness.get("data") or {}
+    name = data.get("name")
+    said = [f"{table.key.source or 'unknown'}{f' {name}' if name else ''}"]
+    if table.key.fingerprint:
+        said.append(f"fingerprint {table.key.fingerprint[:16]}")
+    if isinstance(data.get("manifest"), str):
+        said.append(f"manifest {data['manifest']}")
+    for key, found in json.loads(table.key.options).items():
+        said.append(f"{key} {found}")
+    return said
+
+
+def versions(table: Table) -> list[str]:
+    found: dict[str, dict[str, None]] = {}
+    for result in table.results:
+        for package, version in (result.get("versions") or {}).items():
+            found.setdefault(package, {})[str(version)] = None
+        commit = result.get("git")
+        if isinstance(commit, str):
+            found.setdefault("git", {})[
+                commit[:12] + ("+changes" if "+" in commit else "")
+            ] = None
+    return [f"{name} {' / '.join(versions)}" for name, versions in found.items()]
+
+
+def splits(witness: Result, score: Column) -> str:
+    splits = witness.get("data.splits") or {}
+    parts = []
+    for name, split in splits.items():
+        if isinstance(split, Mapping):
+            games = split.get("games")
+            count = len(games) if isinstance(games, list) else games
+            told = f"{count} games" if count else ""
+            size = finite(split.get("examples"))
+            more = f"{size:,.0f} examples" if size else ""
+            parts.append(f"{name} {', '.join(filter(None, [told, more]))}")
+        elif isinstance(split, list) and len(split) == 2:
+            parts.append(f"{name} bytes {split[0]:,} to {split[1]:,}")
+    by = witness.text("data.split_by")
+    told = f"by {by}: " if by else ""
+    scored = "test" if score.key.startswith("test ") else "validation"
+    return (
+        f"{told}{'; '.join(parts)}. Scored on {scored}."
+        if parts
+        else f"Scored on {scored}."
+    )
+
+
+def devices(table: Table) -> list[str]:
+    """What the runs, and what their latency, were measured on."""
+    found: dict[str, None] = {}
+    for result in table.results:
+        for part, words in (
+            ("device", ""),
+            ("latency.device", "latency: "),
+            ("export.device", "export: "),
+        ):
+            name = device(result, part)
+            if name:
+                found[words + name] = None
+    return list(found)
