@@ -12,7 +12,6 @@ from jaxbench.bench.leaderboard import (
     plots_exports,
     plots_pile,
     plots_quality,
-    published_pile,
 )
 from jaxbench.bench.leaderboard.board import Row, Section, median
 from jaxbench.bench.leaderboard.column import Column, show
@@ -31,6 +30,7 @@ from jaxbench.bench.leaderboard.task_board import (
 )
 from jaxbench.bench.terms import text_size
 from jaxbench.models.zoo import ROWS
+from jaxbench.tasks.pile import published as published_pile
 
 METRICS = {
     "bits_per_byte": Shown(

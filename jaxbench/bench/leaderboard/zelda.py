@@ -13,7 +13,6 @@ from jaxbench.bench.leaderboard import (
     plots_curves,
     plots_exports,
     plots_quality,
-    published,
 )
 from jaxbench.bench.leaderboard.board import Row, Section
 from jaxbench.bench.leaderboard.column import Column, Value, show
@@ -30,6 +29,7 @@ from jaxbench.bench.leaderboard.task_board import (
     View,
     score_or_status,
 )
+from jaxbench.tasks.zelda import published
 
 TITLES = {
     "f1/buttons_micro": "button F1",

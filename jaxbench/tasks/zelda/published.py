@@ -8,6 +8,10 @@ losses and ours are of different games: orders can be compared, values cannot.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxbench.tasks.columns import Published as PublishedTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,3 +105,35 @@ LATENCY_NOTE = (
     "5 of its 10 rows were below 16.7 ms. Ours is the whole trained policy, "
     "synchronised, on the device named here."
 )
+
+
+def published_table(board: Mapping[str, Any]) -> PublishedTable | None:
+    """Their rows in their order, ours beside them; under compat only."""
+    if board["protocol"] != "compat":
+        return None
+    ours = {row["backbone"]: row for row in reversed(board["rows"])}
+    lines = []
+    for place, (name, theirs) in enumerate(ROWS.items(), start=1):
+        row = ours.get(name)
+        cells = row["cells"] if row else {}
+        lines.append(
+            (
+                name,
+                theirs.name,
+                str(place) if theirs.loss else "",
+                _shown(theirs.loss, 4),
+                _shown(cells.get("last_loss"), 4),
+                _shown(cells.get("loss"), 4) or (row["status"] if row else "not here"),
+                _shown(theirs.latency_ms, 1),
+                _shown(cells.get("latency_step_p99"), 2),
+                f"{theirs.batch}, {theirs.learning_rate:g}",
+                theirs.note,
+            )
+        )
+    header = ("backbone", "their name", "their place", "their last", "our last")
+    header += ("our best", "their ms", "our p99, ms", "their batch, rate", "remark")
+    return PublishedTable(header, tuple(lines), (*DIFFERENCES, LATENCY_NOTE))
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

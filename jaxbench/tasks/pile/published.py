@@ -7,6 +7,11 @@ one GPU, one run each. What it lists are losses of training, not of held-out tex
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from jaxbench.models.zoo import ROWS as ZOO
+from jaxbench.tasks.columns import Published as PublishedTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,3 +80,44 @@ REMARKS = (
     "Rows of E74's diagonal variants are not listed: in the code that is kept their "
     "kernel has no backward pass, so cell and input projection did not train.",
 )
+
+
+def published_table(board: Mapping[str, Any]) -> PublishedTable | None:
+    """The listings of the Elman ladder, ours beside them; under compat only."""
+    if board["protocol"] != "compat":
+        return None
+    ours = {row["backbone"]: row for row in reversed(board["rows"])}
+    lines = []
+    for name, theirs in ROWS.items():
+        row = ours.get(name)
+        cells = row["cells"] if row else {}
+        zoo = ZOO.get(name)
+        size = zoo.published.parameters if zoo and zoo.published else None
+        best = _shown(cells.get("nats_per_byte"), ".4f")
+        lines.append(
+            (
+                name,
+                theirs.name,
+                _shown(theirs.listed, ".2f"),
+                _shown(theirs.logged, ".3f"),
+                _shown(cells.get("last_nats_per_byte"), ".4f"),
+                best or (row["status"] if row else "not here"),
+                _shown(size, ",.0f"),
+                _shown(cells.get("params_total"), ",.0f"),
+                _shown(cells.get("tokens_per_s"), ",.0f"),
+                theirs.note,
+            )
+        )
+    header = ("backbone", "their name", "14 January", "15 January", "our last")
+    header += (
+        "our best",
+        "their parameters",
+        "our parameters",
+        "our bytes/s",
+        "remark",
+    )
+    return PublishedTable(header, tuple(lines), REMARKS)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
