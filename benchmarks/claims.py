@@ -1,4 +1,4 @@
-"""How often a board claims something false, and what it finds: by the board's own rules.
+"""How often a board claims something false, and what it finds, by its own rules.
 
     python benchmarks/claims.py [--boards 200] [--out results/claims/README.md]
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from jaxbench.board import across, origin, words
 from jaxbench.board import target as targets
-from jaxbench.board.claims import Claims, decide, decide_times
+from jaxbench.board.claims import FEWEST_SEEDS, Claims, decide, decide_times
 from jaxbench.board.read import Result, at, finite, read_results
 from jaxbench.board.table import (
     Row,
@@ -278,8 +278,9 @@ def _row(
 
 def _why_not(row: Row) -> str:
     parts = []
-    if len(row.runs) < 3:
-        parts.append(f"it has {words.plural(len(row.runs), 'seed')}, three are needed")
+    if row.seeds < FEWEST_SEEDS:
+        have = words.plural(row.seeds, "seed")
+        parts.append(f"it has {have}, {FEWEST_SEEDS} are needed")
     if row.why_not:
         parts.append(row.why_not)
     if not row.ok:

@@ -7,34 +7,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxbench.board.read import REFUSED, UNREADABLE, Result, finite
-from jaxbench.board.table import Table, device
+from jaxbench.board.table import Table, best_rate, device
 from jaxbench.tasks.columns import Column
 
 
 def sweeps(table: Table) -> list[dict[str, Any]]:
+    """The searches for rates: (rate, score) by rate, the best, and where it lies."""
+    rows = {row.link: row for row in table.rows if row.rates}
     found = []
-    for row in table.rows:
-        runs = table.sweeps.get(row.link, [])
-        points = [
-            [
-                rate,
-                r.number(f"best.metrics.{r.text('primary.metric') or 'loss'}")
-                if r.ok
-                else None,
-            ]
-            for r in runs
-            if (rate := r.number("learning_rate")) is not None
-        ]
-        if points:
-            found.append(
-                {
-                    "backbone": row.name,
-                    "points": sorted(points, key=lambda p: p[0]),
-                    "best": row.facts["rate"],
-                    "edge": row.edge,
-                }
-            )
-    return sorted(found, key=lambda f: f["backbone"])
+    for link, runs in table.sweeps.items():
+        row = rows.get(link)
+        points = []
+        for run in runs:
+            metric = run.text("primary.metric") or "loss"
+            score = run.number(f"best.metrics.{metric}") if run.ok else None
+            points.append([run.number("learning_rate"), score])
+        found.append(
+            {
+                "backbone": row.name if row else runs[0].text("backbone"),
+                "points": sorted(points, key=lambda point: point[0] or 0),
+                "best": best_rate(runs),
+                "edge": bool(row and row.edge),
+            }
+        )
+    return sorted(found, key=lambda search: search["backbone"])
 
 
 def failures(table: Table) -> list[dict[str, Any]]:

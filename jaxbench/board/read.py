@@ -245,7 +245,7 @@ def _numbers(value: Any, path: str, skip: set[str]) -> Iterator[tuple[str, float
         for item in value:
             yield from _numbers(item, path, skip)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        if value == value and not math.isinf(value):
+        if value == value and value not in (math.inf, -math.inf):
             yield path, value
 
 

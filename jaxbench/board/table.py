@@ -184,6 +184,11 @@ class Row:
         return [run for run in self.runs if run.failed]
 
     @property
+    def seeds(self) -> int:
+        """Runs that say something: those that ended well and those that failed."""
+        return len(self.ok) + len(self.failed)
+
+    @property
     def status(self) -> str:
         """The worst that happened: its first failure, or "ok"."""
         return next((run.status for run in self.runs if not run.ok), "ok")

@@ -1,4 +1,4 @@
-"""How soon runs reach a stated score: updates, seconds and work, censored where never."""
+"""How soon runs reach a stated score: updates, seconds, work; censored where never."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def find_target(
     floors = []
     for name, metrics in (witness.get("floors") or {}).items():
         floor = finite(metrics.get(metric)) if isinstance(metrics, Mapping) else None
-        if floor is not None and any(
-            (v >= floor) == high or v == floor for v in reached
-        ):
+        if floor is not None and any((v > floor) == high for v in reached):
             floors.append((floor if high else -floor, name))
     if not floors:
         return None

@@ -102,7 +102,7 @@ def _need(
 def _evidence(
     column: Column, rows: Sequence[Row], claims: Claims, taking: Sequence[int]
 ) -> str:
-    seeds = sorted({len(rows[k].runs) for k in taking})
+    seeds = sorted({rows[k].seeds for k in taking})
     span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     parts = [f"{span} seeds"]
     if all(rows[k].rates for k in taking):
@@ -123,7 +123,7 @@ def _noise(claims: Claims, rows: Sequence[Row], taking: Sequence[int]) -> float:
 
 def _why_few(rows: Sequence[Row], measured: Sequence[int]) -> str:
     """Why fewer than two rows can be compared."""
-    few = [rows[k] for k in measured if len(rows[k].runs) < FEWEST_SEEDS]
+    few = [rows[k] for k in measured if rows[k].seeds < FEWEST_SEEDS]
     untuned = [rows[k] for k in measured if rows[k].why_not]
     parts = []
     if few:
@@ -213,9 +213,9 @@ def unknown(rows: Sequence[Row], claims: Claims, column: Column) -> list[str]:
     """What cannot be said, and how many seeds or rates would change that."""
     said = []
     scored = [row for row in rows if row.ok]
-    few = [row for row in scored if len(row.runs) < FEWEST_SEEDS]
+    few = [row for row in scored if row.seeds < FEWEST_SEEDS]
     if few:
-        more = FEWEST_SEEDS - min(len(row.runs) for row in few)
+        more = FEWEST_SEEDS - min(row.seeds for row in few)
         noise = _noise(claims, rows, range(len(rows)))
         gap = ""
         if noise and len(scored) > 1:

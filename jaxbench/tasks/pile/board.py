@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxbench.tasks.columns import Column, Need, TaskBoard
+from jaxbench.tasks.pile.published import published_table
 
 _QUARTERS = tuple(f"nats_per_byte/quarter_{i}" for i in (1, 2, 3, 4))
 
@@ -181,4 +182,5 @@ BOARD = TaskBoard(
         "LZMA": "the scored text compressed after the training text",
     },
     says_not=says_not,
+    published=published_table,
 )

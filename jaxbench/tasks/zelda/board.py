@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxbench.tasks.columns import Column, Need, TaskBoard
+from jaxbench.tasks.zelda.published import published_table
 
 FRAME_MS = 1000 / 60
 GROUPS = ("buttons", "main_x", "main_y", "c_x", "c_y", "shoulder")
@@ -234,4 +235,5 @@ BOARD = TaskBoard(
         "copy_previous": "repeats the last controller",
     },
     says_not=says_not,
+    published=published_table,
 )
