@@ -132,7 +132,6 @@ function tableOf(board, state) {
       if (typeof raw !== "number") {
         td.className = "hole";
         td.title = "no run";
-        td.append("–");
       } else {
         const part = high > low ? (raw - low) / (high - low) : 1;
         const share = column(key).unit === "%" ? Math.max(0, Math.min(1, raw)) : part;

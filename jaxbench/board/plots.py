@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxbench.board.write import Board, boards, label, mean_of, score_column
+from jaxbench.board.write import Board, label, mean_of, pictured, score_column
 
 # Distinct in hue and lightness, readable on white; the page's style has the same.
 COLORS = (
@@ -76,22 +76,18 @@ def png(board: Board) -> bytes | None:
 
     A board that only holds others has the picture of the first of them that has one.
     """
-    drawn = [part for _, part in boards(board) if any(map(_is_drawn, part["rows"]))]
-    if not drawn:
+    part = pictured(board)
+    if part is None:
         return None
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(drawn[0])
+        figure = _figure(part)
         file = io.BytesIO()
         FigureCanvasAgg(figure).print_png(file, metadata={"Software": ""})
     return file.getvalue()
 
 
-def _is_drawn(row: Any) -> bool:
-    return mean_of(row) is not None
-
-
 def _figure(board: Board) -> Figure:
-    drawn = list(filter(_is_drawn, board["rows"]))
+    drawn = [row for row in board["rows"] if mean_of(row) is not None]
     rows = drawn[:MOST]
     families = list(dict.fromkeys(row["family"] for row in rows))
     colors = {family: COLORS[i % len(COLORS)] for i, family in enumerate(families)}

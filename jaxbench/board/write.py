@@ -89,9 +89,10 @@ def mean_of(row: Mapping[str, Any]) -> float | None:
 
 def texts(board: Board, row: Mapping[str, Any]) -> dict[str, str]:
     """What people read in the cells of a row, by key of their column."""
-    found = {
-        key: show(c, row["cells"].get(key)) for key, c in columns_of(board).items()
-    }
+    cells, found = row["cells"], {}
+    for key, column in columns_of(board).items():
+        hole = "–" if column["group"] == "task" else ""
+        found[key] = hole if cells.get(key) is None else show(column, cells[key])
     score, column = row["score"], score_column(board)
     if score:
         found[board["score"]] = show(column, score["mean"])
@@ -112,6 +113,14 @@ def boards(
     yield path, board
     for part in board.get("parts") or ():
         yield from boards(part, (*path, part["title"]))
+
+
+def pictured(board: Board) -> Board | None:
+    """The board of the first picture: the first of all that has a score."""
+    for _, part in boards(board):
+        if any(mean_of(row) is not None for row in part["rows"]):
+            return part
+    return None
 
 
 def csv_text(board: Board) -> str:
@@ -160,8 +169,8 @@ def markdown_text(board: Board, picture: str = "") -> str:
     for path, part in boards(board):
         level = "#" * (1 + len(path))
         lines += [f"{level} {plain(part['title'])}", _answers(part)]
-        if picture and not path:
-            lines.append(f"![{plain(part['question'])}]({picture})")
+        if picture and part is pictured(board):
+            lines.append(f"![{plain(part['title'])}]({picture})")
         lines += _tables(part, level + "#") if part["rows"] else []
         for fold in folds(part):
             lines += [f"{level}# {fold['title']}", *_fold(fold)]
@@ -290,7 +299,8 @@ def _sweep(part: Board) -> tuple[list[str], list[list[str]]]:
 def _fold(fold: Mapping[str, Any]) -> list[str]:
     cells = [[plain(cell) for cell in line] for line in fold["rows"]]
     found = [table([plain(name) for name in fold["header"]], cells)] if cells else []
-    facts = [
-        f"- {plain(name)}: {plain('; '.join(said))}" for name, said in fold["facts"]
-    ]
+    facts = []
+    for name, said in fold["facts"]:
+        between = " " if said[0].endswith(".") else "; "
+        facts.append(f"- {plain(name)}: {plain(between.join(said))}")
     return [*found, "\n".join(facts)]
