@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxbench.bench.defaults import identity
 from jaxbench.bench.events import EVENTS, build_event
-from jaxbench.bench.run_folder import differences, identity
+from jaxbench.bench.run_folder import differences
 from jaxbench.errors import InputError
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 

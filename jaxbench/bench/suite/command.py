@@ -24,6 +24,7 @@ from jaxbench.bench.suite.plan import (
     parse_jobs,
     parse_rates,
     parse_seeds,
+    rates_for,
 )
 from jaxbench.bench.suite.schedule import (
     Limits,
@@ -86,11 +87,12 @@ def suite_command(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace, text: str) -> Request:
+    base = _base(options, text)
     return Request(
-        base=_base(options, text),
+        base=base,
         backbones=choose_backbones(_only(options, text), options.skip),
         seeds=parse_seeds(options.seeds),
-        learning_rates=parse_rates(options.sweep),
+        learning_rates=parse_rates(options.sweep, rates_for(base)),
         side_by_side=options.side_by_side,
     )
 
