@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -48,42 +47,36 @@ def write_leaderboard(folders: Sequence[Path], out: Path) -> Board:
       InputError: no result can be read, or the files cannot be written.
     """
     board = make_board(folders)
-    _write(files(board), Path(out))
-    return board
-
-
-def files(board: Board) -> dict[str, bytes | None]:
-    """Name -> content of each file of a board; None for one that must not be there."""
     picture = png(board)
     name = f"{NAME}.png"
-    return {
+    contents = {
         f"{NAME}.md": markdown_text(board, name if picture else "").encode(),
         f"{NAME}.csv": csv_text(board).encode(),
         f"{NAME}.html": page_text(board).encode(),
         name: picture,
     }
+    _write({Path(out) / name: content for name, content in contents.items()})
+    return board
 
 
-def _write(contents: Mapping[str, bytes | None], out: Path) -> None:
-    partials = {
-        name: out / f"{name}.partial" for name, content in contents.items() if content
-    }
+def _write(contents: Mapping[Path, bytes | None]) -> None:
+    """Writes all files or none; a file without content is removed."""
+    partials = {path: path.with_name(f"{path.name}.partial") for path in contents}
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, partial in partials.items():
-            partial.write_bytes(contents[name] or b"")
-        for name in contents:
-            if name in partials:
-                os.replace(partials[name], out / name)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                partials[path].write_bytes(content)
+        for path, content in contents.items():
+            if content is not None:
+                os.replace(partials[path], path)
             else:
-                (out / name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
     except OSError as error:
         for partial in partials.values():
             if partial.is_file():
                 partial.unlink()
-        hint = (
-            "free some space" if error.errno == errno.ENOSPC else "name another --out"
-        )
         raise InputError(
-            f"cannot write the leaderboard to {out}: {error.strerror}; {hint}"
+            f"cannot write the leaderboard to {next(iter(contents)).parent}: "
+            f"{error.strerror}; name another --out"
         ) from error
