@@ -48,7 +48,9 @@ function scale(low, high, from, to, log) {
       for (const k of [1, 2, 5]) ticks.push(k * 10 ** power);
     }
     if (high / low > 300) ticks = ticks.filter((v) => Number.isInteger(Math.round(way(v) * 1e6) / 1e6));
-  } else {
+  }
+  if (ticks.filter((v) => v >= low && v <= high).length < 3) {
+    ticks = [];
     for (let k = Math.ceil(low / wide); k * wide <= high; k++) ticks.push(k * wide);
   }
   const digits = Math.max(0, -Math.floor(Math.log10(wide) + 1e-9));
@@ -89,8 +91,6 @@ function axisLeft(y, left, right, title) {
 }
 const canvas = (width, height, name, ...children) => shape(
   "svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", tabindex: 0, "aria-label": name }, children);
-const titled = (column) => column.title +
-  ({ low: " (lower is better)", high: " (higher is better)" }[column.better] || "");
 // What belongs to a row: lit together, told by `data-tip`, opened by a click.
 const group = (row, tip, ...children) =>
   shape("g", { class: "mark", "data-row": row.name, "data-family": row.family, "data-tip": tip,
@@ -173,7 +173,7 @@ function ranking(board, key, width, most) {
       said(left + 4, y + 4, shorten(`${row.status}: ${row.reason}`, width - left - 8), { class: "lost" }));
   });
   return canvas(width, height, `${column.title} of ${all.length} rows, best first`,
-    axisBelow(x, top, bottom, titled(column), width),
+    axisBelow(x, top, bottom, column.axis, width),
     labels.map((f) => [
       shape("path", { d: `M${f.at} ${6 + 14 * levels.length}V${bottom}`, class: "floor" }),
       said(f.middle, 11 + 14 * f.level, f.words, { class: "floorname", "text-anchor": "middle" }),
@@ -229,11 +229,11 @@ function scatter(board, figure, width) {
   const front = points.filter((p) => p.best).sort((p, q) => p.a - q.a);
   const edge = front.map((p, i) => i ? `H${p.x}V${p.y}` : `M${p.x} ${p.y}`).join("");
   const labels = placeLabels(points, [left, top, right, bottom]);
-  const gone = known.length - inside.length;
-  const words = [figure.note && !note ? figure.note.text : "",
-    gone ? `Outside: ${known.filter((p) => !inside.includes(p)).map((p) => p.row.name).join(", ")}.` : ""];
+  const beyond = known.filter((p) => !inside.includes(p)).map((p) => p.row.name);
+  if (figure.note && !note) beyond.push(figure.note.text.replace(/\.$/, ""));
+  const words = `Line: rows that none beats in both.${beyond.length ? ` Beyond the picture: ${beyond.join(", ")}.` : ""}`;
   return el("div", {}, canvas(width, height, figure.title,
-    axisBelow(x, top, bottom, titled(cx), width), axisLeft(y, left, right, titled(cy)),
+    axisBelow(x, top, bottom, cx.axis, width), axisLeft(y, left, right, cy.axis),
     shape("path", { d: edge, class: "front" }),
     note && [shape("path", { d: `M${x.at(note.value)} ${top}V${bottom}`, class: "floor" }),
       said(x.at(note.value) - 4, top + 10, shorten(note.text, x.at(note.value) - left), { class: "floorname", "text-anchor": "end" })],
@@ -241,7 +241,7 @@ function scatter(board, figure, width) {
       shape("circle", { cx: p.x, cy: p.y, r: 11, class: "catch" }),
       shape("circle", { cx: p.x, cy: p.y, r: 4.5, class: p.row.takes_part ? "dot" : "dot hollow" }))),
     labels.map((p) => said(p.left, p.base, p.words, { class: p.best ? "label best" : "label" }))),
-    words.filter(Boolean).map((line) => el("p", { class: "muted" }, line)));
+    el("figcaption", {}, words));
 }
 
 // Lines along x: learning curves, performance profiles. series: {row, points, band, tip}.
@@ -274,7 +274,7 @@ function curves(board, figure, width) {
   const cut = (share) => values[Math.round(share * (values.length - 1))];
   const [low, high] = column.better === "high" ? [cut(0.05), cut(1)] : [cut(0), cut(0.95)];
   const pad = 0.04 * (high - low || 1);
-  return lines(series, [figure.x_label || "updates", titled(column)], { low: low - pad, high: high + pad }, width, figure.title);
+  return lines(series, [figure.x_label || "updates", column.axis], { low: low - pad, high: high + pad }, width, figure.title);
 }
 function profile(board, figure, width) {
   const { tau, rows } = board.across.profiles, pairs = (ys) => ys.map((y, i) => [tau[i], y]);

@@ -117,7 +117,7 @@ function tableOf(board, state) {
   function cell(entry, key) {
     const { row, floor } = entry, words = (floor || row).texts[key] || "";
     if (key === "name") {
-      if (floor) return el("th", { scope: "row", title: floor.explain }, floor.name, el("small", {}, "floor"));
+      if (floor) return el("th", { scope: "row", title: floor.explain }, floor.name, " ", el("small", {}, "floor"));
       entry.button = el("button", { type: "button", "aria-expanded": "false", onclick: () => toggle(entry) }, row.name);
       return el("th", { scope: "row", style: `--c:${colorOf(row.family)}` }, entry.button);
     }
@@ -219,8 +219,7 @@ function figures(board) {
   const drawn = board.figures.map((figure) => {
     const frame = el("div", { class: "frame" });
     draws(frame, (width) => kinds[figure.kind](board, figure, width));
-    return el("figure", {}, el("h3", {}, figure.title), frame,
-      figure.kind === "scatter" && el("figcaption", {}, "Line: rows that none beats in both."));
+    return el("figure", {}, el("h3", {}, figure.title), frame);
   });
   return drawn.length > 0 && el("div", { class: "figures" }, drawn);
 }

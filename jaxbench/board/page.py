@@ -16,6 +16,7 @@ from typing import Any
 from jaxbench.board.plots import limits
 from jaxbench.board.write import (
     Board,
+    axis,
     capital,
     columns_of,
     folds,
@@ -71,7 +72,7 @@ def _file(name: str) -> str:
 
 def _shown(board: Board) -> dict[str, Any]:
     """The dict with what people read beside its numbers, and limits for pictures."""
-    columns = [c | {"title": label(c)} for c in board["columns"]]
+    columns = [c | {"title": label(c), "axis": axis(c)} for c in board["columns"]]
     drawn = {
         figure[axis] for figure in board["figures"] for axis in "xy" if figure.get(axis)
     }

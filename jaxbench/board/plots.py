@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxbench.board.write import Board, label, mean_of, pictured, score_column
+from jaxbench.board.write import Board, axis, mean_of, pictured, score_column
 
 # Distinct in hue and lightness, readable on white; the page's style has the same.
 COLORS = (
@@ -111,9 +111,7 @@ def _figure(board: Board) -> Figure:
         _row(axes, y, row, colors[row["family"]], ends)
     _tiers(axes, rows)
     _floors(axes, board, ends)
-    column = score_column(board)
-    better = f", {column['better']}er is better" if column["better"] else ""
-    axes.set_xlabel(label(column) + better, fontsize=9)
+    axes.set_xlabel(axis(score_column(board)), fontsize=9)
     told = (
         "Mean over seeds, 95 % interval, single seeds; hollow: takes part in no claim."
     )

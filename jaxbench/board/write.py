@@ -72,6 +72,15 @@ def label(column: Mapping[str, Any]) -> str:
     return ", ".join(filter(None, [column["label"], unit]))
 
 
+def axis(column: Mapping[str, Any]) -> str:
+    """What an axis of a column's numbers says: name, unit, which way is better."""
+    words = {"B": "bytes", "FLOP": "FLOP", "%": "share from 0 to 1"}
+    unit = words.get(column["unit"], column["unit"])
+    name = ", ".join(filter(None, [column["label"], unit]))
+    better = {"low": " (lower is better)", "high": " (higher is better)"}
+    return name + better.get(column["better"], "")
+
+
 def columns_of(board: Board) -> dict[str, Mapping[str, Any]]:
     """The board's columns by key."""
     return {column["key"]: column for column in board["columns"]}
