@@ -73,7 +73,7 @@ def data(table: Table, witness: Result) -> list[str]:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest beside released results (`benchmarks/data_manifest.py`), if whole."""
+    """The manifest beside released results (benchmarks/data_manifest.py), if any."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
