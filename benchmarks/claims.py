@@ -133,8 +133,8 @@ def report(boards: int) -> str:
         "",
         "## False claims",
         "",
-        f"Share of {boards} boards of equal rows on which any row is called better than",
-        f"another (aim: at most 0.05; a share of 0.05 comes out as 0.05 ± "
+        f"Share of {boards} boards of equal rows on which any row is called better",
+        f"than another (aim: at most 0.05; a share of 0.05 comes out as 0.05 ± "
         f"{np.sqrt(0.05 * 0.95 / boards):.3f}), by the seeds of the rows.",
         "",
         "| rows | sd of rows | noise | " + " | ".join(PLANS) + " |",
@@ -183,8 +183,8 @@ def report(boards: int) -> str:
         "",
         "## Updates to solve: log-rank by permutation",
         "",
-        f"Share of {10 * boards} pairs of alike rows with p at most 0.05, a third of the",
-        "runs unsolved.",
+        f"Share of {10 * boards} pairs of alike rows with p at most 0.05, a third of",
+        "the runs unsolved.",
         "",
         "| seeds a side | false |",
         "|---|---|",

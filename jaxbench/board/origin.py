@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxbench.board.read import REFUSED, UNREADABLE, Result, finite
@@ -62,11 +63,22 @@ def data(table: Table, witness: Result) -> list[str]:
     said = [f"{table.key.source or 'unknown'}{f' {name}' if name else ''}"]
     if table.key.fingerprint:
         said.append(f"fingerprint {table.key.fingerprint[:16]}")
-    if isinstance(data.get("manifest"), str):
-        said.append(f"manifest {data['manifest']}")
+    for source in dict.fromkeys(result.source for result in table.results):
+        files = (read_manifest(Path(source) / "data.json") or {}).get("files")
+        if isinstance(files, list):
+            said.append(f"hashes and public origins of {len(files)} files: data.json")
     for key, found in json.loads(table.key.options).items():
         said.append(f"{key} {found}")
     return said
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest beside released results (benchmarks/data_manifest.py), if any."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def versions(table: Table) -> list[str]:

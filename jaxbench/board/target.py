@@ -44,7 +44,7 @@ def _metric(score: Column) -> str:
 
 
 def columns(score: Column, target: tuple[float, str] | None) -> list[Column]:
-    """Updates, seconds and operations to the target; "> 648" where it is not reached."""
+    """Updates, seconds and operations to the target; "> 648" where not reached."""
     if target is None:
         return []
     high = score.better == "high"
