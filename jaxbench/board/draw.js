@@ -51,7 +51,7 @@ function scale(low, high, from, to, log) {
   }
   if (ticks.filter((v) => v >= low && v <= high).length < 3) {
     ticks = [];
-    for (let k = Math.ceil(low / wide); k * wide <= high; k++) ticks.push(k * wide);
+    for (let k = Math.ceil(low / wide); k * wide <= high; k++) ticks.push(k * wide || 0);
   }
   const digits = Math.max(0, -Math.floor(Math.log10(wide) + 1e-9));
   const label = (value) => {
