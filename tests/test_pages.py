@@ -253,7 +253,7 @@ def test_boards_give_a_page_its_costs_and_places(tmp_path):
         (tmp_path / name / "leaderboard.csv").write_text(HEADER + lines)
     boards = read_boards(tmp_path)
     assert places("s4", boards) == [["`one`: a", "`s4`", "loss 1.2500", "3", "1 to 2"]]
-    assert costs("s4", boards) == [["`one`: a", "4", "3 MiB", "-", "-", "-"]]
+    assert costs("s4", boards) == [["`one`: a", "`s4`", "4", "3 MiB", "-", "-", "-"]]
     assert places("swa", boards)[0][2:] == ["accuracy 0.5000", "1", "not compared"]
     assert costs("swa", boards)[0][-1] == "0.50 ms"
     assert places("ttt", boards)[0][2:] == ["oom", "0", "not compared"]

@@ -49,7 +49,7 @@ def make_board(folders: Sequence[Path]) -> dict[str, Any]:
       InputError: no result can be read, or results are of several versions of a task.
     """
     results = read_results(folders)
-    sources = list(dict.fromkeys(result.source for result in results))
+    sources = dict.fromkeys(Path(result.source).resolve().name for result in results)
     command = shlex.join(["jaxbench", "leaderboard", *sources])
     parts = [
         _board(make_table(key, members), command)

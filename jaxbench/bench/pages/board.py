@@ -17,6 +17,7 @@ Line = dict[str, str]
 PLACE_COLUMNS = ("board", "row", "score", "seeds", "place")
 COST_COLUMNS = (
     "board",
+    "row",
     "updates a second",
     "memory, planned",
     "memory, peak",
@@ -92,6 +93,7 @@ def costs(name: str, boards: Sequence[Line]) -> list[list[str]]:
     return [
         [
             _board(line),
+            f"`{line['name']}`",
             _shown(line, "steps_per_s", "{:,.3g}"),
             _shown(line, "predicted_bytes", "{:,.0f} MiB", 2**20),
             _shown(line, "peak_bytes", "{:,.0f} MiB", 2**20),
