@@ -289,8 +289,13 @@ def _why_not(row: Row) -> str:
 
 
 def _curve(row: Row, score: Column) -> list[list[float]]:
-    """The validation curve of the run whose score is in the middle of the row's."""
+    """The validation curve of the run whose score is in the middle of the row's.
+
+    Empty where the run kept the curve of another metric than the one that sorts.
+    """
+    metric = score.key.removeprefix("test ")
     runs = [run for run in row.ok if value(run, score) is not None]
+    runs = [r for r in runs if (r.text("primary.metric") or "loss") == metric]
     runs.sort(key=lambda run: value(run, score))
     middle = runs[len(runs) // 2].content if runs else {}
     return [[step, found] for step, found in targets.validations(middle)]
