@@ -21,8 +21,8 @@ COLORS = (
 )  # fmt: skip
 INK, MUTED, RULE, FLOOR = "#1c2024", "#666c74", "#dedad2", "#a64f2a"
 WIDTH, ROW, MOST = 900, 19, 40
-HEAD = {"fontsize": 11, "weight": "bold", "color": INK}
-SMALL = {"fontsize": 8, "color": MUTED}
+HEAD: dict[str, Any] = {"fontsize": 11, "weight": "bold", "color": INK}
+SMALL: dict[str, Any] = {"fontsize": 8, "color": MUTED}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 11, "text.parse_math": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,

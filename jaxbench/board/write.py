@@ -43,8 +43,10 @@ def show(column: Mapping[str, Any], value: Any) -> str:
     """
     if value is None:
         return ""
-    if isinstance(value, (str, bool)):
-        return {True: "yes", False: "no"}.get(value, str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     unit, digits = column.get("unit"), column.get("digits")
     for units, known in ((_BINARY, "B"), (_DECIMAL, "FLOP")):
         if unit == known:
