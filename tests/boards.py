@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import html
 import json
-import math
 import random
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
-
-from jaxbench.bench.leaderboard import page as page_module
-from jaxbench.bench.leaderboard import write_leaderboard
 
 HEADS = ("buttons", "main_x", "main_y", "c_x", "c_y", "shoulder")
 SHARES = (0.03, 0.42, 0.36, 0.04, 0.05, 0.10)
@@ -54,8 +45,6 @@ def result(
     status: str = "ok",
     reason: str = "",
     speed: float = 40.0,
-    latency: float | None = None,
-    steady: bool = False,
     device: str = "cpu",
     **changes: Any,
 ) -> dict[str, Any]:
@@ -84,8 +73,13 @@ def result(
             "marginal": metrics(MARGINAL),
             "copy_previous": metrics(COPY_PREVIOUS),
         },
-        "curve": curve(loss, steps),
-        "throughput": throughput(speed, steady),
+        "curve": {"train": [], "validation": [[steps, loss]] if best else []},
+        "throughput": {
+            "steps_per_s": speed,
+            "examples_per_s": 64 * speed,
+            "tokens_per_s": 1920 * speed,
+            "steady": None,
+        },
         "seconds": {"startup": 20.0, "compile": 9.5, "train": steps / speed, "eval": 4},
         "memory": {
             "predicted_bytes": 77_000_000,
@@ -98,7 +92,7 @@ def result(
             ],
         },
         "state_bytes": 32_768,
-        "latency": None if latency is None else latencies(latency, device),
+        "latency": None,
         "data": data(fingerprint),
         "device": {"platform": device, "kind": device, "count": 1, "processes": 1},
         "versions": {"python": "3.11.7", "jax": "0.10.2"},
@@ -126,115 +120,9 @@ def data(fingerprint: str = FINGERPRINT, source: str = "replays") -> dict[str, A
     }
 
 
-def throughput(speed: float, steady: bool) -> dict[str, Any]:
-    """Speeds of a run, and of a separate measurement a tenth faster."""
-    return {
-        "steps_per_s": speed,
-        "examples_per_s": 64 * speed,
-        "tokens_per_s": 1920 * speed,
-        "mfu": 0.0042 * speed,
-        "steady": {
-            "steps_per_s": 1.1 * speed,
-            "examples_per_s": 70.4 * speed,
-            "matmul_fraction": 0.005 * speed,
-            "bandwidth_fraction": 0.2,
-        }
-        if steady
-        else None,
-    }
-
-
-def latencies(p99: float, device: str = "cpu") -> dict[str, Any]:
-    """A latency object whose streaming step has this p99 in milliseconds."""
-    budget = 1000 / 60
-
-    def times(factor: float) -> dict[str, Any]:
-        own = factor * p99
-        return {
-            "p50_ms": 0.7 * own,
-            "p99_ms": own,
-            "max_ms": 1.6 * own,
-            "makes_60fps": own < budget,
-            "share_of_frame": own / budget,
-        }
-
-    return {
-        "device": {"platform": device, "kind": device, "count": 1},
-        "budget_ms": budget,
-        "frames": 2000,
-        "step": times(1.0),
-        "window": {**times(9.0), "length": 30},
-    }
-
-
-def curve(loss: float | None, steps: int) -> dict[str, list[list[float]]]:
-    """Falling curves that end at the loss, with the noise of batches."""
-    if loss is None:
-        return {"train": [], "validation": []}
-    noise = random.Random(loss)
-    train = [
-        [i * steps // 100, loss + 3 * math.exp(-i / 12) + noise.gauss(0, 0.03)]
-        for i in range(1, 101)
-    ]
-    validation = [
-        [i * steps // 5, loss + 0.8 * math.exp(-i) + 0.01 * (5 - i)]
-        for i in range(1, 6)
-    ]
-    return {"train": train, "validation": validation}
-
-
 def write(folder: Path, content: Mapping[str, Any] | str) -> Path:
     """Writes a result file, or any text in its place; returns the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     text = content if isinstance(content, str) else json.dumps(content)
     (folder / "result.json").write_text(text)
     return folder
-
-
-def write_suite(
-    folder: Path,
-    losses: Mapping[str, float],
-    seeds: Sequence[int] = (0,),
-    noise: float = 0.005,
-    **fields: Any,
-) -> Path:
-    """A suite of `ok` runs: backbone by seed, with noise between seeds."""
-    for place, (backbone, loss) in enumerate(losses.items()):
-        for seed in seeds:
-            own = loss * (1 + random.Random(f"{backbone}/{seed}").gauss(0, noise))
-            content = result(
-                backbone,
-                own,
-                seed=seed,
-                speed=120 / (1 + place),
-                latency=0.4 * 1.35**place,
-                **fields,
-            )
-            name = "".join(c if c.isalnum() or c in "_-" else "." for c in backbone)
-            write(folder / "runs" / name / f"seed{seed}", content)
-    return folder
-
-
-def board(*folders: Path, figures: bool = False):
-    """The board of the folders, its CSV lines, its Markdown and its page.
-
-    Figures take most of the time, so the page is without them unless they are wanted.
-    """
-    bare = {"plots": lambda *_: [], "heat_map": lambda *_: None}
-    blank = mock.patch.multiple(page_module, _figures=lambda _: [], **bare)
-    with contextlib.nullcontext() if figures else blank:
-        made = write_leaderboard(folders, folders[0].parent / "board")
-    with made.csv.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return made, lines, made.markdown.read_text(), made.html.read_text()
-
-
-def rows(lines: list[dict[str, str]], kind: str = "backbone"):
-    """The CSV lines of a kind, by name."""
-    return {line["backbone"]: line for line in lines if line["kind"] == kind}
-
-
-def visible(page: str) -> str:
-    """What a reader of the page reads, without its code."""
-    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", body)))

@@ -9,16 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from boards import result
+from boards import result, write
 from drawn import draw
 from processes import SMALL, config, jaxbench, run_py
 from test_zelda_frames import make_game
 
 from configs import zelda
 from jaxbench.bench.check import check_values
-from jaxbench.bench.leaderboard import zelda as zelda_board
-from jaxbench.bench.leaderboard.board import sections
-from jaxbench.bench.leaderboard.read import Run
+from jaxbench.board.board import make_board
 from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack
 from jaxbench.models.model import Model
@@ -187,30 +185,21 @@ def test_the_step_of_files_and_latency_is_what_is_played():
         np.testing.assert_array_equal(labels[0], answers[t, 0])
 
 
-def test_a_board_ranks_them_apart_from_runs_in_nats_and_from_each_other():
-    def run(name, seed, **changes):
-        content = result(name, seed=seed, **changes)
-        return Run(f"{name}{seed}", "folder", "ok", "", content)
-
-    runs = [run("gru", 0), run("mamba", 1)]
-    for i, head in enumerate(("diffusion", "act"), start=2):
-        base = result("gru")
-        decoded = {"accuracy/all": 0.8, "place/1": 0.9}
-        scored = {"step": 10, "metrics": decoded}
-        data = base["data"] | {
-            "options": (base["data"].get("options") or {})
-            | {"head": head, "horizon": 8}
-        }
-        primary = {"metric": "accuracy/all", "maximize": True}
-        runs.append(run("gru", i, data=data, primary=primary, best=scored, last=scored))
-    found = sections(runs)
-    assert sorted(map(zelda_board.variant, found)) == ["", "act", "diffusion"]
-    for section in found:
-        head = zelda_board.variant(section)
-        assert section.metric == ("accuracy/all" if head else "loss")
-        assert section.maximize is bool(head)
-        shown = zelda_board.metric(section, "accuracy/main_x")
-        assert ("heads" in shown.views) is bool(head) and shown.better == "high"
+def test_a_board_compares_heads_by_a_metric_that_all_have(tmp_path):
+    write(tmp_path / "gru", result("gru"))
+    for seed, head in enumerate(("diffusion", "act"), start=2):
+        base = result("gru", seed=seed)
+        options = base["data"]["options"] | {"head": head, "horizon": 8}
+        scored = {"step": 10, "metrics": {"accuracy/all": 0.8, "place/1": 0.9}}
+        changes = {"data": base["data"] | {"options": options}, "best": scored}
+        changes |= {"primary": {"metric": "accuracy/all", "maximize": True}}
+        write(tmp_path / head, base | changes | {"last": scored})
+    board = make_board([tmp_path])
+    assert board["parts"] == [] and board["score"] == "accuracy/all"
+    names = [row["name"] for row in board["rows"]]
+    assert len(set(names)) == 3
+    for head in ("diffusion", "act"):
+        assert sum(head in name for name in names) == 1
 
 
 @pytest.mark.integration

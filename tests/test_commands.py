@@ -161,9 +161,13 @@ def test_the_leaderboard_of_one_run(tmp_path):
     boards.write(tmp_path / "run", boards.result())
     done = jaxbench("leaderboard", "run", "--out=board", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "there is nothing to compare" in done.stdout
     made = {path.name for path in (tmp_path / "board").iterdir()}
-    assert made == {f"leaderboard.{suffix}" for suffix in ("md", "csv", "html")}
+    assert made == {f"leaderboard.{s}" for s in ("md", "csv", "html", "png")}
     assert "gru" in (tmp_path / "board" / "leaderboard.md").read_text()
+    done = jaxbench("leaderboard", "run", "--json", cwd=tmp_path)
+    assert [row["name"] for row in json.loads(done.stdout)["rows"]] == ["gru"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["result.json"]
 
 
 def test_prepare_parses_once_and_says_who_plays(shared_runs, tmp_path):

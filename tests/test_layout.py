@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "jaxbench"
 # Each room may import the rooms before it, never one after it.
 ORDER = ("ops", "layers", "mixers", "models", "tasks", "training")
-TOP = ("bench", "serving")
+TOP = ("board", "bench", "serving")
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -113,7 +113,7 @@ assert not {"jax", "flax", "numpy"} & set(sys.modules)
 import jaxbench.bench.environment
 from configs import zelda
 zelda.get_config("s4,epochs=1")
-import jaxbench.bench.leaderboard
+import jaxbench.board.command
 import jaxbench.data.replays, jaxbench.data.slippi
 print(sorted({"jax", "flax", "optax", "peppi_py"} & set(sys.modules)))
 """

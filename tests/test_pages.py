@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxbench.bench.pages import forms, page, read_board
+from jaxbench.bench.pages import forms, page, read_boards
 from jaxbench.bench.pages.__main__ import main as documents_command
-from jaxbench.bench.pages.board import Board, costs, place, rank
+from jaxbench.bench.pages.board import costs, folders, places
 from jaxbench.bench.pages.documents import backbone_texts, board_texts, stale
 from jaxbench.bench.pages.options import (
     differences,
@@ -236,81 +235,53 @@ def test_links_and_tables_of_pages_are_whole():
 
 
 def test_an_alias_has_the_page_of_its_row():
-    nothing = Board()
-    text = page("sliding_window", width=16, board=nothing)
-    assert text == page("swa", width=16, board=nothing)
+    text = page("sliding_window", width=16, boards=())
+    assert text == page("swa", width=16, boards=())
     parameters, state = size_of("swa", 16)
     assert f"| parameters | {parameters:,} |" in text
     assert f"| state of one sequence | {state:,} bytes |" in text
-    assert "Not on the board yet." in text and "No run is in the repository" in text
+    assert "On no board of `results` yet." in text
+    assert "No run is in the repository" in text
     with pytest.raises(InputError, match="no backbone is called 'swaa'"):
         page("swaa")
 
 
-RESULT = {
-    "backbone": "s4",
-    "purpose": "score",
-    "status": "ok",
-    "device": {"platform": "cpu", "kind": "a box"},
-    "throughput": {"steps_per_s": 4.0, "examples_per_s": 256.0},
-    "memory": {"predicted_bytes": 3 * 2**20, "peak_bytes": None},
-    "latency": None,
-}
+HEADER = (
+    "board,kind,name,backbone,status,seeds,score,score_mean,rank_low,rank_high,"
+    "steps_per_s,predicted_bytes,peak_bytes,latency_step_p99\n"
+)
 
 
-def write_board(folder: Path, results: list[dict], table: str = "") -> Path:
-    for index, result in enumerate(results):
-        run = folder / "runs" / str(result.get("backbone")) / str(index)
-        run.mkdir(parents=True)
-        (run / "result.json").write_text(json.dumps(result))
-    if table:
-        (folder / "leaderboard.csv").write_text(table)
-    return folder
-
-
-def test_the_board_gives_a_page_its_cost_and_place(tmp_path):
-    slow = {**RESULT, "throughput": {"steps_per_s": 2.0, "examples_per_s": 128.0}}
-    swept = {**RESULT, "purpose": "sweep", "throughput": {"steps_per_s": 99.0}}
-    failed = {
-        "backbone": "ttt",
-        "status": "oom",
-        "reason": "needs 9 GB\nof 8 GB.",
-        "device": None,
+def test_boards_give_a_page_its_costs_and_places(tmp_path):
+    tables = {
+        "one": "a,row,s4,s4,ok,3,loss,1.25,1,2,4.0,3145728,,\n"
+        "a,floor,marginal,,,,loss,4.5,,,,,,\n"
+        "a,row,ttt,ttt,oom,0,loss,,,,,,,\n",
+        "two": "b,row,swa,sliding_window,ok,1,accuracy,0.5,,,2.0,,,0.5\n"
+        "across,row,s4,s4,ok,3,iqm,0.5,,,,,,\n",
     }
-    other = {**RESULT, "backbone": "sliding_window"}
-    folder = write_board(
-        tmp_path / "board",
-        [RESULT, slow, swept, failed, other],
-        "kind,rank,backbone,best_median,n,tied_with\n"
-        "backbone,1,s4,1.25,2,swa\nbackbone,1,swa,1.5,1,s4\n"
-        "backbone,,ttt,,0,\nfloor,,marginal,4.5,,\n",
-    )
-    board = read_board(folder)
-    assert len(board.results) == 5 and len(board.places) == 3
-    (line,) = costs("s4", board)
-    assert line[:5] == ["cpu a box", "64", "333.3 ms", "3 MiB", "-"]
-    assert place("s4", board).startswith("Rank 1 of 2 on the board `")
-    assert "tied with swa. The median of 2 seeds of its best scores is 1.2500." in (
-        place("s4", board)
-    )
-    assert "of 1 seed of" in place("swa", board)
-    assert place("ttt", board) == "Not ranked: its run ended `oom`: needs 9 GB of 8 GB."
-    assert place("gru", board) == "Not on the board yet."
-    assert [rank(name, board) for name in ("s4", "ttt", "gru")] == ["1", "", ""]
-    assert costs("ttt", board) == [] and len(costs("swa", board)) == 1
-    text = page("s4", width=16, board=board)
-    assert "| cpu a box | 64 | 333.3 ms |" in text and "Rank 1 of 2" in text
+    for name, lines in tables.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "leaderboard.csv").write_text(HEADER + lines)
+    boards = read_boards(tmp_path)
+    assert places("s4", boards) == [["`one`: a", "`s4`", "loss 1.2500", "3", "1 to 2"]]
+    assert costs("s4", boards) == [["`one`: a", "`s4`", "4", "3 MiB", "-", "-", "-"]]
+    assert places("swa", boards)[0][2:] == ["accuracy 0.5000", "1", "not compared"]
+    assert costs("swa", boards)[0][-1] == "0.50 ms"
+    assert places("ttt", boards)[0][2:] == ["oom", "0", "not compared"]
+    assert places("gru", boards) == costs("ttt", boards) == []
+    assert folders("s4", boards) == "one"
+    text = page("s4", width=16, boards=boards)
+    assert "| `one`: a | `s4` | loss 1.2500 | 3 | 1 to 2 |" in text
 
 
-def test_a_folder_without_results_is_empty_and_a_broken_one_a_line(tmp_path):
-    board = read_board(tmp_path / "nothing")
-    assert not board.results and not board.places
-    path = tmp_path / "result.json"
-    for content in (b"{", b"[]", b"\xff"):
-        path.write_bytes(content)
-        with pytest.raises(InputError, match=re.escape(str(path))) as error:
-            read_board(tmp_path)
-        assert "\n" not in str(error.value)
+def test_a_table_that_cannot_be_read_is_a_line(tmp_path):
+    assert read_boards(tmp_path / "nothing") == ()
+    path = tmp_path / "board" / "leaderboard.csv"
+    path.parent.mkdir()
+    path.write_bytes(b"kind\n\xff\n")
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        read_boards(tmp_path)
 
 
 def test_families_hold_every_row_once_and_the_originals_stand_for_rows():

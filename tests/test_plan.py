@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from configs import zelda
+from jaxbench.bench import defaults
+from jaxbench.bench.recipe import read_recipe
 from jaxbench.bench.result import blank_result, group_hash, log_tail, thin
 from jaxbench.bench.suite import plan
 from jaxbench.bench.suite.devices import core_share, slots
 from jaxbench.bench.suite.plan import Cell, Request
+from jaxbench.bench.suite.schedule import check_suite_owner, finished_results
 from jaxbench.errors import InputError
+
+ROOT = Path(__file__).parents[1]
 
 
 def base() -> dict:
@@ -33,12 +42,13 @@ def test_every_backbone_with_every_seed_one_seed_of_all_first():
 
 
 def test_a_sweep_gives_every_backbone_the_same_grid_then_its_best_rate():
-    request = Request(base(), ("gru", "mlp"), (0, 1, 2), (1e-4, 1e-3))
+    request = Request(base(), ("gru", "mlp"), (0, 1, 2), (1e-5, 1e-4, 1e-3))
     sweep = request.cells({})
-    assert {c.purpose for c in sweep} == {"sweep"} and len(sweep) == 4
+    assert {c.purpose for c in sweep} == {"sweep"} and len(sweep) == 6
     # Those who choose are not those who are reported.
     assert not {c.seed for c in sweep} & set(request.seeds)
     losses = {("gru", 1e-4): 1.0, ("gru", 1e-3): 2.0, ("mlp", 1e-4): 3.0}
+    losses |= {("gru", 1e-5): 2.0, ("mlp", 1e-5): 4.0}
     done = {
         c: result(c, losses[c.backbone, c.learning_rate])
         for c in sweep
@@ -51,8 +61,113 @@ def test_a_sweep_gives_every_backbone_the_same_grid_then_its_best_rate():
     ]
     last = sweep[-1]
     done[last] = result(last, 0.5, status="diverged")
-    rates = {c.backbone: c.learning_rate for c in request.cells(done)[4:]}
+    rates = {c.backbone: c.learning_rate for c in request.cells(done)[6:]}
     assert rates == {"gru": 1e-4, "mlp": 1e-4}
+
+
+def test_a_best_rate_at_the_edge_extends_the_grid_until_it_is_inside():
+    request = Request(base(), ("gru",), (0,), plan.SHORT_RATES)
+
+    def settled(loss) -> list[Cell]:
+        done: dict[Cell, dict] = {}
+        for _ in range(20):
+            new = [c for c in request.cells(done) if c not in done]
+            done |= {c: result(c, loss(c.learning_rate)) for c in new}
+        return list(done)
+
+    def rates(cells) -> tuple[list[float], list[float]]:
+        by = {p: [c.learning_rate for c in cells if c.purpose == p] for p in purposes}
+        return sorted(by["sweep"]), by["score"]
+
+    purposes = ("sweep", "score")
+    inside = rates(settled(lambda rate: abs(rate - 3e-3)))
+    assert inside == ([1e-3, 3e-3, 1e-2], [3e-3])
+    assert rates(settled(lambda rate: abs(rate - 3e-2))) == (
+        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+        [3e-2],
+    )
+    # At most two steps each way; the board marks a best rate that is still at the edge.
+    assert rates(settled(lambda rate: rate)) == ([1e-4, 3e-4, 1e-3, 3e-3, 1e-2], [1e-4])
+    assert plan.neighbour(2e-3, up=True) == 6e-3
+
+
+def test_short_runs_search_higher_rates():
+    assert plan.rates_for({"train": {"epochs": 3, "max_steps": 0}}) == plan.SHORT_RATES
+    assert plan.rates_for({"train": {"max_steps": 648}}) == plan.SHORT_RATES
+    assert plan.rates_for({"train": {"max_steps": 20_000}}) == plan.LONG_RATES
+    assert plan.rates_for({"train": {"budget": "78steps"}}) == plan.SHORT_RATES
+    assert plan.rates_for({"train": {"budget": "10min"}}) == plan.LONG_RATES
+
+
+def test_a_released_folder_is_topped_up(tmp_path):
+    """Its result.json files alone: what is there counts, what is missing is run."""
+    released = ROOT / "results" / "zelda_clean" / "runs"
+    shutil.copytree(released, tmp_path / "runs")
+    argument = "width=64,character=falco,stride=8"
+    config = json.loads(zelda.get_config(argument).to_json())
+    request = Request(config, ("gru", "mlp", "s4"), tuple(range(6)))
+    check_suite_owner(tmp_path, request)
+    done = finished_results(request, tmp_path, retry=False)
+    missing = [c for c in request.cells(done) if c not in done]
+    assert len(done) == 5 + 6 + 1
+    assert [(c.backbone, c.seed) for c in missing] == [
+        *(("s4", seed) for seed in (1, 2, 3, 4)),
+        *(("gru", 5), ("s4", 5)),
+    ]
+    other = json.loads(zelda.get_config("width=64,character=fox,stride=8").to_json())
+    with pytest.raises(InputError, match=r"data.character is 'falco' there and 'fox'"):
+        check_suite_owner(tmp_path, Request(other, ("gru",), (0,)))
+    # Results that hold their settings are compared in all of them.
+    shutil.rmtree(tmp_path / "runs")
+    (cell, *_) = request.cells({})
+    folder = cell.folder(tmp_path)
+    folder.mkdir(parents=True)
+    content = blank_result(cell.config(config), "ok", "")
+    (folder / "result.json").write_text(json.dumps(content))
+    check_suite_owner(tmp_path, request)
+    assert list(finished_results(request, tmp_path, retry=False)) == [cell]
+    config["model"]["dropout"] = 0.5
+    with pytest.raises(InputError, match=r"model.dropout is 0.1 there and 0.5 here"):
+        check_suite_owner(tmp_path, request)
+
+
+def test_digests_are_over_what_differs_and_survive_new_fields():
+    config, known = base(), defaults.frozen()["zelda"]
+    own = defaults.differs(config)
+    assert own == {"model.width": 16} or set(own) == {"model.width"}
+    before = defaults.digest(config)
+    # A field that recipes gain: released configs lack it, new ones hold its default.
+    with mock.patch.object(
+        defaults, "frozen", lambda: {"zelda": known | {"train.novel": 0}}
+    ):
+        assert defaults.digest(config) == before
+        config["train"]["novel"] = 0
+        assert defaults.digest(config) == before
+        config["train"]["novel"] = 1
+        assert defaults.digest(config) != before
+    # The same data in another folder, a cache elsewhere: the same run.
+    config = base()
+    for replays, cache in (("/data/train", "/tmp/a"), ("~/games/train", "/tmp/b")):
+        config["data"] |= {"replays": replays, "cache": cache}
+        assert defaults.differs(config) == own | {"data.replays": "train"}
+    assert "/data" not in json.dumps(blank_result(config, "ok", ""))
+
+
+def test_every_field_of_a_recipe_has_a_frozen_default():
+    missing = {
+        task: set(settings) - set(defaults.frozen().get(task, {}))
+        for task, settings in defaults.recipes().items()
+    }
+    # `python -m jaxbench.bench.defaults` adds them.
+    assert {task: keys for task, keys in missing.items() if keys} == {}
+
+
+def test_a_result_holds_the_command_that_makes_it():
+    config = json.loads(zelda.get_config("gru,width=16,epochs=1").to_json())
+    command = blank_result(config, "ok", "")["command"]
+    words = shlex.split(command)
+    assert words[:3] == ["python", "run.py", "--config=configs/zelda.py"]
+    assert read_recipe(words[2:]) == config
 
 
 def test_a_backbone_that_fails_at_every_rate_still_gets_its_row():
@@ -87,8 +202,10 @@ def test_choosing_backbones():
 def test_numbers_of_options():
     assert plan.parse_seeds("3") == (0, 1, 2)
     assert plan.parse_seeds("4,2") == (4, 2)
-    assert plan.parse_rates(None) == () and plan.parse_rates("") == plan.LEARNING_RATES
-    assert plan.parse_rates("1e-2,1e-4") == (1e-4, 1e-2)
+    assert plan.parse_rates(None, (1.0,)) == () and plan.parse_rates("", (1.0,)) == (
+        1.0,
+    )
+    assert plan.parse_rates("1e-2,1e-4", ()) == (1e-4, 1e-2)
     assert plan.parse_duration("--timeout", "1.5h") == 5400
     assert plan.parse_duration("--timeout", "20") == 20
     assert plan.parse_gigabytes("800MB") == 0.8 and plan.parse_gigabytes("8") == 8
@@ -101,8 +218,8 @@ def test_numbers_of_options():
         (plan.parse_seeds, "0"),
         (plan.parse_seeds, "1,1"),
         (plan.parse_seeds, "many"),
-        (plan.parse_rates, "0,1"),
-        (plan.parse_rates, "fast"),
+        (lambda text: plan.parse_rates(text, ()), "0,1"),
+        (lambda text: plan.parse_rates(text, ()), "fast"),
         (plan.parse_gigabytes, "8TB"),
         (plan.parse_gigabytes, "0"),
         (lambda text: plan.parse_duration("--timeout", text), "5 days"),

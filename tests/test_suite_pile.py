@@ -41,14 +41,13 @@ def test_the_command_makes_rows_and_a_board(shared_runs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "best nats/byte" in done.stderr and "bytes/s" in done.stderr
     with (tmp_path / "s" / "leaderboard.csv").open(newline="") as file:
-        lines = {x["backbone"]: x for x in csv.DictReader(file)}
-    assert lines["gru"]["status"] == "ok" and lines["gru"]["budget"] == "48 steps"
+        lines = {x["name"]: x for x in csv.DictReader(file)}
+    assert lines["gru"]["status"] == "ok" and lines["gru"]["seeds"] == "2"
     assert float(lines["gru"]["seen_bytes"]) == 48 * 4 * 32
-    assert 2 < float(lines["gru"]["best_median"]) < 6
+    assert 2 < float(lines["gru"]["score_mean"]) < 6
     assert float(lines["uniform"]["bits_per_byte"]) == 8
     board = (tmp_path / "s" / "leaderboard.md").read_text()
-    assert "Equal text: 6.1 kB in 48 steps" in board
-    assert "Python's standard library" in board
+    assert "48 updates of 4 examples" in board
     again = jaxbench(*given, "--dry_run", cwd=tmp_path)
     assert "2 runs, 0 to do" in again.stdout
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxbench.bench.run_folder import differences, identity
+from jaxbench.bench.defaults import identity
+from jaxbench.bench.run_folder import differences
 from jaxbench.errors import InputError
 from jaxbench.tasks.table import find
 

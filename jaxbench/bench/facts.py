@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -140,6 +141,7 @@ class Facts:
             rate = None
         blank = blank_result(config, status, reason)
         primary = self._known.get("primary")
+        revision, difference = git_revision()
         return (
             blank
             | self._known
@@ -181,7 +183,8 @@ class Facts:
                 | (self.plan.facts() if self.plan else {}),
                 "device": device(),
                 "versions": versions(),
-                "git": git_revision(),
+                "git": revision,
+                "difference": difference,
             }
         )
 
@@ -265,8 +268,12 @@ def versions() -> dict[str, str]:
     return known
 
 
-def git_revision() -> str | None:
-    """The commit of the sources, with "+changes" when they differ from it."""
+def git_revision() -> tuple[str | None, str | None]:
+    """The commit of the sources, and a digest of how they differ from it.
+
+    The commit has "+changes" behind it where they do; the digest is None where they do
+    not. Both are None where the sources are no checkout.
+    """
     root = Path(jaxbench.__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
@@ -279,7 +286,11 @@ def git_revision() -> str | None:
         ).stdout.strip()
 
     try:
-        revision = git("rev-parse", "HEAD")
-        return revision + ("+changes" if git("status", "--porcelain") else "")
+        revision, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+        if not status:
+            return revision, None
+        changes = git("diff", "HEAD") + status
     except (OSError, subprocess.SubprocessError):
-        return None
+        return None, None
+    digest = hashlib.sha256(changes.encode()).hexdigest()[:12]
+    return f"{revision}+changes", digest

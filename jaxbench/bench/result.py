@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxbench.bench.run_folder import config_hash, identity
+from jaxbench.bench.defaults import VERSION, command, differs, digest, portable
+from jaxbench.bench.run_folder import config_hash
 from jaxbench.training.records import read_metrics
 
 SCHEMA = 2
@@ -85,15 +84,25 @@ def blank_result(config: Mapping[str, Any], status: str, reason: str) -> dict[st
         "device": None,
         "versions": None,
         "git": None,
+        "difference": None,
+        "command": command(config),
+        "identity": {"version": VERSION, "differs": differs(config)},
+        "config": _portable(config),
         "config_hash": config_hash(config),
+    }
+
+
+def _portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config, folders by their name alone."""
+    return {
+        key: _portable(value) if isinstance(value, Mapping) else portable(value)
+        for key, value in config.items()
     }
 
 
 def group_hash(config: Mapping[str, Any]) -> str:
     """A digest of the config without its seed: runs to take intervals over."""
-    facts = {k: v for k, v in identity(config).items() if k != "seed"}
-    text = json.dumps(facts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return digest(config, without=("seed",))
 
 
 def curve(metrics_file: Path, primary: str) -> dict[str, list[list[float]]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -16,23 +15,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxbench.bench.defaults import digest, identity
 from jaxbench.errors import InputError
 from jaxbench.training.disk import disk_is_full, full_disk_message
-from jaxbench.training.records import flatten
-
-# Settings that change where and how fast a run goes, never what it computes.
-NOT_IDENTITY = ("xla.", "data.workers", "data.cache")
-
-
-def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flattened config without the keys that do not change results."""
-    return {k: v for k, v in flatten(config).items() if not k.startswith(NOT_IDENTITY)}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """A short digest of everything in the config that changes results."""
-    text = json.dumps(identity(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return digest(config)
 
 
 def default_folder(config: Mapping[str, Any]) -> Path:
@@ -105,7 +95,6 @@ def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
             )
         return
     theirs = identity(json.loads(saved.read_text()))
-    theirs.pop("config_hash", None)
     different = differences(theirs, identity(config))
     if different:
         raise InputError(
@@ -116,8 +105,6 @@ def check_owner(folder: Path, config: Mapping[str, Any]) -> None:
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """The first settings in which two flat configs differ, "" where they agree."""
-    # Through JSON and back, so that tuples and lists compare equal.
-    ours = json.loads(json.dumps(ours))
     names = [k for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
     return ", ".join(
         f"{k} is {theirs.get(k)!r} there and {ours.get(k)!r} here" for k in names[:3]

@@ -38,6 +38,7 @@ THROUGHPUT = """\
 LEADERBOARD = """\
   jaxbench leaderboard runs/suites/zelda-clean-1a2b3c4d
   jaxbench leaderboard mine theirs --out=both
+  jaxbench leaderboard runs/suites/zelda-clean-1a2b3c4d --json | jq .needs
 """
 
 
@@ -149,7 +150,7 @@ def _add_leaderboard(commands: Any) -> None:
     board = add_command(
         commands,
         "leaderboard",
-        "rank finished runs: Markdown, CSV and one HTML page",
+        "what finished runs say: answers, Markdown, CSV, picture, one HTML page",
         LEADERBOARD,
         _leaderboard,
     )
@@ -158,6 +159,9 @@ def _add_leaderboard(commands: Any) -> None:
     )
     board.add_argument(
         "--out", type=Path, help="where to write (default: the first folder)"
+    )
+    board.add_argument(
+        "--json", action="store_true", help="print the board as JSON, write nothing"
     )
 
 
@@ -174,9 +178,6 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _leaderboard(options: argparse.Namespace) -> int:
-    from jaxbench.bench.leaderboard import write_leaderboard
+    from jaxbench.board.command import leaderboard_command
 
-    out = options.out or options.folders[0]
-    write_leaderboard(options.folders, out)
-    print(f"leaderboard: {out / 'leaderboard.html'}")
-    return 0
+    return leaderboard_command(options)

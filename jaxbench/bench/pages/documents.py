@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxbench.bench.backbones_table import Size, add_sizes, all_sizes, markdown_table
-from jaxbench.bench.leaderboard.board import sections
-from jaxbench.bench.leaderboard.read import read_runs
-from jaxbench.bench.leaderboard.tables import csv_text, markdown_text
 from jaxbench.bench.pages.board import ROOT
 from jaxbench.bench.pages.write import page_texts
+from jaxbench.board.board import make_board
+from jaxbench.board.write import csv_text, markdown_text
 from jaxbench.models.backbone import table
 
 WIDTH = 256
@@ -21,17 +20,20 @@ def board_texts(root: Path = ROOT) -> dict[str, str]:
     """Markdown and CSV of every board in `results`: path from `root` -> text."""
     texts = {}
     for path in sorted(root.glob("results/*/leaderboard.md")):
-        found = sections(read_runs([path.parent]))
-        name = path.parent.name
-        texts[f"results/{name}/leaderboard.md"] = markdown_text(found, [name])
-        texts[f"results/{name}/leaderboard.csv"] = csv_text(found)
+        board, name = (
+            make_board([path.parent]),
+            f"results/{path.parent.name}/leaderboard",
+        )
+        picture = "leaderboard.png" if path.with_suffix(".png").is_file() else ""
+        texts[f"{name}.md"] = markdown_text(board, picture)
+        texts[f"{name}.csv"] = csv_text(board)
     return texts
 
 
 def backbone_texts(known: Mapping[str, Size] | None = None) -> dict[str, str]:
     """The table of backbones and a page of each: path from the root -> text.
 
-    Ranks and costs on the pages are read from the committed board of zelda.
+    Places and costs on the pages are read from the committed `leaderboard.csv`.
 
     Args:
       known: sizes at width 256; None computes them, a fifth of a second a row.

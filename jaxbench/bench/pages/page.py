@@ -9,10 +9,11 @@ from jaxbench.bench.backbones_table import Size
 from jaxbench.bench.pages import forms, options
 from jaxbench.bench.pages.board import (
     COST_COLUMNS,
-    Board,
-    committed_board,
+    PLACE_COLUMNS,
+    Line,
+    committed_boards,
     costs,
-    place,
+    places,
 )
 from jaxbench.models.backbone import Backbone, Layer, canonical, parse, resolve
 from jaxbench.models.block import GIVEN, field_names, mixer_class
@@ -32,7 +33,7 @@ def page(
     name: str,
     *,
     width: int = 256,
-    board: Board | None = None,
+    boards: Sequence[Line] | None = None,
     size: Size = None,
 ) -> str:
     """Writes what there is to know about a row of the zoo.
@@ -40,7 +41,7 @@ def page(
     Args:
       name: of a row, or an alias.
       width: model width of the sizes.
-      board: committed results; None reads those of the repository.
+      boards: from `read_boards`; None reads those of the repository.
       size: from `size_of`, for those who have it; None computes it.
 
     Returns:
@@ -51,7 +52,7 @@ def page(
     """
     name = canonical(name)
     row, backbone = ROWS[name], resolve(name)
-    board = committed_board() if board is None else board
+    boards = committed_boards() if boards is None else boards
     size = size_of(name, width) if size is None else size
     parts = [
         f"# {row.title}",
@@ -70,9 +71,9 @@ def page(
         "## Options",
         *_options(row, backbone),
         "## Cost",
-        *_cost(name, row, board),
-        "## Place on the board",
-        _place(name, row, board),
+        *_cost(name, row, boards),
+        "## Place on boards",
+        *_place(name, row, boards),
         "## Run it",
         *_commands(name, row, backbone),
         "[All backbones](README.md)",
@@ -271,22 +272,31 @@ def _options(row: Row, backbone: Backbone) -> list[str]:
     return [told, table(("layer", *options.COLUMNS), lines)]
 
 
-def _cost(name: str, row: Row, board: Board) -> list[str]:
+def _cost(name: str, row: Row, boards: Sequence[Line]) -> list[str]:
     if row.join == "next":
         return ["It is measured in the patterns that use it."]
-    lines = costs(name, board)
+    lines = costs(name, boards)
     if not lines:
         return [
             "No run is in the repository yet. `python benchmarks/backbones.py "
             f"--rows={name}` measures memory and time of a training step."
         ]
-    return [f"Medians of the runs in `{board.source}`:", table(COST_COLUMNS, lines)]
+    told = "Medians over the seeds of a row; each board names its machines."
+    return [told, table(COST_COLUMNS, lines)]
 
 
-def _place(name: str, row: Row, board: Board) -> str:
+def _place(name: str, row: Row, boards: Sequence[Line]) -> list[str]:
     if row.join == "next":
-        return "It is a part of patterns and never ranked alone."
-    return place(name, board)
+        return ["It is a part of patterns and never compared alone."]
+    lines = places(name, boards)
+    if not lines:
+        return ["On no board of `results` yet."]
+    told = (
+        "Places are intervals: from 1 + the rows proven better to the number of rows "
+        "less those proven worse. A row that is not compared has fewer than three "
+        "seeds, or a learning rate that no search chose; its board says which."
+    )
+    return [told, table(PLACE_COLUMNS, lines)]
 
 
 def _commands(name: str, row: Row, backbone: Backbone) -> list[str]:

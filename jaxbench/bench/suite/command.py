@@ -24,6 +24,7 @@ from jaxbench.bench.suite.plan import (
     parse_jobs,
     parse_rates,
     parse_seeds,
+    rates_for,
 )
 from jaxbench.bench.suite.schedule import (
     Limits,
@@ -86,11 +87,12 @@ def suite_command(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace, text: str) -> Request:
+    base = _base(options, text)
     return Request(
-        base=_base(options, text),
+        base=base,
         backbones=choose_backbones(_only(options, text), options.skip),
         seeds=parse_seeds(options.seeds),
-        learning_rates=parse_rates(options.sweep),
+        learning_rates=parse_rates(options.sweep, rates_for(base)),
         side_by_side=options.side_by_side,
     )
 
@@ -180,9 +182,9 @@ def print_outcome(outcome: SuiteOutcome) -> None:
 
 def make_board(folder: Path) -> None:
     """Writes the leaderboard of a suite into its folder and prints where it is."""
-    from jaxbench.bench.leaderboard import write_leaderboard
+    from jaxbench.board.command import answers, write_leaderboard
 
-    write_leaderboard([folder], folder)
+    print(answers(write_leaderboard([folder], folder)))
     print(f"leaderboard: {folder / 'leaderboard.html'}", flush=True)
 
 

@@ -14,8 +14,12 @@ from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.zoo import ORIGINAL, ROWS
 
-# The same for every backbone: half a decade apart around the default.
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+# The same for every backbone, half a decade apart. Short runs want higher rates: gru,
+# mlp and snn at width 64 are best near 3e-3 after 648 updates.
+SHORT_RATES, LONG_RATES = (1e-3, 3e-3, 1e-2), (3e-4, 1e-3, 3e-3)
+SHORT_UPDATES = 5_000
+# A best rate at the edge of the grid extends it by a step, at most so often each way.
+MOST_EXTENSIONS = 2
 
 # Sweeps have a seed of their own: the best of several rates on the seeds that are
 # reported would be chosen by their luck.
@@ -91,9 +95,9 @@ class Request:
         """All runs that are known to belong to the suite, in their order.
 
         Without a sweep that is every backbone with every seed, one seed of all before
-        the next. With one, a backbone's reported runs join once its curve is whole, at
-        the rate that validated best; at the lowest if none ended well, so that the
-        failure stands on the board.
+        the next. With one, a backbone's curve grows while its best rate is at an edge,
+        and its reported runs join once it is whole, at the rate that validated best; at
+        the lowest if none ended well, so that the failure stands on the board.
 
         Args:
           results: of the runs that have ended.
@@ -101,24 +105,67 @@ class Request:
         if not self.learning_rates:
             rate = self.base["train"]["learning_rate"]
             return [Cell(b, s, rate) for s in self.seeds for b in self.backbones]
-        sweep = {
-            backbone: [
-                Cell(backbone, SWEEP_SEED, rate, "sweep")
-                for rate in self.learning_rates
-            ]
-            for backbone in self.backbones
-        }
+        curves = {b: self._curve(b, results) for b in self.backbones}
+        cells = [cell for curve in curves.values() for cell in curve]
         chosen = {
-            backbone: best_rate([results[c] for c in curve]) or self.learning_rates[0]
-            for backbone, curve in sweep.items()
+            backbone: best_rate([results[c] for c in curve]) or curve[0].learning_rate
+            for backbone, curve in curves.items()
             if all(c in results for c in curve)
         }
-        cells = [cell for curve in sweep.values() for cell in curve]
         return cells + [
             Cell(backbone, seed, rate)
             for seed in self.seeds
             for backbone, rate in chosen.items()
         ]
+
+    def _curve(
+        self, backbone: str, results: Mapping[Cell, Mapping[str, Any]]
+    ) -> list[Cell]:
+        """The search of a backbone, by rate, as far as its results ask for it."""
+
+        def cell(rate: float) -> Cell:
+            return Cell(backbone, SWEEP_SEED, rate, "sweep")
+
+        curve = [cell(rate) for rate in sorted(self.learning_rates)]
+        below = above = 0
+        while len(curve) > 1 and all(c in results for c in curve):
+            best = best_rate([results[c] for c in curve])
+            if best == curve[0].learning_rate and below < MOST_EXTENSIONS:
+                curve.insert(0, cell(neighbour(best, up=False)))
+                below += 1
+            elif best == curve[-1].learning_rate and above < MOST_EXTENSIONS:
+                curve.append(cell(neighbour(best, up=True)))
+                above += 1
+            else:
+                break
+        return curve
+
+
+def neighbour(rate: float, *, up: bool) -> float:
+    """Half a decade further: 1e-3, 3e-3, 1e-2, ...; other digits times or over 3."""
+    text = f"{rate:.6e}"
+    digit, exponent = text[0], int(text.partition("e")[2])
+    if float(text.partition("e")[0]) == 1:
+        return float(f"3e{exponent}") if up else float(f"3e{exponent - 1}")
+    if digit == "3" and float(text.partition("e")[0]) == 3:
+        return float(f"1e{exponent + 1}") if up else float(f"1e{exponent}")
+    return float(f"{rate * 3 if up else rate / 3:.6g}")
+
+
+def rates_for(base: Mapping[str, Any]) -> tuple[float, ...]:
+    """The grid of a sweep that names none, by how many updates a run has.
+
+    Runs whose updates depend on the data or the clock count as short where they go
+    over the data at most ten times.
+    """
+    train = base["train"]
+    budget = str(train.get("budget", ""))
+    if budget.endswith("steps"):
+        updates = int(budget.removesuffix("steps"))
+    else:
+        updates = train.get("max_steps") or 0
+    short = updates <= SHORT_UPDATES if updates else train.get("epochs", 99) <= 10
+    return SHORT_RATES if short else LONG_RATES
 
 
 def best_rate(results: Iterable[Mapping[str, Any]]) -> float | None:
@@ -187,8 +234,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return numbers
 
 
-def parse_rates(text: str | None) -> tuple[float, ...]:
-    """Reads a grid of learning rates; "" stands for the shared one, None for none.
+def parse_rates(text: str | None, shared: tuple[float, ...]) -> tuple[float, ...]:
+    """Reads a grid of learning rates; "" stands for `shared`, None for none.
 
     Raises:
       InputError: a rate that is no positive number, or given twice.
@@ -196,7 +243,7 @@ def parse_rates(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
     try:
-        rates = tuple(float(x) for x in text.split(",")) if text else LEARNING_RATES
+        rates = tuple(float(x) for x in text.split(",")) if text else shared
     except ValueError:
         rates = ()
     good = all(math.isfinite(rate) and rate > 0 for rate in rates)

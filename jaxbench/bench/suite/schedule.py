@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +11,11 @@ from typing import Any
 
 from jaxbench.bench.beside import check_copies, pays, saved_step
 from jaxbench.bench.check import check_values
+from jaxbench.bench.defaults import digest, identity
 from jaxbench.bench.result import STATUSES
 from jaxbench.bench.run_folder import (
     differences,
     held,
-    identity,
     is_held,
     read_json,
     write_json,
@@ -65,17 +63,19 @@ class SuiteOutcome:
         return good and not self.interrupted
 
 
+# In what the runs of a suite differ.
+VARIED = ("seed", "purpose", "model.backbone", "train.learning_rate")
+
+
 def default_suite_folder(base: Mapping[str, Any]) -> Path:
     """`runs/suites/<task>-<protocol>-<hash>`: the same settings, the same folder."""
-    text = json.dumps(shared_identity(base), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Path("runs") / "suites" / f"{base['task']}-{base['protocol']}-{digest}"
+    name = f"{base['task']}-{base['protocol']}-{digest(base, without=VARIED)[:8]}"
+    return Path("runs") / "suites" / name
 
 
 def shared_identity(base: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that all runs of a suite share; a folder holds one suite only."""
-    varied = ("seed", "purpose", "model.backbone", "train.learning_rate")
-    return {k: v for k, v in identity(base).items() if k not in varied}
+    """What all runs of a suite have in common; a folder holds one suite only."""
+    return {k: v for k, v in identity(base).items() if k not in VARIED}
 
 
 def finished_results(
@@ -158,22 +158,49 @@ def run_suite(
 def check_suite_owner(folder: Path, request: Request) -> None:
     """Refuses a folder that holds something else, or a suite with other settings.
 
+    A folder of results without a suite's own file, as boards are released, is a suite
+    if its results say the same settings: they count, and what is missing is run.
+
     Raises:
       InputError: naming the first settings that differ.
     """
     saved = read_json(folder / "suite.json") if folder.is_dir() else None
-    if saved is None:
-        if folder.is_dir() and any(p.name != "lock" for p in folder.iterdir()):
-            raise InputError(f"{folder} is not empty and holds no suite; name another")
-        return
-    different = differences(
-        shared_identity(saved["base"]), shared_identity(request.base)
-    )
+    ours = shared_identity(request.base)
+    if saved is not None:
+        different = differences(shared_identity(saved["base"]), ours)
+    else:
+        results = sorted(folder.glob("runs/*/*/result.json"))
+        if not results:
+            if folder.is_dir() and any(p.name != "lock" for p in folder.iterdir()):
+                raise InputError(
+                    f"{folder} is not empty and holds no suite; name another"
+                )
+            return
+        different = next(filter(None, (_unlike(path, ours) for path in results)), "")
     if different:
         raise InputError(
             f"{folder} holds a suite with other settings ({different}); use another "
             "--folder or the same settings"
         )
+
+
+def _unlike(path: Path, ours: Mapping[str, Any]) -> str:
+    """In which shared settings a result differs, as far as it says; "" in none.
+
+    Results from before they held their settings say task, protocol, width and how
+    examples are cut.
+    """
+    result = read_json(path) or {}
+    if result.get("config"):
+        return differences(shared_identity(result["config"]), ours)
+    known = {"task": result.get("task"), "protocol": result.get("protocol")}
+    shape, data = result.get("shape") or {}, result.get("data") or {}
+    said = {f"model.{name}": value for name, value in shape.items()}
+    options = data.get("options") or {}
+    said |= {f"data.{name}": value for name, value in options.items()}
+    # A width or depth of 0 or none in a config is solved for, or the row's own.
+    known |= {k: v for k, v in said.items() if ours.get(k) and k != "data.seed"}
+    return differences(known, {key: ours.get(key) for key in known})
 
 
 def _work(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxbench.bench.run_folder import identity
+from jaxbench.bench.defaults import identity
 from jaxbench.bench.trained import (
     Run,
     one_device,

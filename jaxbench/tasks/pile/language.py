@@ -19,6 +19,7 @@ from jaxbench.data.corpus.windows import (
     consecutive_windows,
     unigram_nats,
 )
+from jaxbench.tasks.pile import ngrams
 from jaxbench.tasks.pile.loss import byte_loss, summarize
 from jaxbench.tasks.pile.modules import BYTES, ByteEncoder, ByteHead, ByteTable
 from jaxbench.tasks.task import Batch, Order, Task
@@ -101,7 +102,8 @@ def floors(corpus: Corpus, rows: np.ndarray) -> dict[str, dict[str, float]]:
     """What a model must beat on the scored bytes.
 
     "uniform" gives all bytes the same probability; "unigram" that of the training
-    split, counted with one added to each byte.
+    split, counted with one added to each byte; n-grams and LZMA know a part of the
+    training split (see `ngrams`).
     """
     train = byte_counts(corpus.bytes_n, corpus.splits["train"]) + 1.0
     targets = rows[:, 1:]
@@ -109,10 +111,14 @@ def floors(corpus: Corpus, rows: np.ndarray) -> dict[str, dict[str, float]]:
     share = scored / scored.sum()
     unigram = float(-np.sum(share * np.log(train / train.sum())))
     best = float(unigram_nats(scored))
+    slices = ngrams.text_of(corpus.bytes_n, corpus.splits["train"])
+    counted = ngrams.ngram_nats(slices, rows)
+    counted["LZMA"] = ngrams.lzma_nats(slices, rows)
     return {
         "uniform": _both(math.log(BYTES)),
         "unigram": _both(unigram) | {"accuracy": float(share[train.argmax()])},
         "entropy of one byte": _both(best),
+        **{name: _both(nats) for name, nats in counted.items()},
     }
 
 
