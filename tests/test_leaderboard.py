@@ -10,9 +10,10 @@ import boards
 import pytest
 from boards import board, rows
 
-from jaxbench.bench.leaderboard import published, write_leaderboard
+from jaxbench.bench.leaderboard import write_leaderboard
 from jaxbench.errors import InputError
 from jaxbench.models.zoo import ORIGINAL
+from jaxbench.tasks.zelda import published
 
 FAR_APART = {"gru": 1.10, "lstm": 1.20, "mamba": 1.30}
 

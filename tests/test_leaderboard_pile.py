@@ -11,11 +11,12 @@ import pile_boards
 import pytest
 from boards import board, visible
 
-from jaxbench.bench.leaderboard import plots_pile, published_pile
+from jaxbench.bench.leaderboard import plots_pile
 from jaxbench.bench.leaderboard.board import sections
 from jaxbench.bench.leaderboard.plots_scatter import unbeaten
 from jaxbench.bench.leaderboard.read import read_runs
 from jaxbench.models.zoo import ROWS
+from jaxbench.tasks.pile import published as published_pile
 
 LOSSES = {"mamba2": 1.05, "e61": 1.10, "lstm": 1.30}
 TEXT = pile_boards.text_budget(3051)
