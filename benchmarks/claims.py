@@ -134,22 +134,30 @@ def report(boards: int) -> str:
         "## False claims",
         "",
         f"Share of {boards} boards of equal rows on which any row is called better",
-        f"than another (aim: at most 0.05; a share of 0.05 comes out as 0.05 ± "
+        "than another (aim: at most 0.05; a share of 0.05 comes out as 0.05 ± "
         f"{np.sqrt(0.05 * 0.95 / boards):.3f}), by the seeds of the rows.",
         "",
         "| rows | sd of rows | noise | " + " | ".join(PLANS) + " |",
         "|---|---|---|" + "---|" * len(PLANS),
     ]
-    worst = 0.0
+    worst, torn = 0.0, 0.0
     for rows, spread, kind in itertools.product(ROWS, SPREADS, NOISES):
         found = [false_claims(rows, p, kind, spread, boards) for p in PLANS.values()]
-        worst = max(worst, *found)
+        if kind == "bimodal" and spread != "alike":
+            torn = max(torn, *found)
+        else:
+            worst = max(worst, *found)
         cells = " | ".join(f"{x:.3f}" for x in found)
         lines.append(f"| {rows} | {spread} | {kind} | {cells} |")
     gaps, few = (2.0, 3.0, 4.0, 5.0), max(boards // 4, 10)
     lines += [
         "",
-        f"The largest is {worst:.3f}.",
+        f"The largest is {worst:.3f}, apart from rows that have two modes and unlike",
+        f"noise: {torn:.3f} there. A wild row whose few seeds all fall into one of",
+        "its modes (one in four with three seeds, one in sixteen with five) "
+        "looks quiet",
+        "and better or worse than it is; nothing in its seeds tells. Where a task is",
+        "solved or not, compare how many runs solve it and how soon, not mean scores.",
         "",
         "## Power",
         "",

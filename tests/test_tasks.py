@@ -15,9 +15,8 @@ from jaxbench.errors import InputError
 from jaxbench.tasks.table import TASKS, find
 
 ROOT = Path(__file__).resolve().parents[1]
-# `data` names players and generators, and boards are being made anew from descriptions
-# in the folders of tasks; until then theirs still know tasks by name.
-NAMED = ("tasks", "data", "bench/leaderboard")
+# `data` names players and generators.
+NAMED = ("tasks", "data")
 
 
 def named(node: ast.AST) -> list[str]:

@@ -12,6 +12,8 @@ from rich.table import Table
 from jaxbench.bench.terms import data_name, seen_bytes, terms, text_size
 from jaxbench.tasks.entry import Terms
 
+MOST_FLOORS = 3
+
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
     """Prints status, metrics beside the floors, speed and where everything lies."""
@@ -26,12 +28,21 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
     if best is None:
         console.print(title, highlight=False)
     else:
-        words, floors = terms(result["task"]), result["floors"] or {}
-        console.print(_metric_table(title, best, last, floors, words))
+        words = terms(result["task"])
+        console.print(_metric_table(title, best, last, _hardest(result), words))
     if result["reason"]:
         console.print(f"reason: {result['reason']}", highlight=False, markup=False)
     console.print(_facts(result), highlight=False, markup=False)
     console.print(f"run folder: {folder}", highlight=False, markup=False)
+
+
+def _hardest(result: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The floors that are hardest to beat, as many as a line has room for."""
+    primary, floors = result["primary"], result["floors"] or {}
+    sign = -1 if primary["maximize"] else 1
+    known = [name for name in floors if primary["metric"] in floors[name]]
+    known.sort(key=lambda name: sign * floors[name][primary["metric"]])
+    return {name: floors[name] for name in known[:MOST_FLOORS]}
 
 
 def _metric_table(

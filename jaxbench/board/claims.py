@@ -397,12 +397,14 @@ def decide_times(
 
 
 def detectable(sd: float, seeds: int, rows: int, alpha: float = ALPHA) -> float:
-    """A gap that four of five boards of so many rows and seeds would show.
+    """A gap that about four of five boards of so many rows and seeds would show.
 
     Of a pair of rows with this standard deviation between seeds, at the first step of
-    Holm: (t of alpha / pairs + t of 0.8) sqrt(2 / seeds) sd.
+    Holm: (t of alpha / pairs + t of 0.8) sqrt(2 / seeds) sd. Two tests that have to
+    agree, and variances that are only ever raised, cost some of that: six borrowed
+    degrees of freedom and 15 % make simulated power 0.7 to 0.95 (tests/test_claims.py).
     """
     pairs = max(1, rows * (rows - 1) // 2)
-    freedom = 2.0 * (seeds - 1) + (MOST_BORROWED if rows >= FEWEST_ROWS else 0.0)
+    freedom = seeds - 1 + (6.0 if rows >= FEWEST_ROWS else seeds - 1)
     t = stats.t.ppf(1 - alpha / 2 / pairs, freedom) + stats.t.ppf(0.8, freedom)
-    return float(t * sd * np.sqrt(2 / seeds))
+    return float(1.15 * t * sd * np.sqrt(2 / seeds))

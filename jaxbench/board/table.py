@@ -11,7 +11,7 @@ import dataclasses
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -119,8 +119,7 @@ def by_board(results: Sequence[Result]) -> dict[Key, list[Result]]:
     groups: dict[Key, list[Result]] = {}
     homeless = []
     for result in results:
-        known = bool(result.get("data")) and (result.get("steps") or result.ok)
-        if known:
+        if result.get("data") and (result.get("steps") or result.ok):
             groups.setdefault(key_of(result), []).append(result)
         else:
             homeless.append(result)
@@ -242,7 +241,7 @@ class Row:
         return _OVER[column.over_seeds](numbers)
 
 
-_OVER = {
+_OVER: dict[str, Callable[[list[float]], float]] = {
     "median": statistics.median,
     "mean": statistics.fmean,
     "max": max,
@@ -309,7 +308,8 @@ class Table:
 def make_table(key: Key, results: Sequence[Result]) -> Table:
     """Sorts a board's results into rows, and leaves out what would mislead."""
     left_out: list[str] = []
-    scored, sweeps = [], {}
+    scored: list[Result] = []
+    sweeps: dict[str, list[Result]] = {}
     for result in results:
         if result.text("purpose") == "sweep":
             sweeps.setdefault(_link(key, result), []).append(result)

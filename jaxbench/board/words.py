@@ -274,7 +274,8 @@ def statistics_in_words(claims: Claims, column: Column) -> list[str]:
         "the others, chose its rate on a seed that is not scored.",
         "One row is called better than another if two tests agree (over the seeds "
         "that both have, and over all seeds of each), allowing for the number of "
-        "pairs, so that at most one board in twenty claims anything false.",
+        "pairs, so that at most about one board in twenty claims anything false. Rows "
+        "whose seeds jump between two levels and differ in noise are not covered.",
         "Rank is an interval: from 1 + the rows proven better to the number of rows "
         "less those proven worse. The first tier are all rows that are not proven "
         "worse than the first.",

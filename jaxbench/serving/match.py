@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from jaxbench.bench.statistics import success_rate
 from jaxbench.data.simulation import arena, environment
 from jaxbench.data.simulation.fight import Controls, State
 from jaxbench.errors import InputError
@@ -159,8 +158,8 @@ class Match:
         dealt over damage taken, summed over games; None where nothing was taken.
         """
         won, level = int((self.result_b > 0).sum()), int((self.result_b == 0).sum())
-        rate = success_rate(won, len(self.result_b))
-        assert rate is not None
+        test = stats.binomtest(won, len(self.result_b))
+        rate = test.proportion_ci(method="wilson")
         return {
             "stocks_taken": estimate(_mean, self.taken_b),
             "stocks_lost": estimate(_mean, self.lost_b),
@@ -169,7 +168,8 @@ class Match:
             "damage_taken": estimate(_mean, self.received_b),
             "damage_ratio": estimate(_ratio, self.dealt_b, self.received_b),
             "wins": {
-                **{"value": rate.rate, "low": rate.low, "high": rate.high},
+                "value": test.statistic,
+                **{"low": float(rate.low), "high": float(rate.high)},
                 **{"won": won, "level": level},
             },
             "frames": estimate(_mean, self.frames_b),

@@ -11,6 +11,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxbench.tasks.table import TASKS
+
 # From the content of a result to a value; None where there is none.
 Value = Callable[[Mapping[str, Any]], Any]
 
@@ -211,19 +213,19 @@ COMMON = (
     Column("examples", "examples", "examples", digits=0, group="cost"),
     Column("best_step", "best.step", "best at", digits=0, group="parts"),
 )
-# The room of each task; tasks of one room share a declaration.
-ROOMS = {
-    **{name: name for name in ("zelda", "pile", "world")},
-    **dict.fromkeys(
-        ("mqar", "flip_flop", "knapsack", "word_problem", "edit_distance"),
-        "pentathlon",
-    ),
-}
 
 
 def declared(task: str) -> TaskBoard | None:
-    """What the boards of a task show; None for a task that this house does not know."""
-    room = ROOMS.get(task)
-    if room is None:
+    """What the boards of a task show; None for a task that declares nothing.
+
+    The declaration is `BOARD` in the module `board` beside the task's description.
+    """
+    package = TASKS.get(task, task).rpartition(".")[0]
+    if not package:
         return None
-    return importlib.import_module(f"jaxbench.tasks.{room}.board").BOARD
+    try:
+        return importlib.import_module(f"{package}.board").BOARD
+    except ModuleNotFoundError as error:
+        if not f"{package}.board.".startswith(f"{error.name}."):
+            raise
+        return None

@@ -108,7 +108,13 @@ def published_table(board: Mapping[str, Any]) -> PublishedTable | None:
                 theirs.note,
             )
         )
-    header = ("backbone", "their name", "14 January", "15 January", "our last")
+    header: tuple[str, ...] = (
+        "backbone",
+        "their name",
+        "14 January",
+        "15 January",
+        "our last",
+    )
     header += (
         "our best",
         "their parameters",

@@ -130,7 +130,13 @@ def published_table(board: Mapping[str, Any]) -> PublishedTable | None:
                 theirs.note,
             )
         )
-    header = ("backbone", "their name", "their place", "their last", "our last")
+    header: tuple[str, ...] = (
+        "backbone",
+        "their name",
+        "their place",
+        "their last",
+        "our last",
+    )
     header += ("our best", "their ms", "our p99, ms", "their batch, rate", "remark")
     return PublishedTable(header, tuple(lines), (*DIFFERENCES, LATENCY_NOTE))
 
