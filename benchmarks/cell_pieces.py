@@ -30,6 +30,7 @@ from jaxbench.bench.facts import git_revision
 from jaxbench.bench.recipe import read_recipe
 from jaxbench.errors import InputError
 from jaxbench.models.stack import Stack
+from jaxbench.tasks.pentathlon.modules import learns_positions
 from jaxbench.tasks.task import Batch, Statistics, Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.loop import score
@@ -98,8 +99,8 @@ def config_of(row: str, task: str) -> dict[str, Any]:
 def _train(row: str, name: str) -> dict[str, Any]:
     config = config_of(row, name)
     stack = _stack(row)
-    asked = config["model"].get("positions") and build._positions(config["model"])
-    task, ends = _task(name, asked == "learned")
+    asked = "positions" in config["model"] and learns_positions(config["model"])
+    task, ends = _task(name, asked)
     model = Pieces(ends, middle_of(stack), task.readout)
     optimizer = build.build_optimizer(config, Budget(UPDATES), lambda line: None)
     order = task.order(batch_size=BATCH, seed=config["seed"])

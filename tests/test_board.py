@@ -14,7 +14,8 @@ import pytest
 from jaxbench.board.board import make_board
 from jaxbench.board.read import impossible
 from jaxbench.errors import InputError
-from jaxbench.tasks.columns import ROOMS, declared
+from jaxbench.tasks.columns import declared
+from jaxbench.tasks.table import TASKS
 
 RATES = (1e-3, 3e-3, 1e-2)
 FLOORS = {"copy_previous": {"loss": 1.42, "change/any": 0.0}, "marginal": {"loss": 4.3}}
@@ -388,7 +389,7 @@ def test_across_tasks(tmp_path):
 
 
 def test_every_task_declares_a_board():
-    for task in ROOMS:
+    for task in TASKS:
         shows = declared(task)
         assert shows is not None
         keys = [column.key for column in shows.columns]

@@ -26,7 +26,8 @@ RESULT_FIELDS = (
     "reason log_tail compiler_options params shape budget steps examples skips copies "
     "solved best last floors ceiling curve throughput seconds memory state_bytes "
     "latency play export "
-    "decode speculative scores excluded step_flops data device versions git config_hash"
+    "decode speculative scores excluded step_flops data device versions git "
+    "difference command identity config config_hash"
 ).split()
 
 

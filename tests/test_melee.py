@@ -135,7 +135,7 @@ def test_a_game_state_shows_what_a_recording_of_it_shows(game, port):
     for t in (130, 160, 175, 200, 231):
         live = melee.view_of_gamestate(gamestate(game, t), port, zero_indices=ZERO)
         recorded = view.view_of_replay(game, port - 1, t)
-        bad_frame.check(live)
+        assert bad_frame.problems(live) == [None]
         a, b = (view.arrays(one) for one in (live, recorded))
         np.testing.assert_array_equal(view.own_controller(a), view.own_controller(b))
         expected = inputs(b)
@@ -151,7 +151,7 @@ def test_stages_have_their_in_game_ids(game):
         assert melee.view_of_gamestate(shown, 1).stage_b.tolist() == [inside]
     shown.stage = Like(value=0)  # no stage
     with pytest.raises(BadFrame, match="the stage is -1"):
-        bad_frame.check(melee.view_of_gamestate(shown, 1))
+        bad_frame.raise_first(bad_frame.problems(melee.view_of_gamestate(shown, 1)))
 
 
 def test_a_known_press_replaces_the_shoulder_of_the_game(game):
@@ -185,7 +185,8 @@ def test_a_game_state_that_cannot_be_read_is_a_bad_frame(game, spoil, message):
     spoil(shown)
     if message is None:  # it can be read, and not acted on
         with pytest.raises(BadFrame, match=r"character is 255|position_x is nan"):
-            bad_frame.check(melee.view_of_gamestate(shown, 1))
+            seen = melee.view_of_gamestate(shown, 1)
+            bad_frame.raise_first(bad_frame.problems(seen))
         return
     with pytest.raises(BadFrame, match=message) as caught:
         melee.view_of_gamestate(shown, 1)
