@@ -399,7 +399,7 @@ class Counter:
         names = [layer.name for layer in stack.layers]
         below = _Place(stack.layers[0], width, self._length or stack.window or 2)
         for position, layer in enumerate(stack.layers):
-            place = below._replace(layer=layer, index=0, count=1)
+            place = below._replace(layer=layer, number=0, among=1)
             try:
                 if _asks_for_place(layer):
                     # The first of a row may have other shapes than those above it.
@@ -407,7 +407,7 @@ class Counter:
                     count = names.count(layer.name)
                     if not self._by_number(place):
                         count = min(count, 2)
-                    place = place._replace(index=index, count=count)
+                    place = place._replace(number=index, among=count)
                 after = _trace(place)[1]
             except InputError:
                 if place.side is None and not place.lower:
@@ -420,29 +420,29 @@ class Counter:
     def _by_number(self, place: _Place) -> bool:
         """Whether a layer's parameters depend on how many of its row there are."""
         if place.layer not in self._numbered:
-            two, three = (_parameters(place._replace(count=n)) for n in (2, 3))
+            two, three = (_parameters(place._replace(among=n)) for n in (2, 3))
             self._numbered[place.layer] = two != three
         return self._numbered[place.layer]
 
 
 class _Place(NamedTuple):
-    """A layer where it stands, all that its shapes depend on: it is number `index` of
-    `count` of its row, and the layer below hands it `side` and `lower`."""
+    """A layer where it stands, all that its shapes depend on: it is layer `number` of
+    `among` of its row, and the layer below hands it `side` and `lower`."""
 
     layer: Layer
     width: int
     length: int
-    index: int = 0
-    count: int = 1
+    number: int = 0
+    among: int = 1
     side: Any = None
     lower: tuple[tuple[str, Any], ...] = ()
 
     def block(self) -> Block:
-        return Block(self.layer, self.width, index=self.index, count=self.count)
+        return Block(self.layer, self.width, index=self.number, count=self.among)
 
     def handed(self) -> Handed:
         """Shapes of what the layer is given."""
-        x_btd = jax.ShapeDtypeStruct((1, self.length, self.width), jnp.float32)
+        x_btd: Any = jax.ShapeDtypeStruct((1, self.length, self.width), jnp.float32)
         return Handed(x_btd, self.side, {"embedding": x_btd, **dict(self.lower)})
 
 
