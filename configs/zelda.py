@@ -27,7 +27,9 @@ def get_config(argument: str = "") -> ConfigDict:
             "replays": "",  # folder of .slp files; "" for the built-in simulation
             "character": "zelda",  # who to imitate; "any" for every port
             "max_files": 0,  # first files by name; 0 for all
-            "validation_fraction": 0.1,  # of the games
+            "validation_fraction": 0.1,  # of the games: chooses the best weights
+            "test_fraction": 0.1,  # of the games: scored once, at the end (clean)
+            "splits": 1,  # how many ways of holding games out the seeds go through
             "split_seed": 0,  # who is held out: the same games for every `seed`
             "drop_idle": True,  # do not score frames of the dead and entering (clean)
             "window": 30,  # frames a decision sees

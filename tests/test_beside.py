@@ -28,6 +28,7 @@ def resolved(recipe, text: str) -> dict:
         # Which width that is, no one knows before the model is built.
         (mqar, f"{SMALL},width=0,parameters=1k".replace("width=32,", ""), False),
         # These cannot be one program at all.
+        (zelda, "gru,width=16,batch_size=16,window=8,splits=3", False),
         (mqar, "protocol=compat,width=8", False),
         (pile, "gru,width=8,window=8,batch_size=8,budget=10min", False),
         (pile, "gru,width=8,window=8,batch_size=8,budget=20steps", True),

@@ -42,7 +42,8 @@ def make_games(games=5, **change):
 
 
 def build(games, source=None, **changes):
-    config = recipe("zelda", **{"character": "falco", "width": 16} | changes)
+    given = {"character": "falco", "width": 16, "test_fraction": 0} | changes
+    config = recipe("zelda", **given)
     return imitation.build(games, config, config["model"]["width"], source or {})
 
 
@@ -119,6 +120,38 @@ def test_the_split_depends_on_the_seed_and_on_nothing_else():
 
     assert held(0) == held(0)
     assert len({tuple(held(seed)) for seed in range(8)}) > 1
+
+
+@pytest.mark.usefixtures("no_floors")
+def test_games_are_held_out_twice_once_to_choose_and_once_to_score():
+    games = make_games(10, externals=(20, 20), internals=(22, 22), count=200)
+    shares = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    task = build(games, **shares)
+    held = {k: v["games"] for k, v in task.source["splits"].items()}
+    assert [len(held[k]) for k in ("train", "validation", "test")] == [6, 2, 2]
+    assert len({name for names in held.values() for name in names}) == 10
+    assert task.finals == ("test",) and task.source["split_by"] == "game"
+    # Training and validation data are those of before, less the games of the test.
+    assert (
+        held["validation"]
+        == build(games, **shares | {"test_fraction": 0}).source["splits"]["validation"][
+            "games"
+        ]
+    )
+    few = build(games[:2], **shares)
+    assert set(few.splits) == {"train", "validation"} and few.finals == ()
+
+
+@pytest.mark.usefixtures("no_floors")
+def test_seeds_go_through_the_splits():
+    games = make_games(10, count=200)
+    runs = [build(games, seed=seed, splits=3, test_fraction=0.1) for seed in range(6)]
+    held = [tuple(run.source["splits"]["test"]["games"]) for run in runs]
+    assert held[:3] == held[3:] and len(set(held[:3])) > 1
+    assert [run.source["split"] for run in runs] == [0, 1, 2] * 2
+    # Of one board all the same.
+    assert len({run.source["fingerprint"] for run in runs}) == 1
+    assert "split" not in build(games, seed=1).source
 
 
 @pytest.mark.usefixtures("no_floors")

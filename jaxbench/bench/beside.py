@@ -41,6 +41,11 @@ def check_copies(configs: Sequence[Config]) -> None:
                 f"({different})"
             )
     config = configs[0]
+    if find(config["task"]).seed_chooses_data(config):
+        raise InputError(
+            "data.splits gives every seed other games, so its runs cannot be one "
+            "program; leave out --side_by_side"
+        )
     if config["protocol"] == "compat" and "goal" in config:
         raise InputError(
             "protocol=compat validates every seed on other instances, so its runs "

@@ -324,10 +324,11 @@ def _train(
             states = placement.stack([state for _, state in going])
             # Single states are given away or copied: nothing may hold them any longer.
             going.clear()
+            placed = jax.device_put(dict(arrays), placement.whole)
             states = loop.train(
                 states,
                 together,
-                jax.device_put(dict(arrays), placement.whole),
+                placed,
                 programs=programs,
                 lessons=[
                     loop.Lesson(
@@ -355,13 +356,7 @@ def _train(
             if run.outcome.status == "ok" and task.finals:
                 shared.heartbeat.phase("test")
                 best, _ = run.checkpoints.restore(programs.abstract_state, "best")
-                job.scored(
-                    score_finals(
-                        *(shared.model, task, best),
-                        batch_size=programs.evaluation_batch_size,
-                        report=progress.evaluating,
-                    )
-                )
+                job.scored(score_finals(best, placed, programs, progress.evaluating))
     for job, run in zip(jobs, runs, strict=True):
         run.checkpoints.close()
         if run.outcome.status in FINISHED:

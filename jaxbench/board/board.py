@@ -301,17 +301,23 @@ def _curve(row: Row, score: Column) -> list[list[float]]:
     return [[step, found] for step, found in targets.validations(middle)]
 
 
+def _first(table: Table, path: str) -> Any:
+    """What the first result that has anything there has."""
+    return next((found for r in table.results if (found := r.get(path))), None)
+
+
 def _floors(
     table: Table, shows: TaskBoard, score: Column, columns: Sequence[Column]
 ) -> list[dict[str, Any]]:
     """Predictors that learn nothing, and the best possible, hardest first."""
     metric = score.key.removeprefix("test ")
-    witness = next((r for r in table.results if r.get("floors")), None)
-    if witness is None:
+    prefix, floors = "best.metrics.", _first(table, "floors")
+    if score.key.startswith("test ") and _first(table, "data.splits.test.floors"):
+        # A task may measure them on its test split as well.
+        prefix, floors = "scores.test.", _first(table, "data.splits.test.floors")
+    if floors is None:
         return []
-    found = {
-        name: m for name, m in witness.get("floors").items() if isinstance(m, Mapping)
-    }
+    found = {name: m for name, m in floors.items() if isinstance(m, Mapping)}
     explained = {name: shows.floors.get(name, "learns nothing") for name in found}
     ceiling = next((r.get("ceiling") for r in table.results if r.get("ceiling")), None)
     if ceiling:
@@ -319,7 +325,6 @@ def _floors(
             ceiling,
             "no model passes it",
         )
-    prefix = "best.metrics."
     lines = [
         {
             "name": name.replace("_", " "),

@@ -51,6 +51,10 @@ class Terms:
         return f"{value:{self.rate_format}} {unit}" if value else ""
 
 
+def _never(config: Config) -> bool:
+    return False
+
+
 def _window(config: Config) -> int:
     return config["data"]["window"]
 
@@ -72,6 +76,8 @@ class Entry:
         that all recipes share (`bench.check`).
       check: raises InputError for values that do not go together.
       positions: `positions(config)`, tokens of the longest sequence of training.
+      seed_chooses_data: whether runs that differ in their seed see other data, so that
+        they cannot be copies of one program.
       emits: what a trained model gives step after step: "controller" (it can be played
         and exported), "byte" (it writes text, is exported, and is sized as a
         byte-level language model), "frame" (it is rolled out), or "" for nothing.
@@ -84,6 +90,7 @@ class Entry:
     rules: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
     check: Callable[[Config], None] = _anything
     positions: Callable[[Config], int] = _window
+    seed_chooses_data: Callable[[Config], bool] = _never
     emits: str = ""
     data_path: str = ""
     data_is: str = "file or folder"

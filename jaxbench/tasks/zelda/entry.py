@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from jaxbench.errors import InputError
 from jaxbench.tasks.entry import Entry, Terms
 from jaxbench.tasks.games import RULES, open_games
-from jaxbench.tasks.rules import each, not_negative, one_of, parse_options, within
+from jaxbench.tasks.rules import (
+    each,
+    not_negative,
+    one_of,
+    parse_options,
+    positive,
+    within,
+)
 from jaxbench.tasks.zelda.chunks import options as chunks
 
 if TYPE_CHECKING:
@@ -56,6 +63,11 @@ def _check(config: Mapping[str, Any]) -> None:
             "data.mirror, data.noise and data.max_delay need protocol=clean: compat "
             "trains on the original's windows as they are"
         )
+    if compat and data["splits"] > 1:
+        raise InputError(
+            f"data.splits={data['splits']}: protocol=compat holds out the last games, "
+            "as the original did; leave it at 1"
+        )
     if late and in_chunks:
         raise InputError(
             f"data.max_delay={late}: head={head} learns chunks of one delay; leave it "
@@ -74,6 +86,8 @@ ENTRY = Entry(
     build=_build,
     rules={
         **RULES,
+        "data.splits": positive,
+        "data.test_fraction": within("[0, 1)"),
         **each("data.delay data.max_delay data.noise_scale", not_negative),
         **each("data.mirror data.noise", within("[0, 1]")),
         "train.label_smoothing": within("[0, 0.5)"),
@@ -86,6 +100,7 @@ ENTRY = Entry(
     },
     check=_check,
     emits="controller",
+    seed_chooses_data=lambda config: config["data"]["splits"] > 1,
     data_path="replays",
     data_is="folder",
     terms=Terms(

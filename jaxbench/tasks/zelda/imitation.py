@@ -103,9 +103,14 @@ def build(
         splits=splits,
         order=order,
         tokens_per_example=window,
+        finals=tuple(name for name in splits if name == "test"),
         augment=augment or None,
     )
     if head in HEADS:
+        if "test" in splits:
+            described["splits"]["test"]["floors"] = floors.measure(
+                prepared.labels["train"], prepared.labels["test"], score
+            )
         return task(
             gather=prepared.gather,
             loss=score,

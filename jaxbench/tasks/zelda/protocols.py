@@ -1,4 +1,4 @@
-"""Which games and players train, which validate, under either protocol."""
+"""Which games and players train, validate and test, under either protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from jaxbench.tasks.zelda import compat, frames, windows
 class Options:
     """What decides which examples there are, under the names that results have.
 
-    The keys of configs/zelda.py; `seed` is its `data.split_seed`.
+    The keys of configs/zelda.py; `seed` is its `data.split_seed`, and `split`, below
+    `splits`, says which of so many ways of holding games out a run of its `seed` has.
     """
 
     character: str
@@ -31,6 +32,9 @@ class Options:
     validation_fraction: float
     seed: int
     max_delay: int
+    test_fraction: float = 0.0
+    splits: int = 1
+    split: int = 0
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Options:
@@ -38,17 +42,21 @@ class Options:
         given = config["data"] | {
             "readout": config["model"]["readout"],
             "seed": config["data"]["split_seed"],
+            "split": config["seed"] % config["data"]["splits"],
         }
         return cls(
             **{field.name: given[field.name] for field in dataclasses.fields(cls)}
         )
 
     def facts(self) -> dict[str, Any]:
-        """The options as data; `max_delay` only where delays are drawn."""
+        """The options as data, those that are off left out.
+
+        Without `split`: runs that differ in it alone are of one board.
+        """
         facts = dataclasses.asdict(self)
-        if not self.max_delay:
-            del facts["max_delay"]
-        return facts
+        del facts["split"]
+        off = {"max_delay": 0, "test_fraction": 0, "splits": 1}
+        return {k: v for k, v in facts.items() if k not in off or v != off[k]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +83,26 @@ class Data:
 def clean(games: Sequence[Game], options: Options) -> Data:
     """Every human player of the character, in two-player games, split by file.
 
-    A seeded permutation of the games gives validation its first share, at least one
-    game; all perspectives of a game are in one split.
+    A seeded permutation of the games gives validation its first share and test the
+    next, at least one game each; all perspectives of a game are in one split. Two games
+    are too few for a test split. A player may be in several splits: who played is not
+    read.
     """
     selected, left_out = _select(games, options.character)
     chosen = sorted({g for g, _ in selected})
     if len(chosen) < 2:
         raise _too_few(games, chosen, options.character, left_out)
-    shuffled = np.random.default_rng(options.seed).permutation(chosen)
+    key = [options.seed, options.split] if options.split else options.seed
+    shuffled = np.random.default_rng(key).permutation(chosen).tolist()
     share = round(options.validation_fraction * len(chosen))
-    held_out = set(shuffled[: min(max(1, share), len(chosen) - 1)].tolist())
+    held_out = min(max(1, share), len(chosen) - 1)
+    tested = 0
+    if options.test_fraction:
+        share = max(1, round(options.test_fraction * len(chosen)))
+        tested = min(share, len(chosen) - held_out - 1)
+    split_of = dict.fromkeys(shuffled, "train")
+    split_of |= dict.fromkeys(shuffled[:held_out], "validation")
+    split_of |= dict.fromkeys(shuffled[held_out : held_out + tested], "test")
     arrays, perspectives = frames.store(
         games,
         selected,
@@ -92,12 +110,8 @@ def clean(games: Sequence[Game], options: Options) -> Data:
         drop_idle=options.drop_idle,
     )
     splits, parts, labels = {}, {}, {}
-    for name in ("train", "validation"):
-        inside = [
-            p
-            for p, seen in enumerate(perspectives)
-            if (seen.game in held_out) == (name == "validation")
-        ]
+    for name in ("train", "validation", "test")[: 3 if tested else 2]:
+        inside = [p for p, it in enumerate(perspectives) if split_of[it.game] == name]
         examples = windows.clean_examples(arrays, perspectives, inside, options.stride)
         held = sorted({perspectives[p].game for p in inside})
         parts[name] = [games[g].name for g in held]
@@ -117,7 +131,13 @@ def clean(games: Sequence[Game], options: Options) -> Data:
             readout=options.readout,
         )
     gather = windows.clean_gather(options.window, options.delay, options.readout)
-    facts = {"games_used": len(chosen), "perspectives": len(perspectives)}
+    facts: dict[str, Any] = {
+        "games_used": len(chosen),
+        "perspectives": len(perspectives),
+        "split_by": "game",
+    }
+    if options.splits > 1:
+        facts["split"] = options.split
     return Data(arrays, splits, gather, labels, parts, left_out, facts)
 
 
