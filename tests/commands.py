@@ -11,8 +11,9 @@ import dataclasses
 import io
 import os
 import runpy
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +22,7 @@ from processes import ROOT
 import run
 from jaxbench import cli
 from jaxbench.bench import environment
+from jaxbench.serving import each_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,19 @@ def example(name: str, *arguments: str, cwd: Path) -> Done:
         return 0
 
     return _called(main, cwd, None)
+
+
+@contextlib.contextmanager
+def measured_here() -> Iterator[None]:
+    """Commands that measure each run in a process of its own do so in this one."""
+
+    def run_here(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = each_run.main(arguments[2:])
+        return subprocess.CompletedProcess(arguments, code, stdout=out.getvalue())
+
+    with mock.patch.object(each_run.subprocess, "run", run_here):
+        yield
 
 
 def _called(main: Callable[[], int], cwd: Path, cache: Path | None) -> Done:

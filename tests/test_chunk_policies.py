@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from boards import result, write
+from commands import jaxbench, measured_here, run_py
 from drawn import draw
-from processes import SMALL, config, jaxbench, run_py
+from processes import SMALL, config
 from test_zelda_frames import make_game
 
 from configs import zelda
@@ -209,9 +210,8 @@ def test_a_run_is_trained_timed_and_played_by_commands(tmp_path):
         "zelda.py:gru,window=8,head=act,stride=16,"
         "head_options=horizon=3 hidden=16 heads=2 layers=1"
     )
-    made = run_py(
-        recipe, "--workdir=run", *SMALL, cwd=tmp_path, cache=tmp_path, timeout=600
-    )
+    calls = {"cwd": tmp_path, "cache": tmp_path}
+    made = run_py(recipe, "--workdir=run", *SMALL, **calls)
     assert made.returncode == 0, made.stderr
     assert "accuracy/all" in made.stdout and "floor: copy_previous" in made.stdout
     before = json.loads((tmp_path / "run/result.json").read_text())
@@ -226,15 +226,15 @@ def test_a_run_is_trained_timed_and_played_by_commands(tmp_path):
     ]
     assert learned[-1] < learned[0]
 
-    calls = {"cwd": tmp_path, "cache": tmp_path, "timeout": 600}
-    done = jaxbench("latency", "run", "--frames=20", **calls)
-    assert done.returncode == 0, done.stderr
-    done = jaxbench("play", "run", "--games=2", "--seconds=2", **calls)
-    assert done.returncode == 0, done.stderr
+    with measured_here():
+        done = jaxbench("latency", "run", "--frames=20", **calls)
+        assert done.returncode == 0, done.stderr
+        done = jaxbench("play", "run", "--games=2", "--seconds=2", **calls)
+        assert done.returncode == 0, done.stderr
+        done = jaxbench("export", "run", "--frames=200", **calls)
     after = json.loads((tmp_path / "run/result.json").read_text())
     assert 0 <= after["latency"]["agrees"] < 1e-3
     assert after["latency"]["step"]["p50_ms"] > 0 and after["play"]
-    done = jaxbench("export", "run", "--frames=200", **calls)
     assert done.returncode == 0 and "1 of 1 exported" in done.stdout, done.stderr
     assert "gru, act" in done.stdout
     assert (tmp_path / "run/export/step.onnx").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import resource
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import boards
 import pytest
-from commands import assert_one_line_error, jaxbench, run_py
+from commands import assert_one_line_error, jaxbench, measured_here, run_py
 from processes import ROOT, SMALL, config, environment
 
 from jaxbench.bench.run_folder import default_folder
@@ -261,7 +260,7 @@ def test_the_other_protocol_and_options_run_too(recipe, shared_runs, tmp_path):
 
 
 @pytest.mark.integration
-def test_measuring_a_run_writes_into_its_result(shared_runs, tmp_path, monkeypatch):
+def test_measuring_a_run_writes_into_its_result(shared_runs, tmp_path):
     """Latency in a process of its own, as always; throughput in this one."""
     shutil.copytree(shared_runs("policy"), tmp_path / "run")
     path = tmp_path / "run" / "result.json"
@@ -269,7 +268,9 @@ def test_measuring_a_run_writes_into_its_result(shared_runs, tmp_path, monkeypat
         ("latency", "--frames=50", ("latency", "step", "p99_ms")),
         ("throughput", "--repeats=1", ("throughput", "steady", "steps_per_s")),
     ):
-        done = jaxbench(command, "run", flag, cwd=tmp_path)
+        here = measured_here() if command == "throughput" else contextlib.nullcontext()
+        with here:
+            done = jaxbench(command, "run", flag, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "gru" in done.stdout and f"{command}: [1/1] gru" in done.stderr
         assert measure_command.lookup(json.loads(path.read_text()), where) > 0
@@ -277,13 +278,6 @@ def test_measuring_a_run_writes_into_its_result(shared_runs, tmp_path, monkeypat
         again = jaxbench(command, "run", flag, cwd=tmp_path)
         assert again.returncode == 0 and f"{command}: [" not in again.stderr
         assert path.read_bytes() == before
-
-        def in_this_process(arguments, **_):
-            with contextlib.redirect_stdout(io.StringIO()) as out:
-                code = each_run.main(arguments[2:])
-            return subprocess.CompletedProcess(arguments, code, stdout=out.getvalue())
-
-        monkeypatch.setattr(each_run.subprocess, "run", in_this_process)
 
 
 def test_a_run_whose_process_is_killed_is_a_row_that_names_the_signal(monkeypatch):

@@ -10,9 +10,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from commands import jaxbench
 from drawn import draw
-from processes import jaxbench
-from small_run import finished_run
 
 from configs import pile
 
@@ -51,10 +50,9 @@ FRAMES = 200
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(shared_runs, tmp_path_factory):
     """A run with what is hard: a delay, and a head that reads what it chose."""
-    folder = tmp_path_factory.mktemp("export")
-    return finished_run(folder, "gru,window=6,delay=2,head=autoregressive")
+    return shutil.copytree(shared_runs("policy"), tmp_path_factory.mktemp("e") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +80,7 @@ def played(run):
     arrays = jax.device_put(dict(opened.task.arrays))
     stream = open_stream(opened.task, arrays, "validation", 60)
     step = stream_caller(opened, variables, stream, 0)
-    window = stream_caller(opened, variables, stream, 6)
+    window = stream_caller(opened, variables, stream, 8)
     return {
         "stream": stream,
         "step": [step(n) for n in range(60)],
@@ -98,7 +96,7 @@ def test_an_exported_run_sends_the_controllers_of_the_run(run, exported, played,
     for n in range(60):
         outputs, state = loaded.step(played["stream"].frame(n), state)
         np.testing.assert_array_equal(outputs["labels_ba"], played["step"][n])
-        found = loaded.window(played["stream"].window(n, 6))
+        found = loaded.window(played["stream"].window(n, 8))
         np.testing.assert_array_equal(found["labels_ba"], played["window"][n])
 
 
@@ -135,7 +133,7 @@ def test_inputs_that_do_not_fit_are_named(run, exported, played):
         loaded.step({k: v for k, v in frame.items() if k != "numeric_btf"})
     with pytest.raises(InputError, match=r"reset_bt is \[1\], not \[1, 1\]"):
         loaded.step(frame | {"reset_bt": np.array([True])})
-    with pytest.raises(InputError, match=r"numeric_btf is \[1, 1, \d+\], not \[1, 6,"):
+    with pytest.raises(InputError, match=r"numeric_btf is \[1, 1, \d+\], not \[1, 8,"):
         loaded.window(frame)
 
 
@@ -158,7 +156,7 @@ def test_the_result_and_the_manifest_say_what_was_found(run, exported):
         found["scores"]["step"]["onnx"]["accuracy/main_x"]
     )
     assert set(found["timing"]["window"]) == {"jax", "onnx", "int8"}
-    assert manifest["window"] == 6 and manifest["delay"] == 2
+    assert manifest["window"] == 8 and manifest["delay"] == 1
     assert manifest["config_hash"] == read_json(run / "result.json")["config_hash"]
     assert manifest["versions"]["opset"] == 18
 
@@ -487,9 +485,7 @@ def test_the_command_exports_what_it_can(run, tmp_path):
     shutil.copytree(run, runs / "good", ignore=shutil.ignore_patterns("export"))
     broken = shutil.copytree(runs / "good", runs / "broken")
     shutil.rmtree(broken / "checkpoints")
-    done = jaxbench(
-        "export", "runs", "--int8", "--frames=200", cwd=tmp_path, timeout=800
-    )
+    done = jaxbench("export", "runs", "--int8", "--frames=200", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "1 of 2 exported" in done.stdout and "has no checkpoint" in done.stdout
     assert (

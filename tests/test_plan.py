@@ -103,7 +103,7 @@ def test_a_released_folder_is_topped_up(tmp_path):
     """Its result.json files alone: what is there counts, what is missing is run."""
     released = ROOT / "results" / "zelda_clean" / "runs"
     shutil.copytree(released, tmp_path / "runs")
-    argument = "width=64,character=falco,stride=8"
+    argument = "width=64,character=falco,stride=8,test_fraction=0.0"
     config = json.loads(zelda.get_config(argument).to_json())
     request = Request(config, ("gru", "mlp", "s4"), tuple(range(6)))
     check_suite_owner(tmp_path, request)
@@ -114,9 +114,13 @@ def test_a_released_folder_is_topped_up(tmp_path):
         *(("s4", seed) for seed in (1, 2, 3, 4)),
         *(("gru", 5), ("s4", 5)),
     ]
-    other = json.loads(zelda.get_config("width=64,character=fox,stride=8").to_json())
-    with pytest.raises(InputError, match=r"data.character is 'falco' there and 'fox'"):
-        check_suite_owner(tmp_path, Request(other, ("gru",), (0,)))
+    for change, message in (
+        ({"character": "fox"}, r"data.character is 'falco' there and 'fox'"),
+        ({"test_fraction": 0.1}, r"data.test_fraction is 0.0 there and 0.1"),
+    ):
+        other = config | {"data": config["data"] | change}
+        with pytest.raises(InputError, match=message):
+            check_suite_owner(tmp_path, Request(other, ("gru",), (0,)))
     # Results that hold their settings are compared in all of them.
     shutil.rmtree(tmp_path / "runs")
     (cell, *_) = request.cells({})
@@ -134,7 +138,7 @@ def test_a_released_folder_is_topped_up(tmp_path):
 def test_digests_are_over_what_differs_and_survive_new_fields():
     config, known = base(), defaults.frozen()["zelda"]
     own = defaults.differs(config)
-    assert own == {"model.width": 16} or set(own) == {"model.width"}
+    assert own == {"model.width": 16, "data.test_fraction": 0.1}
     before = defaults.digest(config)
     # A field that recipes gain: released configs lack it, new ones hold its default.
     with mock.patch.object(

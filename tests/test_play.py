@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
 import shutil
-import subprocess
 from collections import Counter
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from commands import assert_one_line_error, jaxbench
+from commands import assert_one_line_error, jaxbench, measured_here
 from PIL import Image
 
 from jaxbench.data.simulation import arena, environment, fight, record, scripted
@@ -22,7 +19,7 @@ from jaxbench.data.simulation.fight import ARRAYS, Controls, State
 from jaxbench.data.slippi import parse
 from jaxbench.data.slp_writer import write_slp
 from jaxbench.errors import InputError
-from jaxbench.serving import each_run, picture, play_command
+from jaxbench.serving import picture, play_command
 from jaxbench.serving.match import estimate, play, schedule
 from jaxbench.serving.players import (
     CopyPrevious,
@@ -453,9 +450,7 @@ def test_what_cannot_be_played_is_one_line(folder, arguments, message):
 
 
 @pytest.mark.integration
-def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(
-    folder, monkeypatch
-):
+def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(folder):
     """First in processes of their own, as always; then in this one."""
     small = ("--games=2", "--seconds=1")
     done = jaxbench("play", "both", *small, cwd=folder)
@@ -467,24 +462,20 @@ def test_the_command_plays_what_it_can_once_and_says_what_it_cannot(
     bare = json.loads((folder / "both" / "bare" / "result.json").read_text())
     assert bare["play"] is None
 
-    def in_this_process(arguments, **_):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            code = each_run.main(arguments[2:])
-        return subprocess.CompletedProcess(arguments, code, stdout=out.getvalue())
-
-    monkeypatch.setattr(each_run.subprocess, "run", in_this_process)
     (folder / "both" / "good" / "checkpoints").rename(folder / "away")
     again = jaxbench("play", "both/good", *small, cwd=folder)
     assert again.returncode == 0 and again.stderr == ""  # read, not played
-    anew = jaxbench("play", "both/good", *small, "--again", cwd=folder)
+    with measured_here():
+        anew = jaxbench("play", "both/good", *small, "--again", cwd=folder)
     assert anew.returncode == 1
     (folder / "away").rename(folder / "both" / "good" / "checkpoints")
 
-    shown = jaxbench(
-        *("play", "both/good", *small, "--seed=1", "--baselines"),
-        *("--picture=game.gif", "--picture_seconds=1"),
-        cwd=folder,
-    )
+    with measured_here():
+        shown = jaxbench(
+            *("play", "both/good", *small, "--seed=1", "--baselines"),
+            *("--picture=game.gif", "--picture_seconds=1"),
+            cwd=folder,
+        )
     assert shown.returncode == 0, shown.stderr
     for name in ("gru", "scripted", "random", "copy_previous"):
         assert f"│ {name} " in shown.stdout

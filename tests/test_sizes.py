@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import jaxbench
 from drawn import draw
-from processes import jaxbench
 
 from jaxbench.cli import main
 from jaxbench.errors import InputError

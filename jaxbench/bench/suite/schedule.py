@@ -198,6 +198,8 @@ def _unlike(path: Path, ours: Mapping[str, Any]) -> str:
     said = {f"model.{name}": value for name, value in shape.items()}
     options = data.get("options") or {}
     said |= {f"data.{name}": value for name, value in options.items()}
+    if "validation_fraction" in options:  # a split that is not named was not made
+        said.setdefault("data.test_fraction", 0.0)
     # A width or depth of 0 or none in a config is solved for, or the row's own.
     known |= {k: v for k, v in said.items() if ours.get(k) and k != "data.seed"}
     return differences(known, {key: ours.get(key) for key in known})
