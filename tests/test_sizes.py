@@ -315,7 +315,7 @@ def initial_loss(name: str) -> float:
     return -float(jnp.take_along_axis(log_btv, bytes_bt[:, 1:, None], -1).mean())
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_llama_starts_by_guessing_and_its_legacy_by_repeating():
     assert initial_loss("llama") == pytest.approx(math.log(256), abs=0.2)
     assert initial_loss("llama_legacy") == pytest.approx(9.7, abs=0.8)
@@ -335,7 +335,7 @@ def test_the_command_lists_sizes(capsys):
     assert row["published"] is None and row["compat_parameters"] is None
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_the_command_lists_what_was_published(tmp_path):
     flags = ["list", "--task=pile", "--size=published"]
     done = jaxbench(*flags, "--json", cwd=tmp_path)
