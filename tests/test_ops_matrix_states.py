@@ -133,6 +133,24 @@ def test_forms_equal_a_float64_loop_and_their_gradients_agree(delta, per_key, le
     close(compiled(chosen, False)(arrays, reset), expected)
 
 
+def test_shared_queries_and_keys_are_those_of_every_head():
+    """In values; their gradients are the sums over the heads."""
+    length = 65
+    q, k, v, g, s, reset = inputs_of(length, per_key=False)
+    q, k = q[:, :, :1], k[:, :, :1]
+    weight = np.random.default_rng(9).normal(size=v.shape).astype(np.float32)
+    repeated = (*(np.repeat(x, HEADS, axis=2) for x in (q, k)), v, g, s)
+    expected = loop(*repeated, reset)
+    by_head, _ = compiled(GATED[0], True)(repeated, reset, weight)
+    summed = [x.sum(axis=2, keepdims=True) for x in by_head[:2]]
+    for form, static in ((GATED[0], {}), (GATED[1], {"chunk": 32})):
+        gradients, outputs = compiled(form, True, **static)(
+            (q, k, v, g, s), reset, weight
+        )
+        close(outputs, expected)
+        close(gradients[:2], summed, 1e-4)
+
+
 @pytest.mark.parametrize("kind", ["one", "zero", "extreme"])
 @pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])

@@ -70,10 +70,9 @@ class Mamba2(Mixer):
         u_bthp = split_heads(u_bte, heads)
         # S_t = exp(-exp(A_log) dt_t) S_{t-1} + B_t (dt_t u_t)^T, read by C_t: linear
         # attention with keys B and queries C (section 7.1), the same for all heads.
-        shared = (*dt_bth.shape, size)
         o_bthp, s_bhnp = gated_linear_attention(
-            jnp.broadcast_to(c_btn[:, :, None], shared),
-            jnp.broadcast_to(b_btn[:, :, None], shared),
+            c_btn[:, :, None],
+            b_btn[:, :, None],
             dt_bth[..., None] * u_bthp,
             -jnp.exp(a_log_h)[None, None] * dt_bth,
             s_bhnp,

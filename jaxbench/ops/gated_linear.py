@@ -36,8 +36,9 @@ class GatedFrames(NamedTuple):
     """What the frames of a call bring, [B, T, ...]; in a step [B, ...].
 
     Attributes:
-      q_bthk: Queries; scale them before.
-      k_bthk: Keys.
+      q_bthk: Queries; scale them before. [B, T, 1, K] if all heads share them, which
+        takes decays of a head.
+      k_bthk: Keys, as the queries.
       v_bthv: Values.
       log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key.
     """
@@ -81,7 +82,7 @@ def gated_linear_attention_step(
     s_bhkv = restart(reset_b, memory(k, v, s_bhkv))
     g = bounded(g)
     decay = jnp.exp(g if g.ndim == 3 else g[..., None])
-    write = jnp.einsum("bhk,bhv->bhkv", k, v)
+    write = jnp.einsum("bhk,bhv->bhkv", k, v)  # an axis of 1 is not repeated
     if bonus_hk is None:
         # GLA, eq. 3.
         s_bhkv = decay[..., None] * s_bhkv + write
@@ -130,6 +131,8 @@ def gated_linear_attention(
 ) -> Result:
     """`gated_linear_attention_reference` in the form `forms.json` names.
 
+    Queries and keys that all heads share stay [B, T, 1, K]: their products are formed
+    once, and no copy for each head is kept for the backward pass.
     Log decays below `floor` count as `floor`. What a caller knows of how it makes them
     makes the chunk form faster, see `ops.decay`.
     """
@@ -143,7 +146,7 @@ def gated_linear_attention(
         (GatedFrames(q_bthk, k_bthk, v_bthv, log_decay),),
         s_bhkv,
         reset_bt,
-        size=math.prod(q_bthk.shape[2:]) * v_bthv.shape[-1],
+        size=q_bthk.shape[-1] * math.prod(v_bthv.shape[2:]),
         bonus_hk=bonus_hk,
     )
 
@@ -213,12 +216,18 @@ def _chunk(
     if bonus_hk is not None:
         own = jnp.einsum("bhik,hk,bhik->bhi", q, float32(bonus_hk), k)
         o = o + own[..., None] * v
-    kept = k * as_keys(to_end(g, episode_bc))
-    written = jnp.einsum("bhjk,bhjv->bhkv", kept, v)
+    kept = to_end(g, episode_bc)
+    if g.ndim == 3:  # a decay of the head scales values as well as keys
+        written = jnp.einsum("bhjk,bhjv->bhkv", k, kept[..., None] * v)
+    else:
+        written = jnp.einsum("bhjk,bhjv->bhkv", k * kept, v)
     if s_bhkv is None:
         return written, o
     carry = (from_start if bonus_hk is None else before_frame)(g, episode_bc)
-    o = o + jnp.einsum("bhik,bhkv->bhiv", q * as_keys(carry), s_bhkv)
+    if g.ndim == 3:
+        o = o + carry[..., None] * jnp.einsum("bhik,bhkv->bhiv", q, s_bhkv)
+    else:
+        o = o + jnp.einsum("bhik,bhkv->bhiv", q * carry, s_bhkv)
     whole = as_keys(from_start(g, episode_bc)[:, :, -1:])
     return jnp.swapaxes(whole, 2, 3) * s_bhkv + written, o
 
@@ -230,4 +239,4 @@ def as_keys(x: Array) -> Array:
 
 def memory(k_bhk: Array, v_bhv: Array, s_bhkv: Start) -> Array:
     """The state [B, H, K, V] of keys and values like these, zeros where it is None."""
-    return zeros_unless(s_bhkv, (*k_bhk.shape, v_bhv.shape[-1]))
+    return zeros_unless(s_bhkv, (*v_bhv.shape[:2], k_bhk.shape[-1], v_bhv.shape[-1]))
