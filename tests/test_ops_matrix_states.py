@@ -151,6 +151,21 @@ def test_shared_queries_and_keys_are_those_of_every_head():
         close(gradients[:2], summed, 1e-4)
 
 
+@pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
+def test_writing_by_the_keys_is_b_equal_to_k(per_key):
+    """A frame that writes once: b None is b = k, whose gradient joins that of k."""
+    q, k, v, g, a, _, s, reset = inputs_of(65, per_key=per_key, delta=True)
+    weight = np.random.default_rng(9).normal(size=v.shape).astype(np.float32)
+    expected = loop(q, k, v, g, s, reset, a, k)
+    twice, _ = compiled(DELTA[0], True)((q, k, v, g, a, k, s), reset, weight)
+    for form, static in ((DELTA[0], {}), (DELTA[1], {"chunk": 32})):
+        gradients, outputs = compiled(form, True, **static)(
+            (q, k, v, g, a, None, s), reset, weight
+        )
+        close(outputs, expected)
+        close(gradients[:2], (twice[0], twice[1] + twice[5]), 1e-4)
+
+
 @pytest.mark.parametrize("kind", ["one", "zero", "extreme"])
 @pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
 @pytest.mark.parametrize("delta", [False, True], ids=["gated", "delta"])

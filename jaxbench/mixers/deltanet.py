@@ -100,7 +100,7 @@ class DeltaNet(_Delta):
         beta = 2 * beta if self.negative else beta
         # S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}^T k_t)^T
         written = beta * k
-        o, s_bhkv = delta_rule(q, written, v, None, -k, written, s_bhkv, reset_bt)
+        o, s_bhkv = delta_rule(q, written, v, None, -k, None, s_bhkv, reset_bt)
         return self.dense_out()(self._normed(o)), DeltaState(s_bhkv, *conv)
 
     def state_shapes(self):
@@ -148,7 +148,7 @@ class DeltaProduct(_Delta):
             first = (jnp.arange(many) == 0)[None, None]
             reset_bt = (reset_bt[:, :, None] & first).reshape(batch, many * length)
         q, written = jnp.repeat(q, many, axis=1), beta * k
-        o, s_bhkv = delta_rule(q, written, v, None, -k, written, s_bhkv, reset_bt)
+        o, s_bhkv = delta_rule(q, written, v, None, -k, None, s_bhkv, reset_bt)
         o_btd = self._normed(o[:, many - 1 :: many])
         return self.dense_out()(o_btd), DeltaState(s_bhkv, *conv)
 
@@ -192,7 +192,7 @@ class GatedDeltaNet(_Delta):
         g = -jnp.exp(a_log_h)[None, None] * dt
         # S_t = e^g S_{t-1} + β_t k_t (v_t - e^g S_{t-1}^T k_t)^T
         read = -jnp.exp(g)[..., None] * k
-        o, s_bhkv = delta_rule(q, beta * k, v, g, read, beta * k, s_bhkv, reset_bt)
+        o, s_bhkv = delta_rule(q, beta * k, v, g, read, None, s_bhkv, reset_bt)
         gate = self.dense(values, "gate")(x_btd)
         y_btd = self.dense_out()(self._normed(o) * nn.silu(gate))
         return y_btd, DeltaState(s_bhkv, *conv)
@@ -232,7 +232,7 @@ class KimiDeltaAttention(_Delta):
         g = -jnp.exp(a_log_h)[None, None, :, None] * split_heads(dt, self.heads)
         # S_t = S' + β_t k_t (v_t - S'^T k_t)^T with S' = Diag(e^g) S_{t-1}
         read = -jnp.exp(g) * k
-        o, s_bhkv = delta_rule(q, beta * k, v, g, read, beta * k, s_bhkv, reset_bt)
+        o, s_bhkv = delta_rule(q, beta * k, v, g, read, None, s_bhkv, reset_bt)
         y_btd = self._normed(o) * nn.sigmoid(low_rank("gate", True))
         return self.dense_out()(y_btd), DeltaState(s_bhkv, *conv)
 

@@ -44,8 +44,9 @@ class DeltaFrames(NamedTuple):
       log_decay: g <= 0, [B, T, H] one for a head or [B, T, H, K] one for a key; None
         is no decay.
       a_bthk: What reads the state before the decay.
-      b_bthk: Where what was read is written. With -a = k / e^g, b = beta k, |k| = 1
-        and beta in [0, 2] the transition does not expand.
+      b_bthk: Where what was read is written; None is by the keys, so that a frame
+        writes once: S += k (v + S^T a)^T. With -a = k / e^g, b = beta k, |k| = 1 and
+        beta in [0, 2] the transition does not expand.
     """
 
     q_bthk: Array
@@ -53,7 +54,7 @@ class DeltaFrames(NamedTuple):
     v_bthv: Array
     log_decay: Array | None
     a_bthk: Array
-    b_bthk: Array
+    b_bthk: Array | None
 
 
 def delta_rule_reference(
@@ -62,9 +63,9 @@ def delta_rule_reference(
     """S_t = Diag(e^{g_t}) S_{t-1} + b_t (a_t^T S_{t-1}) + k_t v_t^T, o_t = S_t^T q_t.
 
     a reads the state, b writes what was read. DeltaNet (Yang et al. 2024,
-    arXiv:2406.06484, eq. 4): g = 0, a = -k, b = beta k, key beta k. Gated DeltaNet
-    (Yang et al. 2024, arXiv:2412.06464, eq. 10): g for a head, a = -e^g k. KDA (2025,
-    arXiv:2510.26692, eq. 1): g for a key. RWKV-7 (Peng et al. 2025, arXiv:2503.14456,
+    arXiv:2406.06484, eq. 4): g = 0, a = -k, key beta k, which is b as well. Gated
+    DeltaNet (Yang et al. 2024, arXiv:2412.06464, eq. 10): g for a head, a = -e^g k.
+    KDA (2025, arXiv:2510.26692, eq. 1): g for a key. RWKV-7 (Peng et al. 2025, arXiv:2503.14456,
     eq. 17): a = -kappa, b = kappa * eta.
 
     Args:
@@ -86,11 +87,11 @@ def delta_rule_step(frame: DeltaFrames, s_bhkv: Start, reset_b: Resets) -> Resul
     if g is not None:
         g = bounded(g)
         s_bhkv = jnp.exp(g if g.ndim == 3 else g[..., None])[..., None] * s_bhkv
-    s_bhkv = (
-        s_bhkv
-        + jnp.einsum("bhk,bhv->bhkv", b, read_bhv)
-        + jnp.einsum("bhk,bhv->bhkv", k, v)
-    )
+    if b is None:
+        v = v + read_bhv
+    else:
+        s_bhkv = s_bhkv + jnp.einsum("bhk,bhv->bhkv", b, read_bhv)
+    s_bhkv = s_bhkv + jnp.einsum("bhk,bhv->bhkv", k, v)
     return jnp.einsum("bhk,bhkv->bhv", q, s_bhkv), s_bhkv
 
 
@@ -131,7 +132,7 @@ def delta_rule(
     v_bthv: Array,
     log_decay: Array | None,
     a_bthk: Array,
-    b_bthk: Array,
+    b_bthk: Array | None,
     s_bhkv: Start = None,
     reset_bt: Resets = None,
     *,
@@ -211,9 +212,10 @@ def _chunk(
     floor: float, s_bhkv: Start, inputs: DeltaFrames, episode_bc: Array
 ) -> Result:
     q, k, v, g, a, b = inputs
-    length, keys = k.shape[2:]
-    made = decayed_products((a,), (q,), (k, b), g, episode_bc, floor=floor)
-    a_ak, a_ab = made[:, :, 0, :, 0], made[:, :, 0, :, 1]
+    length = k.shape[2]
+    writers = (k,) if b is None else (k, b)
+    made = decayed_products((a,), (q,), writers, g, episode_bc, floor=floor)
+    a_ak, a_ab = made[:, :, 0, :, 0], made[:, :, 0, :, -1]
     read = _matmul(a_ak, v)
     if s_bhkv is not None:
         # What reads before and after the decay, at once.
@@ -223,11 +225,10 @@ def _chunk(
         read = read + from_state[:, :, :length]
     # U = (I - A_ab)^{-1} (A_ak V + A S), section 3.2 of Yang et al. 2024.
     u = solve_unit_lower(a_ab, read)
-    written = jnp.concatenate([v, u], axis=2)
-    o = made[:, :, 1].reshape(*k.shape[:3], 2 * length) @ written
-    kept = jnp.stack([k, b], axis=2) * as_keys(to_end(g, episode_bc))[:, :, None]
-    kept = kept.reshape(*k.shape[:2], 2 * length, keys)
-    new = jnp.swapaxes(kept, 2, 3) @ written
+    written = v + u if b is None else jnp.concatenate([v, u], axis=2)
+    o = made[:, :, 1].reshape(*k.shape[:3], -1) @ written
+    kept = [x * as_keys(to_end(g, episode_bc)) for x in writers]
+    new = jnp.swapaxes(jnp.concatenate(kept, axis=2), 2, 3) @ written
     if s_bhkv is None:
         return new, o
     whole = jnp.swapaxes(as_keys(carry[:, :, -1:]), 2, 3)
