@@ -65,8 +65,8 @@ def delta_rule_reference(
     a reads the state, b writes what was read. DeltaNet (Yang et al. 2024,
     arXiv:2406.06484, eq. 4): g = 0, a = -k, key beta k, which is b as well. Gated
     DeltaNet (Yang et al. 2024, arXiv:2412.06464, eq. 10): g for a head, a = -e^g k.
-    KDA (2025, arXiv:2510.26692, eq. 1): g for a key. RWKV-7 (Peng et al. 2025, arXiv:2503.14456,
-    eq. 17): a = -kappa, b = kappa * eta.
+    KDA (2025, arXiv:2510.26692, eq. 1): g for a key. RWKV-7 (Peng et al. 2025,
+    arXiv:2503.14456, eq. 17): a = -kappa, b = kappa * eta.
 
     Args:
       frames: q, k, v, g, a and b.
