@@ -46,7 +46,7 @@ def loop(mixer, params, x, u, m, reset=None, dot=None):
     beta_dot = beta * (1 - beta) * d["ssm_decay"]
     read_dot = read * (1 - read) * d["ssm_read_decay"]
     u, m, x = np.float64(u), np.float64(m), np.float64(x)
-    slope_at = lambda v: 1 / (1 + mixer.slope * np.abs(v)) ** 2  # noqa: E731
+    slope_at = lambda v: 0.3 / (1 + mixer.slope * np.abs(v)) ** 2  # noqa: E731
     u_dot, m_dot, y, y_dot, fired = 0 * u, 0 * m, 0 * x, 0 * x, []
     for t in range(x.shape[1]):
         if reset is not None:
@@ -63,8 +63,8 @@ def loop(mixer, params, x, u, m, reset=None, dot=None):
             u = beta * kept + current + s @ p["recurrent"]
             u = u - s if mixer.reset_rule == "soft" else u
             s, s_dot = 1.0 * (u > 1), slope_at(u - 1) * u_dot
-            m_dot = read * m_dot + read_dot * m + s_dot
-            m = read * m + s
+            m_dot = read * m_dot + read_dot * (m - s) + (1 - read) * s_dot
+            m = read * m + (1 - read) * s
             fired.append(s)
         y[:, t] = m @ p["out"]["kernel"] + p["out"]["bias"]
         y_dot[:, t] = m_dot @ p["out"]["kernel"]
@@ -118,7 +118,7 @@ def test_a_spike_is_a_step_with_the_slope_of_a_fast_sigmoid():
     v = jnp.array([-2.0, -0.1, 0.0, 0.1, 2.0])
     assert spike(v, 10.0).tolist() == [0, 0, 0, 1, 1]
     slope = jax.grad(lambda v: spike(v, 10.0).sum())(v)
-    np.testing.assert_allclose(slope, 1 / (1 + 10 * np.abs(v)) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(slope, 0.3 / (1 + 10 * np.abs(v)) ** 2, rtol=1e-6)
 
 
 def test_firing_rate_is_sown_and_is_that_of_the_loop():

@@ -20,6 +20,22 @@ def lecun(scale: float = 1.0) -> Initializer:
     return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal")
 
 
+def fan_in_uniform(scale: float = 1.0) -> Initializer:
+    """Uniform on [-limit, limit], limit = `scale / sqrt(fan_in)`.
+
+    The default of PyTorch's linear layers, a third of the variance of `lecun`.
+    """
+    return nn.initializers.variance_scaling(scale**2 / 3, "fan_in", "uniform")
+
+
+def small(width: int) -> Initializer:
+    """Normal of variance 2 / (5 D), "small init", for kernels of any shape.
+
+    Source: Nguyen & Salazar 2019, arXiv:1910.05895, section 2.2.
+    """
+    return nn.initializers.normal((2 / (5 * width)) ** 0.5)
+
+
 def symmetric_uniform(limit: float) -> Initializer:
     """Uniform on [-limit, limit]."""
 
@@ -39,10 +55,12 @@ def log_uniform(low: float, high: float) -> Initializer:
 
 
 def log_of_uniform(low: float, high: float) -> Initializer:
-    """The logarithm of a uniform draw from [low, high]."""
+    """The logarithm of a uniform draw from [low, high], low 0 or more."""
 
     def init(key, shape, dtype=jnp.float32):
-        return jnp.log(jax.random.uniform(key, shape, dtype, low, high))
+        drawn = jax.random.uniform(key, shape, dtype, low, high)
+        # One draw in 2^23 is 0.
+        return jnp.log(jnp.maximum(drawn, jnp.finfo(dtype).tiny))
 
     return init
 

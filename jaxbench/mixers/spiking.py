@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.errors import InputError, nearest
-from jaxbench.layers.inits import lecun
+from jaxbench.layers.inits import fan_in_uniform, lecun
 from jaxbench.layers.mixer import Mixer
 from jaxbench.ops.cell import cell_scan
 
@@ -19,6 +19,10 @@ RESETS = ("soft", "hard")
 # Size of the input current at the start: with inputs of variance 1 about 5 % of the
 # neurons fire where frames are independent, 15 % where they hardly change.
 _GAIN = 0.5
+
+# Height of the surrogate derivative. Errors that pass from spike to spike are damped by
+# it at every frame; at 1 they grow exponentially with the frames they pass.
+DAMPING = 0.3
 
 
 class SNNState(NamedTuple):
@@ -30,9 +34,10 @@ class SNNState(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def spike(v: jax.Array, slope: float) -> jax.Array:
-    """1 where v > 0, else 0; its derivative is taken to be 1 / (1 + slope |v|)^2.
+    """1 where v > 0, else 0; its derivative is taken to be 0.3 / (1 + slope |v|)^2.
 
-    Source: Neftci et al. 2019, arXiv:1901.09948 (the fast sigmoid).
+    Source: Neftci et al. 2019, arXiv:1901.09948 (the fast sigmoid); the factor: Bellec
+    et al. 2018, arXiv:1803.09574, section 2.
     """
     del slope
     return (v > 0).astype(v.dtype)
@@ -41,7 +46,7 @@ def spike(v: jax.Array, slope: float) -> jax.Array:
 @spike.defjvp
 def _spike_jvp(slope: float, primals: tuple, tangents: tuple) -> tuple:
     (v,), (v_dot,) = primals, tangents
-    return spike(v, slope), v_dot / jnp.square(1 + slope * jnp.abs(v))
+    return spike(v, slope), DAMPING * v_dot / jnp.square(1 + slope * jnp.abs(v))
 
 
 class SNN(Mixer):
@@ -49,16 +54,19 @@ class SNN(Mixer):
 
     Equations:
       u_t = β u_{t-1} - s_{t-1} + W x_t + b + V s_{t-1};  s_t = 1 where u_t > 1, else 0
-      m_t = λ m_{t-1} + s_t;  output  W_out m_t + b_out
-      backward, ds/du is taken to be 1 / (1 + slope |u - 1|)²
+      m_t = λ m_{t-1} + (1 - λ) s_t;  output  W_out m_t + b_out
+      backward, ds/du is taken to be 0.3 / (1 + slope |u - 1|)²
 
     A hard reset replaces β u - s by β u (1 - s). β and λ are sigmoids and start as
-    exp(-1/τ), τ from 2 to 20 frames over the neurons.
+    exp(-1/τ), τ from 2 to 20 frames over the neurons. V starts as PyTorch's linear
+    layers do, in which snnTorch keeps it.
 
     A spike turns a rounding error into a whole 1. So all products are made inside the
     scan, frame by frame, with the same shapes however many frames a call has.
 
-    Source: Neftci et al. 2019, arXiv:1901.09948, in discrete time.
+    Source: Neftci et al. 2019, arXiv:1901.09948, in discrete time; the factor 0.3 of
+    the surrogate is the dampening of Bellec et al. 2018, arXiv:1803.09574, without
+    which gradients grow exponentially with the length of a window.
 
     Differences:
       - There is no synaptic current: x is a frame, not a train of spikes.
@@ -112,7 +120,7 @@ class SNN(Mixer):
         square = (self.width, self.width)
         w_dd, b_d = _Affine(square, lecun(_GAIN), name="project")()
         out_dd, out_d = _Affine(square, lecun(self.out_scale), name="out")()
-        v_dd = self.param("recurrent", lecun(), square)
+        v_dd = self.param("recurrent", fan_in_uniform(), square)
         beta_d = jax.nn.sigmoid(self.param("ssm_decay", _spread, (self.width,)))
         read_d = jax.nn.sigmoid(self.param("ssm_read_decay", _spread, (self.width,)))
 
@@ -124,7 +132,7 @@ class SNN(Mixer):
                 recurrent_bd = self._product(s_bd, v_dd)
                 u_bd = self._leak(u_bd, s_bd, beta_d) + current_bd + recurrent_bd
                 s_bd = spike(u_bd - 1, self.slope)
-                m_bd = read_d[None] * m_bd + s_bd
+                m_bd = read_d[None] * m_bd + (1 - read_d)[None] * s_bd
                 count_bd += s_bd
             y_bd = self._product(m_bd, out_dd) + out_d[None]
             rate_b = jnp.mean(count_bd, axis=-1) / self.micro_steps
