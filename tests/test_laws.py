@@ -23,7 +23,6 @@ WIDTH = 16
 # (mixer, law) -> why it does not hold.
 WAIVERS: dict[tuple[str, str], str] = {
     ("bayesian:BayesianMLP", "gradient"): "widths learn from noise, which is off here",
-    ("xlstm:MLSTM", "extremes"): "NaN on frames a thousand times as large as usual",
     ("zamba:SharedAttention", "typed"): "2 D wide, for the layer above",
     ("zamba:SharedAttention", "order"): "without positions: a set of frames",
     **{

@@ -32,7 +32,7 @@ def frames(seed, batch=BATCH, length=LENGTH):
 
 def head_norm(p, h_hk):
     centred = h_hk - h_hk.mean(-1, keepdims=True)
-    spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
     return (centred / spread * p["head_norm"]["scale"]).reshape(-1)
 
 
@@ -59,19 +59,22 @@ def mlstm_frames(p, x_td, reset_t, state, heads=4):
     for x, reset in zip(x_td, reset_t, strict=True):
         if reset:
             s_hkv, n_hk, past_we = (np.zeros(a.shape) for a in (s_hkv, n_hk, past_we))
+            m_h = np.full(m_h.shape, -np.inf)
         u, z = np.split(x @ p["project"]["kernel"], 2)
         c, past_we = convolved(p, past_we, u)
         q, k, v = c @ dense(p["query"]), c @ dense(p["key"]), u @ dense(p["value"])
         i, f = np.split(np.concatenate([q, k, v]) @ p["gates"], 2)
         i = np.exp(i + p["ssm_input_bias"])
         f = sigmoid(f + p["ssm_forget_bias"])
+        m_h = np.maximum(m_h + np.log(f), np.log(i))
         q, k, v = (a.reshape(heads, -1) for a in (q, k, v))
         k = k / np.sqrt(k.shape[-1])
         h = np.zeros(v.shape)
         for a in range(heads):
             s_hkv[a] = f[a] * s_hkv[a] + i[a] * np.outer(k[a], v[a])
             n_hk[a] = f[a] * n_hk[a] + i[a] * k[a]
-            h[a] = q[a] @ s_hkv[a] / max(abs(q[a] @ n_hk[a]), 1)
+            den = max(abs(q[a] @ n_hk[a]), 1) + 1e-6 * np.exp(m_h[a])
+            h[a] = q[a] @ s_hkv[a] / den
         yield ((head_norm(p, h) + p["skip"] * c) * silu(z)) @ p["out"]["kernel"]
 
 

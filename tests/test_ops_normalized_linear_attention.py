@@ -65,7 +65,7 @@ def loop(args, state, reset, normalizer):
         n[bh] = f * n[bh] + i * k[at]
         total = q[at] @ n[bh]
         den = max(abs(total), 1) if normalizer == "maxabs" else total
-        o[at] = q[at] @ s[bh] / (den + (normalizer == "sum") * 1e-6 * np.exp(m[bh]))
+        o[at] = q[at] @ s[bh] / (den + 1e-6 * np.exp(m[bh]))
     return o, (s, n, m)
 
 

@@ -11,7 +11,9 @@ from flax import linen as nn
 KINDS = ("rms", "layer", "centered", "none")
 
 
-def norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module | None:
+def norm(
+    kind: str, dtype: Any, name: str | None = None, *, epsilon: float = 1e-6
+) -> nn.Module | None:
     """Returns a norm over the last axis: one of `KINDS`, or None for "none".
 
     "layer" takes away the mean and has a scale and a bias, "centered" has no bias, and
@@ -20,15 +22,19 @@ def norm(kind: str, dtype: Any, name: str | None = None) -> nn.Module | None:
     Applied to `x_bthk` it normalises each head by itself, with one scale for all
     heads. Statistics and parameters are float32; the result has type `dtype`.
 
+    `epsilon` is added to the variance, or to the mean square. It counts where inputs
+    are small: what a memory gives in the first frames of an episode has a variance of
+    1e-6 or so. Mixers therefore pass the value of their source.
+
     Raises:
       ValueError: `kind` is none of `KINDS`.
     """
     if kind == "rms":
-        return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
+        return nn.RMSNorm(epsilon=epsilon, dtype=dtype, name=name)
     if kind in ("layer", "centered"):
         # The fast variance E[x^2] - E[x]^2 cancels for inputs far from zero.
         return nn.LayerNorm(
-            epsilon=1e-6,
+            epsilon=epsilon,
             dtype=dtype,
             use_bias=kind == "layer",
             use_fast_variance=False,

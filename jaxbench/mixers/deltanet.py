@@ -55,15 +55,20 @@ class _Delta(Mixer):
         logit = self.dense(heads, "beta")(x_btd)
         return nn.sigmoid(logit.astype(jnp.float32))[..., None]
 
-    def _time_step(self, x_btd: jax.Array, heads: int) -> tuple[jax.Array, jax.Array]:
-        """softplus(x + dt_bias), float32, and A_log of each head."""
+    def _time_step(
+        self, x_btd: jax.Array, heads: int, lowest: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """softplus(x + dt_bias), float32, and A_log of each head.
+
+        A is uniform on [lowest, 16] at the start.
+        """
         bias_init = softplus_inverse_log_uniform(1e-3, 1e-1)
         bias_h = self.param("ssm_dt_bias", bias_init, (heads,))
-        a_log_h = self.param("ssm_a_log", log_of_uniform(1, 16), (self.heads,))
+        a_log_h = self.param("ssm_a_log", log_of_uniform(lowest, 16), (self.heads,))
         return nn.softplus(x_btd.astype(jnp.float32) + bias_h[None, None]), a_log_h
 
     def _normed(self, o_bthv: jax.Array) -> jax.Array:
-        return merge_heads(norm("rms", self.dtype, "head_norm")(o_bthv))
+        return merge_heads(norm("rms", self.dtype, "head_norm", epsilon=1e-5)(o_bthv))
 
 
 class DeltaNet(_Delta):
@@ -188,7 +193,7 @@ class GatedDeltaNet(_Delta):
         q, k, v, s_bhkv, conv = inputs(x_btd, state, reset_bt)
         beta = self._rate(x_btd, self.heads)
         logit = self.dense(self.heads, "decay")(x_btd)
-        dt, a_log_h = self._time_step(logit, self.heads)
+        dt, a_log_h = self._time_step(logit, self.heads, 0)
         g = -jnp.exp(a_log_h)[None, None] * dt
         # S_t = e^g S_{t-1} + β_t k_t (v_t - e^g S_{t-1}^T k_t)^T
         read = -jnp.exp(g)[..., None] * k
@@ -228,7 +233,7 @@ class KimiDeltaAttention(_Delta):
             down = self.dense(self.width // self.heads, f"{name}_down")
             return self.dense(self.width, f"{name}_up", bias=bias)(down(x_btd))
 
-        dt, a_log_h = self._time_step(low_rank("decay", False), self.width)
+        dt, a_log_h = self._time_step(low_rank("decay", False), self.width, 1)
         g = -jnp.exp(a_log_h)[None, None, :, None] * split_heads(dt, self.heads)
         # S_t = S' + β_t k_t (v_t - S'^T k_t)^T with S' = Diag(e^g) S_{t-1}
         read = -jnp.exp(g) * k

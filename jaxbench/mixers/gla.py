@@ -72,7 +72,7 @@ class GLA(Mixer):
         o, s_bhkv = gated_linear_attention(
             q, k, v, log_decay, s_bhkv, reset_bt, floor=floor
         )
-        o_btd = merge_heads(norm("rms", self.dtype, "head_norm")(o))
+        o_btd = merge_heads(norm("rms", self.dtype, "head_norm", epsilon=1e-5)(o))
         y_btd = self.dense_out()(o_btd * nn.silu(project(self.width, "gate")))
         return y_btd, GLAState(s_bhkv)
 

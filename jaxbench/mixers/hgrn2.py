@@ -77,7 +77,7 @@ class HGRN2(Mixer):
             s_bhkv,
             reset_bt,
         )
-        o_btd = norm("rms", self.dtype, "output_norm")(merge_heads(o))
+        o_btd = norm("rms", self.dtype, "output_norm", epsilon=1e-5)(merge_heads(o))
         return self.dense_out()(o_btd), HGRN2State(s_bhkv), lower
 
     def _bounds(self) -> jax.Array:

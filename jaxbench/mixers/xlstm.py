@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_width
+from jaxbench.layers.inits import small
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.short_convolution import ShortConvolution
 from jaxbench.ops.cell import cell_scan
@@ -17,11 +18,6 @@ from jaxbench.ops.normalized_linear_attention import (
     NormalizedState,
     initial_state,
     normalized_linear_attention,
-)
-
-# Block-diagonal kernels [blocks, in, out] start with the variance of one block.
-_BLOCKS = nn.initializers.variance_scaling(
-    1.0, "fan_in", "truncated_normal", batch_axis=(0,)
 )
 
 
@@ -43,15 +39,15 @@ class MLSTM(Mixer):
       S_t = f S_{t-1} + i k v^T / sqrt(K);  n_t = f n_{t-1} + i k / sqrt(K)
       h = q^T S / max(|q · n|, 1);  output  W_out ((LayerNorm_heads(h) + a c) * SiLU(z))
 
-    The gate kernels start at 0, b_f from 3 to 6 over the heads, as in the authors'
-    code.
+    As in the authors' code (NX-AI/xlstm, xlstm/blocks/mlstm) the gate kernels start at
+    0, b_f from 3 to 6 over the heads, the other kernels but W_out with variance 2 /
+    (5 D); the denominator has 1e-6 more, in units of the largest gate so far.
 
     Source: Beck et al. 2024, arXiv:2405.04517, section 2.3 and the pre-up-projection
     block of its appendix.
 
     Differences:
-      - There is no 1e-6 in the denominator, which the authors' code has.
-      - The block-diagonal kernels start with variance 1 / block_size, not 2 / (5 D) as
+      - W_out starts with variance 1 / (L E) for L residual branches, not 4 / (L² D) as
         in that code.
 
     Attributes:
@@ -71,7 +67,7 @@ class MLSTM(Mixer):
         """Mixes [B, T, D] along time; O(T (D E + E^2 / H)) work."""
         batch, length, _ = x_btd.shape
         inner, head = self._sizes()
-        project = self.dense(2 * inner, "project")
+        project = self.dense(2 * inner, "project", init=small(self.width))
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
         *memory, conv_bwe = state or (None,)
         memory = NormalizedState(*memory) if memory else None
@@ -107,7 +103,8 @@ class MLSTM(Mixer):
 
     def _in_blocks(self, name: str, x_bte: jax.Array) -> jax.Array:
         count = x_bte.shape[-1] // self.block_size
-        kernel = self.param(name, _BLOCKS, (count, self.block_size, self.block_size))
+        shape = (count, self.block_size, self.block_size)
+        kernel = self.param(name, small(self.width), shape)
         return _block_diagonal(x_bte, kernel, self.dtype).reshape(x_bte.shape)
 
     def _log_gates(self, qkv_bte: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -170,8 +167,9 @@ class SLSTM(Mixer):
       z = tanh(W_z x + R_z h_{t-1} + b_z);  c_t = f c_{t-1} + i z;  n_t = f n_{t-1} + i
       h_t = o c_t / n_t;  output  LayerNorm_heads(h)
 
-    R starts at 0 and b_f falls from 5 to -7 within each head, faster in lower layers,
-    as in the authors' code. There is no output projection: `out_scale` is not read.
+    As in the authors' code (NX-AI/xlstm, xlstm/blocks/slstm) R starts at 0, W with
+    variance 2 / (5 D), and b_f falls from 5 to -7 within each head, faster in lower
+    layers. There is no output projection: `out_scale` is not read.
 
     Source: Beck et al. 2024, arXiv:2405.04517, section 2.2 with the sigmoid as forget
     gate, and the post-up-projection block of its appendix, whose gated MLP is the
@@ -180,7 +178,6 @@ class SLSTM(Mixer):
     Differences:
       - m, the logarithm of the cell's unit, starts at -inf, not at 0 as in the authors'
         code.
-      - W starts with variance 1 / K, not 2 / (5 D) as in that code.
 
     Attributes:
       heads: H; divides the width.
@@ -231,8 +228,8 @@ class SLSTM(Mixer):
             self.param("bias", zeros, shape),
             self.param("ssm_output_bias", zeros, shape),
         ]
-        kernel_if = self.param("input_forget", _BLOCKS, (*shape, 2 * head))
-        kernel_zo = self.param("cell_output", _BLOCKS, (*shape, 2 * head))
+        kernel_if = self.param("input_forget", small(self.width), (*shape, 2 * head))
+        kernel_zo = self.param("cell_output", small(self.width), (*shape, 2 * head))
         gates_bthx = jnp.concatenate(
             [
                 _block_diagonal(u_btd, kernel_if, self.dtype),
@@ -277,7 +274,7 @@ def _block_diagonal(x_bte: jax.Array, kernel_hkx: jax.Array, dtype: Any) -> jax.
 def _head_norm() -> nn.Module:
     """LayerNorm of each head by itself, a scale for every channel, no bias."""
     return nn.LayerNorm(
-        epsilon=1e-6,
+        epsilon=1e-5,
         use_bias=False,
         use_fast_variance=False,
         reduction_axes=-1,

@@ -40,7 +40,7 @@ class Layer:
 
     Attributes:
       name: the row's name.
-      mixer, channel, norm, join, temporal, final_norm: as in `row.Row`.
+      mixer, channel, norm, join, temporal, final_norm, norm_epsilon: as in `row.Row`.
       options: (field, value) pairs for the mixer.
       channel_options: (field, value) pairs for the channel mixer.
       shared: whether all layers of a stack that equal this one are one set of weights
@@ -59,6 +59,7 @@ class Layer:
     channel_options: tuple[tuple[str, Any], ...] = ()
     shared: bool = False
     final_norm: str | None = None
+    norm_epsilon: float = 1e-6
     conv: bool | None = None
 
     @property
@@ -298,6 +299,7 @@ def _expand(element: Element, compat: bool) -> list[tuple[Layer, Row]]:
             temporal=row.temporal,
             shared=element.shared,
             final_norm=row.final_norm,
+            norm_epsilon=row.norm_epsilon,
             conv=element.conv,
         )
         layer = with_options(layer, row.options)

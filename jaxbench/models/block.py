@@ -82,7 +82,7 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         layer = self.layer
-        self.mixer_norm = norm(layer.norm, self.dtype)
+        self.mixer_norm = norm(layer.norm, self.dtype, epsilon=layer.norm_epsilon)
         if layer.conv:
             self.conv = ShortConvolution(self.width, self.dtype, bias=False)
         self.mixer = self._build(mixer_class(layer.mixer), layer.options)
@@ -90,7 +90,7 @@ class Block(nn.Module):
         # Has parameters only where a layer below joins this one.
         self.side = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
         if layer.channel != "none":
-            self.channel_norm = norm(layer.norm, self.dtype)
+            self.channel_norm = norm(layer.norm, self.dtype, epsilon=layer.norm_epsilon)
             channel = mixer_class(CHANNELS[layer.channel].mixer)
             self.channel = self._build(channel, layer.channel_options)
 

@@ -105,6 +105,8 @@ class Row:
       norm: kind of the norm before each branch and after the stack (`layers.norms`).
         In a pattern row None keeps what its elements say.
       final_norm: kind of the norm after a stack that ends in this row; None is `norm`.
+      norm_epsilon: of these norms, the value of the published code. Pattern rows: as
+        the elements say.
       join: one of `JOINS`. Pattern rows: as the elements say.
       temporal: whether information moves along time. Pattern rows: if any element's.
       learned_positions: whether it knows positions only where the task adds a learned
@@ -137,6 +139,7 @@ class Row:
     channel: str | None = None
     norm: str | None = None
     final_norm: str | None = None
+    norm_epsilon: float = 1e-6
     join: str = "residual"
     temporal: bool = True
     learned_positions: bool = False

@@ -69,7 +69,8 @@ class Stack(nn.Module):
             for index, layer in enumerate(self.layers)
             if self._weights_of(index) == index
         }
-        self.norm = norm(self.layers[-1].norm_after, self.dtype)
+        last = self.layers[-1]
+        self.norm = norm(last.norm_after, self.dtype, epsilon=last.norm_epsilon)
 
     def __call__(
         self,

@@ -25,7 +25,8 @@ Normalizer = Literal["maxabs", "sum"]
 # Frames a chunk holds at most: scores are [CHUNK, CHUNK], chunks follow one another.
 CHUNK = 64
 
-# Added to the sum of the weights, in units of the largest.
+# Added to the denominator, in units of the largest weight: without, an empty query, as
+# SiLU makes from large inputs, would read 0 / 0 once e^-m underflows.
 EPSILON = 1e-6
 
 # The logarithm of a float32 that is large and still finite.
@@ -81,9 +82,9 @@ def normalized_linear_attention_reference(
     Args:
       frames: q, k, v and the logarithms of f and i.
       state: The sums before the first frame; None is `initial_state`.
-      normalizer: "maxabs": den = max(|q . n|, 1), the 1 being e^-m in units of e^m.
-        "sum": den = q . n + 1e-6 e^m, for weights q . k that are not negative; the
-        second term is relative to the largest gate, so small keys are no problem.
+      normalizer: "maxabs": den = max(|q . n|, 1) + 1e-6 e^m, the 1 being e^-m in units
+        of e^m. "sum": den = q . n + 1e-6 e^m, for weights q . k that are not negative;
+        the second term is relative to the largest gate, so small keys are no problem.
 
     Returns:
       o_bthv and the state after the last frame, float32. O(T K V) work per head.
@@ -231,7 +232,8 @@ def _log_weights(
 
 def _denominator(total: Array, m: Array, normalizer: Normalizer) -> Array:
     if normalizer == "maxabs":
-        return jnp.maximum(jnp.abs(total), jnp.exp(jnp.minimum(-m, LARGE)))
+        one = jnp.exp(jnp.minimum(-m, LARGE))
+        return jnp.maximum(jnp.abs(total), one) + EPSILON
     if normalizer == "sum":
         return total + EPSILON
     raise ValueError(f"normalizer {normalizer!r} is neither 'maxabs' nor 'sum'")

@@ -89,6 +89,7 @@ ROWS: dict[str, Row] = {
         entries are replaced, and it mixes each frame with the one before. Choose it
         when you want an expressive recurrent memory with a state of fixed size and can
         pay for its many small projections.""",
+        norm_epsilon=1e-5,
         primitives=("delta_rule:key",),
     ),
     "ttt": Row(

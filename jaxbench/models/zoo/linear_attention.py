@@ -73,6 +73,7 @@ ROWS: dict[str, Row] = {
         remembers a matrix for each head, and the current frame's own write counts with
         a learned bonus when it is read. Choose it for a well-tested recurrent design
         without softmax, or to compare with its successor, the row rwkv.""",
+        norm_epsilon=1e-5,
         primitives=("gated_linear_attention:key",),
     ),
     "mlstm": Row(
@@ -87,6 +88,7 @@ ROWS: dict[str, Row] = {
         reads by the sum of the gated keys. Choose it when single frames may matter far
         more than others, since its input gate can outweigh everything written
         before.""",
+        norm_epsilon=1e-5,
         primitives=(
             "short_convolution",
             "normalized_linear_attention",

@@ -72,6 +72,7 @@ ROWS: dict[str, Row] = {
         states step by step in ways that a memory updated in parallel finds hard. Choose
         it for tasks where the next state depends on the last one in a nonlinear way,
         and accept that frames are computed one after the other.""",
+        norm_epsilon=1e-5,
         primitives=(
             "short_convolution",
             "cell_scan",

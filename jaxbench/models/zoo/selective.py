@@ -16,6 +16,7 @@ ROWS: dict[str, Row] = {
         rates set by the input, after a convolution over the last four frames. Choose it
         when most frames are unimportant and a few must be kept, with a fixed cost for
         each frame.""",
+        norm_epsilon=1e-5,
         primitives=(
             "short_convolution",
             "selective_scan",
@@ -33,6 +34,7 @@ ROWS: dict[str, Row] = {
         of 64 states for each of its channels, which fades at a rate set by the input
         and is added to at every frame. Choose it instead of Mamba when a larger state
         and large matrix products suit your hardware.""",
+        norm_epsilon=1e-5,
         primitives=(
             "short_convolution",
             "gated_linear_attention:head",
@@ -56,6 +58,7 @@ ROWS: dict[str, Row] = {
         The rotation lets it remember phases, such as whether something happened an even
         or an odd number of times, which a purely shrinking state cannot. Choose it when
         Mamba-2 is nearly right but the task has counting, parity or cycles in it.""",
+        norm_epsilon=1e-5,
         primitives=(
             "diagonal",
             "gated_linear_attention:head",

@@ -17,6 +17,7 @@ ROWS: dict[str, Row] = {
         oscillations, so how long it remembers something never depends on what it is.
         Choose it for smooth signals with long-range structure, or as the strong classic
         that newer state spaces are compared with.""",
+        norm_epsilon=1e-5,
         primitives=("dplr_ssm",),
     ),
     "s4d": Row(
@@ -31,6 +32,7 @@ ROWS: dict[str, Row] = {
         as a sum of such oscillations, with decays and frequencies that are learned but
         do not react to the input. Choose it instead of S4 when you want nearly the same
         behaviour from simpler code.""",
+        norm_epsilon=1e-5,
         primitives=("diagonal_ssm",),
     ),
     "s5": Row(
@@ -58,6 +60,7 @@ ROWS: dict[str, Row] = {
         query multiplies what is read from it. Choose it to see how far a memory that
         does not react to the input gets when it is asked in the manner of
         attention.""",
+        norm_epsilon=1e-5,
         primitives=(
             "short_convolution",
             "diagonal_ssm",
@@ -88,6 +91,7 @@ ROWS: dict[str, Row] = {
         or so, each weighed by the learned filter, and nothing older. Choose it when
         what matters lies within a known number of frames and a smooth filter over them
         is a good guess.""",
+        norm_epsilon=1e-5,
         primitives=(
             "short_convolution",
             "causal_convolution",
