@@ -46,6 +46,7 @@ WAIVERS: dict[tuple[str, str], str] = {
     ("fnet", "out_scale"): "the mixer has no parameters",
     ("mlp", "out_scale"): "a norm follows the projection and undoes its scale",
     ("full_hybrid", "out_scale"): "RWKV-7's projections start at zero",
+    ("rwkv6", "out_scale"): "the projection starts at zero",
     ("rwkv", "out_scale"): "the projection starts at zero",
     ("rwkv_attention", "out_scale"): "the projection starts at zero",
     ("e1", "copies"): "the state fades: a delay of 4 is learned, one of 10 is not",
@@ -83,8 +84,8 @@ STATE_BYTES = {
     "hyena": 4 * (63 * D + 2 * 3 * D),
     "mamba": mamba_bytes(D),
     "mamba2": 4 * (64 * 2 * D + 3 * (2 * D + 2 * 64)),
-    # One head: its state, the last key, input twice, and 32 angles.
-    "mamba3": 4 * (64 * 2 * D + 64 + 2 * 2 * D + 32),
+    # One head: its state, the last key, input twice, 16 angles for half of the state.
+    "mamba3": 4 * (64 * 2 * D + 64 + 2 * 2 * D + 16),
     "gated_ssm": 4 * (2 * D + 3 * 2 * D),
     "hawk": 4 * (D + 3 * D) + 1,
     "gla": 4 * 4 * (D // 8) * (D // 4),

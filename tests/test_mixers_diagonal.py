@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -113,13 +114,14 @@ def lru_frame(p, state, x):
     return dense(p["out"], y) * sigmoid(dense(p["gate"], y)), (h,)
 
 
-def s5_frame(p, state, x):
+def s5_frame(p, state, x, second=False):
     poles = -np.exp(p["ssm_log_decay"]) + 1j * p["ssm_frequency"]
     a = np.exp(np.exp(p["ssm_log_dt"]) * poles)
     b = (p["ssm_b_re"] + 1j * p["ssm_b_im"]) * (a - 1) / poles
     h = a * state[0] + x @ b
     y = 2 * (h @ (p["c_re"] + 1j * p["c_im"])).real + p["ssm_d"] * x
-    return y * sigmoid(dense(p["gate"], gelu(y))), (h,)
+    gate = sigmoid(dense(p["gate"], gelu(y)))
+    return (y if second else gelu(y)) * gate, (h,)
 
 
 MIXERS = {
@@ -130,6 +132,10 @@ MIXERS = {
     "min_lstm": (MinLSTM(WIDTH), min_lstm_frame),
     "lru": (LRU(WIDTH, state_size=24), lru_frame),
     "s5": (S5(WIDTH, state_size=24, blocks=3), s5_frame),
+    "s5_half_glu2": (
+        S5(WIDTH, state_size=24, blocks=3, activation="half_glu2"),
+        functools.partial(s5_frame, second=True),
+    ),
 }
 
 
@@ -314,7 +320,7 @@ def test_s5_is_the_dense_hippo_system():
     for u_d in frames(10)[0].astype(np.float64):
         x_p = step @ x_p + write @ u_d
         y_d = c_dp @ x_p + params["ssm_d"] * u_d
-        expected.append(y_d * sigmoid(dense(params["gate"], gelu(y_d))))
+        expected.append(gelu(y_d) * sigmoid(dense(params["gate"], gelu(y_d))))
     actual = run(mixer, variables, frames(10))[0][0]
     np.testing.assert_allclose(actual, expected, 1e-4, 1e-4)
 
@@ -338,6 +344,7 @@ def test_s5_time_steps_stay_in_their_range():
         (Hawk(WIDTH, expansion=-1.0), "expansion=-1.0"),
         (MinGRU(WIDTH, expansion=0), "expansion=0"),
         (MinLSTM(WIDTH, expansion=0), "expansion=0"),
+        (S5(WIDTH, activation="half_glu"), "'half_glu' is unknown"),
         (LRU(WIDTH, radius_max=1.0), "radius_max=1.0"),
         (LRU(WIDTH, radius_min=0.95, radius_max=0.9), "radius_min=0.95"),
         (LRU(WIDTH, phase_max=0.0), "phase_max=0.0"),

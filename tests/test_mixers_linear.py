@@ -34,7 +34,7 @@ WIDTH, BATCH, LENGTH = 16, 2, 9
 
 
 def rms(x, scale):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * scale
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * scale
 
 
 def centred(x, epsilon):
@@ -144,26 +144,35 @@ def mamba2(p, x):
     return dense(p, "out", rms(y, p["output_norm"]["scale"]))
 
 
-def mamba3(p, x):
-    """The two-tap recurrence written out, with a complex state."""
+def mamba3(p, x, turned=4):
+    """The two-tap recurrence written out, with a complex state.
+
+    Channels that are not turned are complex numbers that stay real.
+    """
+    half = turned // 2
     sizes = np.cumsum([32, 32, 8, 8, 2, 2])
+
+    def paired(row):
+        return np.concatenate([row[:half] + 1j * row[half:turned], row[turned:]])
+
     z, v, b, c, dt, mix, theta = np.split(dense(p, "project", x), sizes, axis=-1)
     dt, share, v = softplus(dt + p["ssm_dt_bias"]), sigmoid(mix), heads_of(v, 2)
 
     def read(h):
         k = rms(b, p["input_norm"]["scale"]) + p["input_bias"][h]
         q = rms(c, p["read_norm"]["scale"]) + p["read_bias"][h]
-        state, out = np.zeros((4, 16), complex), []
-        before = np.zeros((4, 16), complex)
+        state, out = np.zeros((8 - half, 16), complex), []
+        before = np.zeros((8 - half, 16), complex)
         for t in range(len(x)):
             # The state turns by the angle of the frame instead of k by their sum.
-            turn = np.exp(-1j * dt[t, h] * theta[t])[:, None]
+            angle = np.pi * np.tanh(theta[t]) * dt[t, h]
+            turn = np.exp(-1j * np.pad(angle, (0, 8 - turned)))[:, None]
             decay = np.exp(-np.exp(p["ssm_a_log"][h]) * dt[t, h])
-            write = np.outer(k[t, :4] + 1j * k[t, 4:], v[t, h])
+            write = np.outer(paired(k[t]), v[t, h])
             state = decay * turn * (state + (1 - share[t, h]) * dt[t, h] * before)
             state = state + share[t, h] * dt[t, h] * write
             before = write
-            read_out = (q[t, :4] - 1j * q[t, 4:]) @ state
+            read_out = paired(q[t]).conj() @ state
             out.append(read_out.real + p["ssm_d"][h] * v[t, h])
         return np.stack(out)
 
@@ -318,6 +327,10 @@ MIXERS = {
     "hgrn2": (HGRN2(WIDTH, heads=2), hgrn2),
     "mamba2": (Mamba2(WIDTH, state_size=8, heads=2), mamba2),
     "mamba3": (Mamba3(WIDTH, state_size=8, heads=2), mamba3),
+    "mamba3_whole": (
+        Mamba3(WIDTH, state_size=8, heads=2, rope_fraction=1.0),
+        functools.partial(mamba3, turned=8),
+    ),
     "deltanet": (DeltaNet(WIDTH), functools.partial(delta, kind="plain")),
     "deltaproduct": (
         DeltaProduct(WIDTH, householders=3),
@@ -425,7 +438,8 @@ def test_gated_deltanet_without_decay_is_deltanet():
         (DeltaProduct(16, householders=0), "householders=0 must be at least 1"),
         (HGRN2(16, heads=5), "heads=5 does not divide width=16"),
         (Mamba2(16, heads=5), "heads=5 does not divide width=32"),
-        (Mamba3(16, state_size=7), "state_size=7 must be even"),
+        (Mamba3(16, state_size=6), "state_size=6 times rope_fraction=0.5 must be even"),
+        (Mamba3(16, rope_fraction=0.3), "rope_fraction=0.3 must be one of"),
         (TimeMix6(16, heads=3), "heads=3 does not divide width=16"),
     ],
 )

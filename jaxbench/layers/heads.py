@@ -73,11 +73,13 @@ class GroupNorm(nn.Module):
       heads: H.
       dtype: type of the result.
       epsilon: added to the variance.
+      scale: what the scales start from.
     """
 
     heads: int
     dtype: Any = jnp.float32
     epsilon: float = 1e-5
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
@@ -87,6 +89,7 @@ class GroupNorm(nn.Module):
             epsilon=self.epsilon,
             dtype=self.dtype,
             use_fast_variance=False,
+            scale_init=nn.initializers.constant(self.scale),
             name="norm",
         )
         # Flax sums over all axes but the first and the groups of the last.

@@ -74,8 +74,13 @@ def complex_parts(
     return jnp.concatenate(parts, axis=axis)
 
 
-def gated_output(mixer: Mixer, y_btd: jax.Array) -> jax.Array:
-    """(W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b)."""
-    y_btd = nn.gelu(y_btd.astype(mixer.dtype))
+def gated_output(
+    mixer: Mixer, y_btd: jax.Array, *, approximate: bool = True
+) -> jax.Array:
+    """(W_a GELU(y) + b_a) * sigmoid(W_b GELU(y) + b_b).
+
+    GELU is by tanh with `approximate`, as flax has it, else by erf, as PyTorch has it.
+    """
+    y_btd = nn.gelu(y_btd.astype(mixer.dtype), approximate=approximate)
     out_btd = mixer.dense_out(bias=True)(y_btd)
     return out_btd * nn.sigmoid(mixer.dense(mixer.width, "gate", bias=True)(y_btd))

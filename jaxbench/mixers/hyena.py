@@ -17,6 +17,8 @@ from jaxbench.ops.convolution import causal_convolution, short_convolution, toep
 # The window falls to TARGET at these fractions of the filter: slowest, fastest channel.
 TARGET = 1e-2
 SLOW, FAST = 1.5, 0.3
+# Lowest frequency among the position features.
+LOWEST = 1e-4
 
 
 class HyenaState(NamedTuple):
@@ -110,9 +112,13 @@ class Hyena(Mixer):
 
 
 def _position_features(length: int, bands: int) -> np.ndarray:
-    """l / (L - 1), and cos and -sin of 2 pi f l / L for f = 0 .. bands - 1."""
+    """l / (L - 1), and cos and -sin of 2 pi f l / L, f evenly from 1e-4 to bands - 1.
+
+    At f = 0, where the authors' code does not start, the sine would be 0 for every l.
+    """
     place_l = np.arange(length)
-    angle_lf = 2 * math.pi / length * np.outer(place_l, np.arange(bands))
+    frequency_f = np.linspace(LOWEST, bands - 1, bands)
+    angle_lf = 2 * math.pi / length * np.outer(place_l, frequency_f)
     age_l1 = place_l[:, None] / max(length - 1, 1)
     features = np.concatenate([age_l1, np.cos(angle_lf), -np.sin(angle_lf)], axis=1)
     return features.astype(np.float32)

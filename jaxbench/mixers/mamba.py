@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.inits import (
+    fan_in_uniform,
     log_range,
     softplus_inverse_log_uniform,
     symmetric_uniform,
@@ -60,8 +61,11 @@ class Mamba(Mixer):
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; O(T E N) work."""
         inner, rank = self.expansion * self.width, self.rank or -(-self.width // 16)
-        project = self.dense(2 * inner, "project")
-        select = self.dense(rank + 2 * self.state_size, "select")
+        # Kernels start as PyTorch's linear layers, which the authors' code keeps.
+        linear = fan_in_uniform()
+        project = self.dense(2 * inner, "project", init=linear)
+        select = self.dense(rank + 2 * self.state_size, "select", init=linear)
+        out = self.dense(self.width, "out", init=fan_in_uniform(self.out_scale))
         h_ben, conv_bwe = state or (None, None)
         u_bte, z_bte = jnp.split(project(x_btd), 2, axis=-1)
         conv = ShortConvolution(inner, self.dtype, self.taps, name="conv")
@@ -87,7 +91,7 @@ class Mamba(Mixer):
             h_ben,
             reset_bt,
         )
-        y_btd = self.dense_out()(y_bte.astype(self.dtype) * nn.silu(z_bte))
+        y_btd = out(y_bte.astype(self.dtype) * nn.silu(z_bte))
         return y_btd, MambaState(h_ben, conv_bwe)
 
     def _time_step(self, delta_btr: jax.Array, inner: int) -> jax.Array:

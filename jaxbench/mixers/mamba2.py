@@ -9,7 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxbench.layers.heads import head_count, merge_heads, split_heads
-from jaxbench.layers.inits import log_of_uniform, softplus_inverse_log_uniform
+from jaxbench.layers.inits import (
+    fan_in_uniform,
+    log_of_uniform,
+    softplus_inverse_log_uniform,
+)
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
 from jaxbench.layers.short_convolution import ShortConvolution
@@ -51,7 +55,11 @@ class Mamba2(Mixer):
         """Mixes [B, T, D] along time; O(T E N) work."""
         inner, size = self.expansion * self.width, self.state_size
         heads = head_count(inner, self.heads)
-        project = self.dense(2 * inner + 2 * size + heads, "project")
+        # Kernels start as PyTorch's linear layers, which the authors' code keeps.
+        project = self.dense(
+            2 * inner + 2 * size + heads, "project", init=fan_in_uniform()
+        )
+        out = self.dense(self.width, "out", init=fan_in_uniform(self.out_scale))
         s_bhnp, conv_bwe = state or (None, None)
         z_bte, u_btx, dt_bth = jnp.split(
             project(x_btd), [inner, 2 * inner + 2 * size], axis=-1
@@ -80,7 +88,7 @@ class Mamba2(Mixer):
         )
         y_bte = merge_heads(o_bthp + d_h[None, None, :, None] * u_bthp)
         y_bte = y_bte * nn.silu(z_bte.astype(jnp.float32))
-        y_btd = self.dense_out()(norm("rms", self.dtype, "output_norm")(y_bte))
+        y_btd = out(norm("rms", self.dtype, "output_norm", epsilon=1e-5)(y_bte))
         return y_btd, Mamba2State(s_bhnp, conv_bwe)
 
     def state_shapes(self):

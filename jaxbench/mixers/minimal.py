@@ -64,6 +64,8 @@ class MinGRU(_Minimal):
       - The recurrence runs on h itself, not on its logarithm: 1 - z is formed as a
         sigmoid.
       - An episode starts from h = 0.
+      - The convolution that some of the paper's experiments have before the cell is
+        left out; `min_gru/conv` has one, with SiLU.
 
     Attributes:
       expansion: width E of the state over model width.
@@ -93,6 +95,8 @@ class MinLSTM(_Minimal):
       - The recurrence runs on h itself, not on its logarithm: both shares are formed as
         sigmoids of log f - log i.
       - An episode starts from h = 0.
+      - The convolution that some of the paper's experiments have before the cell is
+        left out; `min_lstm/conv` has one, with SiLU.
 
     Attributes:
       expansion: width E of the state over model width.

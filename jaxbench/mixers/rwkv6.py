@@ -31,8 +31,12 @@ class TimeMix(Mixer):
 
     Inputs of the five projections are x + (x_{t-1} - x) * (μ + lora(x)).
 
-    Source: Peng et al. 2024, arXiv:2404.05892, eq. 14 to 19; initial values as the
-    authors' code.
+    Initial values are those of the authors' training code (BlinkDL/RWKV-LM,
+    RWKV-v5/src/model.py, `RWKV_Tmix_x060` and `generate_init_weight`): orthogonal
+    kernels, key and gate of gain 0.1, W_out zero (`out_scale` is not read), the group
+    norm's scales ((1 + l) / L)^0.7 in layer l of L.
+
+    Source: Peng et al. 2024, arXiv:2404.05892, eq. 14 to 19.
 
     Attributes:
       heads: H; 0 is one head for 64 channels.
@@ -55,7 +59,9 @@ class TimeMix(Mixer):
         mixed = self._mixed(x_btd, shifted - x_btd)
 
         def project(name: str) -> jax.Array:
-            return self.dense(self.width, name)(mixed[name])
+            gain = 0.1 if name in ("key", "gate") else 1.0
+            init = nn.initializers.orthogonal(gain)
+            return self.dense(self.width, name, init=init)(mixed[name])
 
         r, k, v = (
             split_heads(project(name), heads).astype(jnp.float32)
@@ -73,9 +79,11 @@ class TimeMix(Mixer):
         )
         # The authors scale epsilon with the square of the head size over 8.
         epsilon = 1e-5 * (self.width // heads)
-        o_btd = GroupNorm(heads, self.dtype, epsilon, name="head_norm")(merge_heads(o))
-        y_btd = self.dense_out()(o_btd * nn.silu(project("gate")))
-        return y_btd, TimeMixState(s_bhkv, x_bd)
+        scale = ((1 + self.layer) / self.layers) ** 0.7
+        norm = GroupNorm(heads, self.dtype, epsilon, scale, name="head_norm")
+        o_btd = norm(merge_heads(o)) * nn.silu(project("gate"))
+        out = self.dense(self.width, "out", init=nn.initializers.zeros)
+        return out(o_btd), TimeMixState(s_bhkv, x_bd)
 
     def _mixed(self, x_btd: jax.Array, step_btd: jax.Array) -> dict[str, jax.Array]:
         """The data-dependent token shift: one mixture for each projection."""
@@ -134,12 +142,18 @@ class ChannelMix(Mixer):
     Equations:
       output  sigmoid(W_r x_r) * W_out ReLU(W_k x_k)²
 
+    Initial values are those of the authors' training code (BlinkDL/RWKV-LM,
+    RWKV-v5/src/model.py, `RWKV_CMix_x060` and `generate_init_weight`): W_k orthogonal,
+    W_r and W_out zero (`out_scale` is not read).
+
     Source: Peng et al. 2024, arXiv:2404.05892, eq. 20 to 23.
 
     Attributes:
       expansion: hidden width over model width.
     """
 
+    layer: int = 0
+    layers: int = 1
     expansion: float = 3.5
 
     @nn.compact
@@ -148,16 +162,20 @@ class ChannelMix(Mixer):
         (x_bd,) = state or (None,)
         shifted, x_bd = token_shift(x_btd, x_bd, reset_bt)
         step_btd = shifted - x_btd
-        ratio = jnp.float32(1 - np.arange(self.width) / self.width)
+        power = (1 - self.layer / self.layers) ** 3
+        start = jnp.float32(1 - (np.arange(self.width) / self.width) ** power)
 
         def mixed(name: str) -> jax.Array:
-            mu = self.param(f"shift_{name}", lambda *_: ratio)
+            mu = self.param(f"shift_{name}", lambda *_: start)
             return x_btd + step_btd * mu.astype(x_btd.dtype)[None, None]
 
-        hidden = round(self.expansion * self.width)
-        key = jnp.square(nn.relu(self.dense(hidden, "key")(mixed("key"))))
-        gate = nn.sigmoid(self.dense(self.width, "receptance")(mixed("receptance")))
-        return gate * self.dense_out()(key), ChannelMixState(x_bd)
+        hidden, zeros = round(self.expansion * self.width), nn.initializers.zeros
+        to_key = self.dense(hidden, "key", init=nn.initializers.orthogonal())
+        to_gate = self.dense(self.width, "receptance", init=zeros)
+        key = jnp.square(nn.relu(to_key(mixed("key"))))
+        gate = nn.sigmoid(to_gate(mixed("receptance")))
+        out = self.dense(self.width, "out", init=zeros)
+        return gate * out(key), ChannelMixState(x_bd)
 
     def state_shapes(self):
         return ChannelMixState((self.width,))

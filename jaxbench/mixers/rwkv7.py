@@ -37,6 +37,10 @@ SHIFTS = {
 }
 
 
+# Low ranks over sqrt(D), in steps of 32.
+RANKS = {"decay": 2.5, "rate": 2.5, "share": 1.7, "gate": 5.0}
+
+
 class TimeMix(Mixer):
     """RWKV-7's recurrence: a delta rule whose removed and written keys differ.
 
@@ -47,7 +51,11 @@ class TimeMix(Mixer):
       output  W_out ((GroupNorm(S_t^T r_t) + (r · (k~ * ρ)) v_t) * g)
 
     w > 0.545. Values of upper layers move towards the lowest layer's by a learned
-    share. W_out starts at zero: `out_scale` is not read.
+    share. Initial values are those of the authors' training code (BlinkDL/RWKV-LM,
+    RWKV-v7/train_temp/src/model.py, `RWKV_Tmix_x070`, and `generate_init_weight`, whose
+    orthogonal kernels replace the uniform ones before training): key of gain 0.1, W_out
+    zero (`out_scale` is not read), the group norm's scales ((1 + l) / L)^0.7 in layer l
+    of L.
 
     Source: Peng et al. 2025, arXiv:2503.14456, eq. 3 to 21.
 
@@ -56,15 +64,16 @@ class TimeMix(Mixer):
 
     Attributes:
       heads: H; 0 is one head for 64 channels.
-      rank: of the projections of decay, rate and value share.
-      gate_rank: of the projection of the gate.
+      rank: of the projections of decay, rate and value share; 0 is that code's rule,
+        2.5 sqrt(D) for decay and rate, 1.7 sqrt(D) for the share, in steps of 32.
+      gate_rank: of the projection of the gate; 0 is 5 sqrt(D) in steps of 32.
     """
 
     layer: int = 0
     layers: int = 1
     heads: int = 0
-    rank: int = 32
-    gate_rank: int = 64
+    rank: int = 0
+    gate_rank: int = 0
 
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
@@ -79,14 +88,14 @@ class TimeMix(Mixer):
         k = self._project("key", mixed, 0.1)
         v = self._project("value", mixed, 1.0)
         # w = exp(-e^{-1/2} sigmoid(w_0 + tanh(x_w W_1) W_2)), and η
-        logit = self._low_rank("decay", mixed["decay"], self.rank, w0, jnp.tanh)
+        logit = self._low_rank("decay", mixed["decay"], w0, jnp.tanh)
         log_decay = FLOOR * nn.sigmoid(logit)
-        eta = nn.sigmoid(self._low_rank("rate", mixed["rate"], self.rank, a0))
-        gate = self._low_rank("gate", mixed["gate"], self.gate_rank, None, nn.sigmoid)
+        eta = nn.sigmoid(self._low_rank("rate", mixed["rate"], a0))
+        gate = self._low_rank("gate", mixed["gate"], None, nn.sigmoid)
         if self.layer == 0:
             lower = {**lower, VALUES: v}
         else:
-            share = self._low_rank("share", mixed["value"], self.rank, v0)
+            share = self._low_rank("share", mixed["value"], v0)
             v = v + (lower[VALUES] - v) * nn.sigmoid(share)
         # κ = ξ * k / |ξ * k|, the key that is removed; k~, the key that is written
         xi_d = self.param("key_removed", lambda *_: jnp.float32(xi))
@@ -104,7 +113,9 @@ class TimeMix(Mixer):
         # (r · (k~ * ρ)) v: a frame reads what it wrote past the state.
         own_bth = jnp.einsum("bthk,bthk,hk->bth", r, k, rho_hk)
         epsilon = 1e-5 * (self.width // heads)
-        o_btd = GroupNorm(heads, epsilon=epsilon, name="head_norm")(merge_heads(o))
+        scale = ((1 + self.layer) / self.layers) ** 0.7
+        norm = GroupNorm(heads, epsilon=epsilon, scale=scale, name="head_norm")
+        o_btd = norm(merge_heads(o))
         o_btd = (o_btd + merge_heads(own_bth[..., None] * v)) * gate
         out = self.dense(self.width, "out", init=nn.initializers.zeros)
         return out(o_btd.astype(self.dtype)), TimeMixState(s_bhkv, x_bd), lower
@@ -124,8 +135,11 @@ class TimeMix(Mixer):
 
         return {name: mixed(name, speed) for name, speed in SHIFTS.items()}
 
-    def _low_rank(self, name: str, x_btd, rank: int, start, activation=None):
+    def _low_rank(self, name: str, x_btd, start, activation=None):
         """start + activation(x W_1) W_2, float32."""
+        given = self.gate_rank if name == "gate" else self.rank
+        growth = RANKS[name] * math.sqrt(self.width)
+        rank = given or max(32, round(growth / 32) * 32)
         down = self.param(f"{name}_down", nn.initializers.zeros, (self.width, rank))
         init = nn.initializers.orthogonal(0.1)
         up = self.param(f"{name}_up", init, (rank, self.width))
@@ -161,7 +175,9 @@ class ChannelMix(Mixer):
     Equations:
       output  W_out ReLU(W_k (x + (x_{t-1} - x) * μ))²
 
-    W_out starts at zero: `out_scale` is not read.
+    Initial values are those of the authors' training code (BlinkDL/RWKV-LM,
+    RWKV-v7/train_temp/src/model.py, `RWKV_CMix_x070` and `generate_init_weight`): W_k
+    orthogonal, W_out zero (`out_scale` is not read).
 
     Source: Peng et al. 2025, arXiv:2503.14456, eq. 22 and 23.
 

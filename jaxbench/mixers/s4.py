@@ -74,7 +74,7 @@ class S4(Mixer):
             x_bdn,
             reset_bt,
         )
-        return gated_output(self, y_btd), SSMState(x_bdn)
+        return gated_output(self, y_btd, approximate=False), SSMState(x_bdn)
 
     def state_shapes(self):
         return _state_shapes(self)
@@ -122,7 +122,7 @@ class S4D(Mixer):
             x_bdn,
             reset_bt,
         )
-        return gated_output(self, y_btd), SSMState(x_bdn)
+        return gated_output(self, y_btd, approximate=False), SSMState(x_bdn)
 
     def state_shapes(self):
         return _state_shapes(self)

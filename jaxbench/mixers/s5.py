@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, nearest
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.state_space import complex_parts, log_time_step
 from jaxbench.ops.diagonal import diagonal
 from jaxbench.ops.hippo import hippo_legs_nplr
+
+ACTIVATIONS = ("half_glu1", "half_glu2")
 
 
 class S5State(NamedTuple):
@@ -27,7 +29,7 @@ class S5(Mixer):
 
     Equations:
       x' = Λ x + B u,  y = 2 Re(C x) + D u   (diagonal Λ, zero-order hold, dt a state)
-      output  y * sigmoid(W GELU(y) + b)
+      output  GELU(y) * sigmoid(W GELU(y) + b), or with "half_glu2" y * sigmoid(same)
 
     Λ starts as `blocks` copies of the normal part of HiPPO-LegS. B and C start as a
     Gaussian matrix in the eigenbasis V of that part: the real and imaginary parts of V
@@ -45,12 +47,17 @@ class S5(Mixer):
       blocks: J, copies of the HiPPO spectrum, each of P / J states.
       dt_min: smallest initial time step.
       dt_max: largest initial time step.
+      activation: "half_glu1" gates GELU(y), "half_glu2" y itself. The first is what the
+        authors' code (lindermanlab/S5, bin/run_experiments) has by default, for the
+        paper's experiments on images, Pathfinder, retrieval and speech; ListOps and
+        text have the second.
     """
 
     state_size: int = 256
     blocks: int = 8
     dt_min: float = 1e-3
     dt_max: float = 1e-1
+    activation: str = "half_glu1"
 
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
@@ -76,8 +83,18 @@ class S5(Mixer):
         x_btn2 = jnp.concatenate([x_btn.real, -x_btn.imag], axis=-1)
         y_btd = 2 * (x_btn2 @ c_n2d) + d_d[None, None] * u_btd
         y_btd = y_btd.astype(self.dtype)
-        gate = self.dense(self.width, "gate", bias=True)
-        return y_btd * nn.sigmoid(gate(nn.gelu(y_btd))), S5State(x_bn)
+        active_btd = nn.gelu(y_btd)
+        gate_btd = nn.sigmoid(self.dense(self.width, "gate", bias=True)(active_btd))
+        if self.activation == "half_glu1":
+            y_btd = active_btd
+        return y_btd * gate_btd, S5State(x_bn)
+
+    def check(self):
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"activation={self.activation!r} is unknown; nearest: "
+                f"{nearest(self.activation, ACTIVATIONS)}"
+            )
 
     def _discretized(self) -> tuple[jax.Array, jax.Array]:
         """exp(dt Lambda) and (exp(dt Lambda) - 1) / Lambda, complex [N]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,7 +19,8 @@ from jaxbench.ops.fast_weights import (
     ttt_linear,
 )
 
-INNER_DEVIATION = 0.02
+# Of the initial values of all kernels of the authors' code; W_out follows the block.
+DEVIATION = 0.02
 
 
 class TTT(Mixer):
@@ -28,6 +31,9 @@ class TTT(Mixer):
       grad_j of |k_j + LN(k_j W + c) - v_j|² / 2 at W, c as the mini-batch started
       W_t = W - τ_i Σ_j η_j grad_j, j up to t in its mini-batch, i its place; c likewise
       y_t = q_t + LN(q_t W_t + c_t);  output  W_o LayerNorm(y)
+
+    Kernels but W_o start normal with deviation 0.02, as in the authors' code
+    (test-time-training/ttt-lm-pytorch, ttt.py), whatever the width.
 
     An episode starts with the learned W and c, and with a new mini-batch. Positions of
     the rotation are places in the mini-batch. With `gate` the output is W_o (GELU(W_g
@@ -52,8 +58,11 @@ class TTT(Mixer):
     def setup(self) -> None:
         head = self._head_width()
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
-        small = nn.initializers.normal(INNER_DEVIATION)
-        self.qkv = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype)
+        small = nn.initializers.normal(DEVIATION)
+        linear = functools.partial(
+            nn.Dense, use_bias=False, dtype=self.dtype, kernel_init=small
+        )
+        self.qkv = linear(3 * self.width)
         # Inner rates are part of the recurrence, so they are never rounded.
         self.eta = nn.Dense(self.heads, dtype=jnp.float32, kernel_init=small)
         self.inner_kernel = self.param("inner_kernel", small, (self.heads, head, head))
@@ -63,13 +72,8 @@ class TTT(Mixer):
         self.theta = self.param("theta", zeros, (self.mini_batch,))
         self.norm = norm("layer", self.dtype)
         if self.gate:
-            self.gate_project = nn.Dense(self.width, use_bias=False, dtype=self.dtype)
-        self.out = nn.Dense(
-            self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun(self.out_scale),
-        )
+            self.gate_project = linear(self.width)
+        self.out = linear(self.width, kernel_init=lecun(self.out_scale))
 
     def __call__(self, x_btd, state=None, reset_bt=None):
         """Mixes [B, T, D] along time; see `ops.fast_weights.ttt_linear` for the cost.
