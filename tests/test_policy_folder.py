@@ -123,7 +123,7 @@ def test_runs_that_cannot_play_say_why(run, tmp_path):
     damaged = next((folder / "checkpoints" / "last").glob("*")) / "state"
     for path in damaged.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    refused("cannot be read", which="last")
+    refused("is damaged: .* is missing", which="last")
     folder = tmp_path / "nothing"
     refused("holds no result.json")
 

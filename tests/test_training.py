@@ -307,6 +307,47 @@ def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
     saved.close()
 
 
+def test_a_damaged_file_of_a_checkpoint_is_never_read(parts, tmp_path):
+    """One bit of any file, or its second half; no other weights come of it."""
+    parts.train(tmp_path / "run", 8, checkpoint_every=0)
+    saved = Checkpoints(tmp_path / "run" / "checkpoints")
+    abstract = parts.programs.abstract_state
+    state = tmp_path / "run" / "checkpoints" / "last" / "8"
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    rng = np.random.default_rng(0)
+    for path in files:
+        good = path.read_bytes()
+        flipped = bytearray(good)
+        flipped[rng.integers(len(good))] ^= 1 << rng.integers(8)
+        for bad in (bytes(flipped), good[: len(good) // 2], b""):
+            path.write_bytes(bad)
+            with pytest.raises(InputError, match=r"last/8 is damaged: \S+ \w+") as e:
+                saved.restore(abstract)
+            assert "\n" not in str(e.value)
+            with pytest.raises(InputError, match="is damaged"):
+                saved.facts(8)
+        path.write_bytes(good)
+    assert int(saved.restore(abstract)[0].step) == 8
+    saved.close()
+
+
+def test_a_state_without_its_manifest_was_not_saved(parts, tmp_path):
+    """As after a kill between the two; nothing older went before."""
+    saved = Checkpoints(tmp_path)
+    state = parts.start()
+    for step in (1, 2, 3):
+        saved.save("best", state.replace(step=jnp.int32(step)), {"at": step})
+    assert saved.latest_step("best") == 3
+    assert [p.name for p in (tmp_path / "best").iterdir()] == ["3"]
+    (tmp_path / "best" / "3" / "manifest.json").unlink()
+    assert saved.latest_step("best") is None
+    saved.save("best", state.replace(step=jnp.int32(3)), {"at": "again"})
+    abstract = parts.programs.abstract_state
+    assert saved.restore(abstract, "best")[1] == {"at": "again"}
+    saved.close()
+
+
 def test_a_full_disk_is_recognised_and_refused_up_front(tmp_path, monkeypatch):
     cause = OSError(28, "No space left on device")
     wrapped = ValueError("write failed")

@@ -10,6 +10,7 @@ from jaxbench.bench.defaults import identity
 from jaxbench.bench.run_folder import differences
 from jaxbench.errors import InputError
 from jaxbench.tasks.table import find
+from jaxbench.training.manifest import complete_steps
 
 # Settings in which such runs may differ: they change numbers in states and batches.
 VARIED = ("seed", "train.learning_rate")
@@ -77,5 +78,4 @@ def pays(config: Config) -> bool:
 
 def saved_step(folder: Path) -> int:
     """The step of the newest checkpoint in a run folder; 0 where there is none."""
-    saved = (folder / "checkpoints" / "last").glob("*")
-    return max((int(p.name) for p in saved if p.name.isdigit()), default=0)
+    return max(complete_steps(folder / "checkpoints" / "last"), default=0)

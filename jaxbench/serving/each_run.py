@@ -18,7 +18,8 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.result import read_result
+from jaxbench.bench.run_folder import read_config
 from jaxbench.bench.suite.process import child_environment
 from jaxbench.errors import InputError
 
@@ -31,16 +32,15 @@ def finished_runs(
     Runs of a sweep are left out: their weights are nobody's answer.
 
     Raises:
-      InputError: a folder is missing, or no run ended ok.
+      InputError: a folder is missing, a result is damaged, or no run ended ok.
     """
     found: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; name a run's or a suite's")
         for path in sorted(folder.rglob("result.json")):
-            result = read_json(path) or {}
-            scored = result.get("purpose", "score") == "score"
-            if result.get("status") == "ok" and scored:
+            result = read_result(path.parent)
+            if result and (result["status"], result["purpose"]) == ("ok", "score"):
                 found.append((path.parent, result))
     if not found:
         raise InputError(
@@ -73,10 +73,10 @@ def in_a_process(
     """
     environment = None
     if folder is not None:
-        config = read_json(folder / "config.json")
-        if config is None:
-            return f"{folder} holds no config.json: only its result was kept"
-        environment = child_environment(config, {})
+        try:
+            environment = child_environment(read_config(folder), {})
+        except InputError as error:
+            return str(error)
     done = subprocess.run(
         [sys.executable, "-m", __name__, module, json.dumps(given)],
         env=environment,

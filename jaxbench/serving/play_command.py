@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.result import read_result
+from jaxbench.bench.run_folder import read_config
 from jaxbench.data.characters import character_key
 from jaxbench.data.simulation import arena, environment
 from jaxbench.errors import InputError
@@ -123,12 +124,14 @@ def play_command(options: argparse.Namespace) -> int:
         return in_a_process("jaxbench.serving.play_command", folder, given)
 
     for number, (folder, result) in enumerate(runs, start=1):
-        name, config = name_of(result), read_json(folder / "config.json")
+        name = name_of(result)
         if find(result["task"]).emits != "controller":
             rows.append((name, f"a run of {result['task']}, which is not played"))
             continue
-        if config is None:
-            rows.append((name, f"{folder} holds no config.json"))
+        try:
+            config = read_config(folder)
+        except InputError as error:
+            rows.append((name, str(error)))
             continue
         character = simulated(config["data"]["character"])
         keeps = characters.setdefault(character, [])
@@ -241,14 +244,13 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    result = read_json(folder / "result.json")
-    config = read_json(folder / "config.json")
-    if result is None or config is None:
+    result = read_result(folder)
+    if result is None:
         raise InputError(
             f"{folder} holds no finished run: name a folder with result.json and "
             "config.json"
         )
-    return result, config
+    return result, read_config(folder)
 
 
 def _check_runs(

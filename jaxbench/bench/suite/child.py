@@ -12,9 +12,8 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
-from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.run_folder import read_config
 from jaxbench.errors import InputError
 
 PR_SET_PDEATHSIG = 1
@@ -25,7 +24,7 @@ def main(arguments: list[str]) -> int:
     end_with_parent(int(arguments[1]))
     folders = [Path(argument) for argument in arguments[2:]]
     try:
-        configs = [_config(folder) for folder in folders]
+        configs = [read_config(folder) for folder in folders]
         from jaxbench.bench.job import run_jobs
 
         results = run_jobs(configs, folders)
@@ -37,14 +36,6 @@ def main(arguments: list[str]) -> int:
     if "interrupted" in statuses:
         return 128 + signal.SIGTERM
     return 0 if statuses == {"ok"} else 1
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if config is None:
-        raise InputError(f"{folder} holds no config.json")
-    config.pop("config_hash", None)
-    return config
 
 
 def end_with_parent(parent: int) -> None:

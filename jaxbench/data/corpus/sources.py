@@ -311,7 +311,12 @@ def _documents(stream: BinaryIO) -> Iterator[bytes]:
         if not isinstance(text, str):
             raise _LineError(f'line {number} has no field "text" that is a string')
         # Half of a surrogate pair is no character; it becomes a question mark.
-        yield text.encode("utf-8", "replace") + _END
+        yield _document(text.encode("utf-8", "replace"))
+
+
+def _document(text: bytes) -> bytes:
+    """A document with its end; an end inside it becomes the end of a line."""
+    return text.replace(_END, b"\n") + _END
 
 
 def _unpack_python(source: Source, sink: Sink, meter: _Meter) -> Splits:
@@ -340,7 +345,7 @@ def _unpack_python(source: Source, sink: Sink, meter: _Meter) -> Splits:
                 # A file in another encoding, or removed by now: not this text.
                 data = b""
             if data:
-                sink.write(data + _END)
+                sink.write(_document(data))
             meter.read(memoryview(data))
         found[split] = (start, sink.size)
     return found
