@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -12,11 +11,21 @@ from absl import flags
 from jaxbench.bench.check import check_values
 from jaxbench.bench.environment import apply_environment, xla_environment
 from jaxbench.bench.recipe import define_config, parse_flags, resolved
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
+from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code: 0 ok, 1 the run failed, 2 unusable input."""
+def main(arguments: list[str], *, leaves: bool = False) -> int:
+    """Returns the exit code: 0 ok, 1 failed, 2 unusable input, 143 interrupted.
+
+    Args:
+      arguments: the program's name first.
+      leaves: whether the process ends when this returns.
+    """
+    return interruptible("run.py", lambda: _main(arguments), leaves=leaves)
+
+
+def _main(arguments: list[str]) -> int:
     given = flags.FlagValues()
     recipe = define_config(given, arguments)
     workdir = flags.DEFINE_string(
@@ -38,16 +47,16 @@ def main(arguments: list[str]) -> int:
         folder = Path(workdir.value or default_folder(config))
         result = run_job(config, folder)
     except InputError as error:
-        print(f"run.py: error: {error}", file=sys.stderr, flush=True)
+        print(f"run.py: error: {printable(str(error))}", file=sys.stderr, flush=True)
         return 2
     print_result(result, folder)
     if result["status"] == "interrupted":
-        return 128 + signal.SIGTERM
+        return INTERRUPTED
     return 0 if result["status"] == "ok" else 1
 
 
 if __name__ == "__main__":
-    code = main(sys.argv)
+    code = main(sys.argv, leaves=True)
     if code == 2 and "jax" in sys.modules:
         # After a failed save, orbax's threads would go on to print tracebacks of the
         # same error while the interpreter shuts down.

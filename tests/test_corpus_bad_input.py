@@ -104,11 +104,11 @@ def test_damaged_archives(suffix, tmp_path):
         whole[:-1]: "is cut off",
         data: f"is not a {suffix} file or is damaged",
         whole + b"more of something else": f"is not a {suffix} file or is damaged",
-        whole + b"\x1f": "is cut off|or is damaged",
+        whole + b"\x1f": "is .*cut off|is .*damaged",
         # A second part is read as strictly as the first.
         whole + whole[: len(whole) // 2]: "is cut off",
-        whole + b"?" + whole[1:]: "or is damaged",
-        whole + (changed or b"?"): "or is damaged|is cut off",
+        whole + b"?" + whole[1:]: "is .*damaged",
+        whole + (changed or b"?"): "is .*cut off|is .*damaged",
     }.items():
         path.write_bytes(content)
         with pytest.raises(InputError, match=f"corpus{suffix}: {text}"):

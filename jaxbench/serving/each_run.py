@@ -22,6 +22,7 @@ from jaxbench.bench.result import read_result
 from jaxbench.bench.run_folder import read_config
 from jaxbench.bench.suite.process import child_environment
 from jaxbench.errors import InputError
+from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 
 def finished_runs(
@@ -32,7 +33,7 @@ def finished_runs(
     Runs of a sweep are left out: their weights are nobody's answer.
 
     Raises:
-      InputError: a folder is missing, a result is damaged, or no run ended ok.
+      InputError: a folder is missing, a run's file is damaged, or no run ended ok.
     """
     found: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in folders:
@@ -40,6 +41,8 @@ def finished_runs(
             raise InputError(f"{folder} is no folder; name a run's or a suite's")
         for path in sorted(folder.rglob("result.json")):
             result = read_result(path.parent)
+            if (path.parent / "config.json").exists():
+                read_config(path.parent)
             if result and (result["status"], result["purpose"]) == ("ok", "score"):
                 found.append((path.parent, result))
     if not found:
@@ -86,6 +89,8 @@ def in_a_process(
     lines = done.stdout.splitlines()
     if done.returncode == 0:
         return json.loads(lines[-1])
+    if done.returncode == INTERRUPTED:
+        return "interrupted by a signal"
     if done.returncode < 0:
         # Out of memory is one: the system kills without a word.
         return f"ended by the signal {signal.Signals(-done.returncode).name}"
@@ -102,13 +107,18 @@ def wide_console(width: int) -> Console:
 def main(arguments: list[str]) -> int:
     """The child: prints what the function returns as one line of JSON."""
     _, module, given = arguments
-    try:
-        found = importlib.import_module(module).answer(**json.loads(given))
-    except InputError as error:
-        print(error, flush=True)
-        return 2
-    print(json.dumps(found), flush=True)
-    return os.EX_OK
+
+    def call() -> int:
+        try:
+            found = importlib.import_module(module).answer(**json.loads(given))
+        except InputError as error:
+            print(error, flush=True)
+            return 2
+        print(json.dumps(found), flush=True)
+        return os.EX_OK
+
+    # A Ctrl-C reaches the parent too, which says so.
+    return interruptible("", call, leaves=__name__ == "__main__")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,17 @@ from pathlib import Path
 
 from jaxbench.bench.run_folder import read_config
 from jaxbench.errors import InputError
+from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code, as `run.py` does: 0, 1, 2, or 143."""
+    return interruptible("run", lambda: _main(arguments), leaves=True)
+
+
+def _main(arguments: list[str]) -> int:
     end_with_parent(int(arguments[1]))
     folders = [Path(argument) for argument in arguments[2:]]
     try:
@@ -34,7 +39,7 @@ def main(arguments: list[str]) -> int:
         os._exit(2)
     statuses = {result["status"] for result in results}
     if "interrupted" in statuses:
-        return 128 + signal.SIGTERM
+        return INTERRUPTED
     return 0 if statuses == {"ok"} else 1
 
 

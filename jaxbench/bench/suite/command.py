@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,6 +36,7 @@ from jaxbench.bench.suite.schedule import (
 )
 from jaxbench.bench.suite.view import outcome_text
 from jaxbench.errors import InputError
+from jaxbench.training.interrupt import INTERRUPTED
 
 
 def suite_command(options: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def suite_command(options: argparse.Namespace) -> int:
     if any(outcome.results for outcome in outcomes):
         make_board(folders[0] if len(folders) == 1 else folders[0].parent)
     if outcomes[-1].interrupted:
-        return 128 + signal.SIGTERM
+        return INTERRUPTED
     return 0 if all(outcome.all_ok() for outcome in outcomes) else 1
 
 

@@ -18,6 +18,7 @@ from jaxbench.bench.result import blank_result, curve, log_tail, read_result
 from jaxbench.bench.run_folder import check_owner, claim, write_json
 from jaxbench.bench.suite.devices import oom_kills
 from jaxbench.bench.suite.plan import Cell
+from jaxbench.training.interrupt import INTERRUPTED
 
 LOG = "log.txt"
 # From the request to stop until the run is killed; a save takes seconds.
@@ -203,6 +204,8 @@ def fate(child: Child, result: Mapping[str, Any] | None) -> tuple[str, str]:
         return "crashed", f"unusable input: {said}"
     if code < 0:
         return killed(-code, child)
+    if code == INTERRUPTED:
+        return "interrupted", "ended by a signal before it trained; run it again"
     return "crashed", f"the process ended with code {code}; see {child.folder / LOG}"
 
 
