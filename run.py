@@ -1,4 +1,12 @@
-"""Trains and evaluates one run: python run.py --config=configs/zelda.py:s4"""
+"""Trains and evaluates one run: python run.py --config=configs/zelda.py:s4
+
+options:
+  --config=RECIPE[:TEXT]   a file of configs/; TEXT is a backbone, then key=value with
+                           commas between: zelda.py:mamba*2+swa,width=128,epochs=1
+  --config.KEY=VALUE       any setting of the recipe: --config.train.learning_rate=3e-4
+  --workdir=FOLDER         the run's folder (default: runs/TASK/BACKBONE/SEED-HASH)
+  --help                   this; after a --config also all its settings
+"""
 
 from __future__ import annotations
 
@@ -11,8 +19,10 @@ from absl import flags
 from jaxbench.bench.check import check_values
 from jaxbench.bench.environment import apply_environment, xla_environment
 from jaxbench.bench.recipe import define_config, parse_flags, resolved
+from jaxbench.cli.command import EXIT_CODES
 from jaxbench.errors import InputError, printable
 from jaxbench.training.interrupt import INTERRUPTED, interruptible
+from jaxbench.training.records import flatten
 
 
 def main(arguments: list[str], *, leaves: bool = False) -> int:
@@ -26,6 +36,8 @@ def main(arguments: list[str], *, leaves: bool = False) -> int:
 
 
 def _main(arguments: list[str]) -> int:
+    if asked := {"--help", "-h"} & set(arguments):
+        return _help([text for text in arguments if text not in asked])
     given = flags.FlagValues()
     recipe = define_config(given, arguments)
     workdir = flags.DEFINE_string(
@@ -53,6 +65,28 @@ def _main(arguments: list[str]) -> int:
     if result["status"] == "interrupted":
         return INTERRUPTED
     return 0 if result["status"] == "ok" else 1
+
+
+def _help(arguments: list[str]) -> int:
+    """Prints the options, exit codes, and the settings of a recipe that is named."""
+    print(f"{__doc__.strip()}\n\n{EXIT_CODES}")
+    if any(text.startswith("--config") for text in arguments):
+        given = flags.FlagValues()
+        recipe = define_config(given, arguments)
+        try:
+            parse_flags(arguments, given)
+            settings = flatten(resolved(recipe))
+        except InputError as error:
+            print(f"run.py: error: {printable(str(error))}", file=sys.stderr)
+            return 2
+        print("\nsettings:")
+        for key, value in settings.items():
+            print(f"  --config.{key}={value}")
+    else:
+        files = sorted(Path(__file__).parent.glob("configs/*.py"))
+        names = [x.stem for x in files if "def get_config(" in x.read_text()]
+        print(f"\nrecipes: {', '.join(names)}")
+    return 0
 
 
 if __name__ == "__main__":

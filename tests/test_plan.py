@@ -206,6 +206,7 @@ def test_choosing_backbones():
 def test_numbers_of_options():
     assert plan.parse_seeds("3") == (0, 1, 2)
     assert plan.parse_seeds("4,2") == (4, 2)
+    assert plan.parse_seeds("0,") == (0,) and plan.parse_seeds("1") == (0,)
     assert plan.parse_rates(None, (1.0,)) == () and plan.parse_rates("", (1.0,)) == (
         1.0,
     )
@@ -221,6 +222,8 @@ def test_numbers_of_options():
     [
         (plan.parse_seeds, "0"),
         (plan.parse_seeds, "1,1"),
+        (plan.parse_seeds, f"{2**32},"),
+        (plan.parse_seeds, str(10**9)),
         (plan.parse_seeds, "many"),
         (lambda text: plan.parse_rates(text, ()), "0,1"),
         (lambda text: plan.parse_rates(text, ()), "fast"),

@@ -8,6 +8,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toy import BATCH, Parts, optimizer
 
@@ -170,6 +171,26 @@ def test_a_dispatch_equals_its_steps_one_by_one(parts):
     assert int(together.step) == 3 and float(statistics["steps"]) == 3
     np.testing.assert_allclose(statistics["error"], total, rtol=1e-6)
     assert equal_trees(together, state)
+
+
+@pytest.mark.parametrize("rate", [np.nan, np.inf, 3e38])
+def test_parameters_that_are_not_finite_are_never_kept(parts, rate):
+    """A finite gradient, and a rate that is no number or overflows."""
+    state = parts.start()
+    state = state.replace(
+        opt_state=optax.tree_utils.tree_set(
+            state.opt_state, learning_rate=jnp.float32(rate)
+        )
+    )
+    before = jax.device_get(state.params)
+    rows = jnp.asarray(parts.order.steps(0, 3, parts.programs.steps_per_dispatch))
+    span = parts.span(3)
+    after, _ = parts.programs.train(state, parts.arrays, rows, span)
+    assert int(after.broken_leaf) == -1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
+    if not np.isfinite(rate):
+        assert int(after.broken_step) == int(after.step) == 0
+        assert equal_trees(after.params, before)
 
 
 def test_ema_follows_the_parameters(parts):

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,33 @@ def is_held(folder: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def check_place(folder: Path, flag: str) -> None:
+    """Refuses a folder that cannot be made or written, before minutes are spent on it.
+
+    Raises:
+      InputError: its name or its path is too long, a file lies in its way, or the disk
+        is full or may not be written.
+    """
+    # As deep as a checkpoint's files lie.
+    deepest = folder / "checkpoints" / "last" / ("0" * 100) / ("0" * 100)
+    try:
+        for path in (folder, deepest):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.stat()
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if disk_is_full(error):
+            raise InputError(full_disk_message(folder)) from error
+        raise InputError(
+            f"{flag} {str(folder)[:80]} cannot be written ({error.strerror}); name "
+            "another folder"
+        ) from error
 
 
 def check_owner(folder: Path, config: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from jaxbench.bench.result import read_result
 from jaxbench.bench.run_folder import read_config
 from jaxbench.bench.suite.process import child_environment
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 
@@ -79,7 +79,7 @@ def in_a_process(
         try:
             environment = child_environment(read_config(folder), {})
         except InputError as error:
-            return str(error)
+            return printable(str(error))
     done = subprocess.run(
         [sys.executable, "-m", __name__, module, json.dumps(given)],
         env=environment,
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
         try:
             found = importlib.import_module(module).answer(**json.loads(given))
         except InputError as error:
-            print(error, flush=True)
+            print(printable(str(error)), flush=True)
             return 2
         print(json.dumps(found), flush=True)
         return os.EX_OK

@@ -20,7 +20,7 @@ from jaxbench.bench.result import read_result
 from jaxbench.bench.run_folder import read_config
 from jaxbench.data.characters import character_key
 from jaxbench.data.simulation import arena, environment
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 from jaxbench.serving.bar import counting
 from jaxbench.serving.each_run import (
     finished_runs,
@@ -29,6 +29,7 @@ from jaxbench.serving.each_run import (
     wide_console,
 )
 from jaxbench.serving.match import EVERY, VERSION, Schedule, play, require, schedule
+from jaxbench.tasks.rules import LARGEST
 from jaxbench.tasks.table import find
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def play_command(options: argparse.Namespace) -> int:
         try:
             config = read_config(folder)
         except InputError as error:
-            rows.append((name, str(error)))
+            rows.append((name, printable(str(error))))
             continue
         character = simulated(config["data"]["character"])
         keeps = characters.setdefault(character, [])
@@ -224,7 +225,8 @@ def _say(line: str) -> None:
 def _check(options: argparse.Namespace) -> None:
     require("--games", options.games, 1)
     require("--seconds", options.seconds, 1, environment.SECONDS)
-    require("--seed", options.seed, 0)
+    # The opponent draws from the one after it.
+    require("--seed", options.seed, 0, LARGEST - 1)
     require("--picture_seconds", options.picture_seconds, 1, environment.SECONDS)
     if not 0 <= options.temperature < float("inf"):
         raise InputError(f"--temperature={options.temperature} must be 0 or more")

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from jaxbench.bench.run_folder import read_config
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 PR_SET_PDEATHSIG = 1
@@ -34,7 +34,7 @@ def _main(arguments: list[str]) -> int:
 
         results = run_jobs(configs, folders)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
         # Threads of a failed save would go on to print tracebacks of the same error.
         os._exit(2)
     statuses = {result["status"] for result in results}

@@ -14,6 +14,7 @@ from jaxbench.bench.check import check_values
 from jaxbench.bench.defaults import digest, identity
 from jaxbench.bench.result import STATUSES, read_result
 from jaxbench.bench.run_folder import (
+    check_place,
     damaged,
     differences,
     held,
@@ -165,6 +166,7 @@ def check_suite_owner(folder: Path, request: Request) -> None:
     Raises:
       InputError: naming the first settings that differ.
     """
+    check_place(folder, "--folder")
     saved = read_json(folder / "suite.json") if folder.is_dir() else None
     ours = shared_identity(request.base)
     if saved is not None:

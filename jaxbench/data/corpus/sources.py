@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from jaxbench.data.corpus import decompress
 from jaxbench.data.corpus.splits import NAMES, Splits
 from jaxbench.data.corpus.windows import SEPARATOR
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 
 SHARDS = tuple(f".jsonl{suffix}" for suffix in ("", *decompress.SUFFIXES))
 
@@ -56,7 +56,7 @@ class Source:
 
     def label(self, path: Path) -> str:
         """A file's name below the root."""
-        return path.name if path == self.root else _below(self.root, path)
+        return printable(path.name if path == self.root else _below(self.root, path))
 
     def unchanged(self) -> bool:
         """Whether the files are still what they were when they were found."""
@@ -241,7 +241,9 @@ def _source(kind: str, name: str, root: Path, files: list[Path]) -> Source:
         if kind != "python":
             digest.update(_sample(path, seen.st_size))
         sizes.append(seen.st_size)
-    return Source(kind, name, root, tuple(files), tuple(sizes), digest.hexdigest())
+    return Source(
+        kind, printable(name), root, tuple(files), tuple(sizes), digest.hexdigest()
+    )
 
 
 def _sample(path: Path, size: int) -> bytes:
