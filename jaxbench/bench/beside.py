@@ -10,6 +10,7 @@ from jaxbench.bench.defaults import identity
 from jaxbench.bench.run_folder import differences
 from jaxbench.errors import InputError
 from jaxbench.tasks.table import find
+from jaxbench.training.budget import parse_budget
 from jaxbench.training.manifest import complete_steps
 
 # Settings in which such runs may differ: they change numbers in states and batches.
@@ -52,8 +53,8 @@ def check_copies(configs: Sequence[Config]) -> None:
             "protocol=compat validates every seed on other instances, so its runs "
             "cannot be one program; leave out --side_by_side"
         )
-    budget = config["train"].get("budget", "steps")
-    if not budget.endswith(("steps", "B")):
+    budget = config["train"].get("budget", "1steps")
+    if parse_budget(budget)[1] == "seconds":
         raise InputError(
             f"train.budget={budget!r} ends by the clock, at other steps for each run; "
             "give runs side by side a budget of steps or bytes"

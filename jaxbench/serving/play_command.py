@@ -156,7 +156,7 @@ def play_command(options: argparse.Namespace) -> int:
         f"{terms.games} games of {terms.seconds} s against {rival}, {terms.mode} "
         f"policies, seed {terms.seed}"
     )
-    wide_console(150).print(play_table(rows, title, terms.games))
+    wide_console(170).print(play_table(rows, title, terms.games))
     return 1 if any(isinstance(row, str) for _, row in rows) else 0
 
 
@@ -177,8 +177,9 @@ def play_table(
     done.sort(key=lambda pair: -pair[1]["stocks_difference"]["value"])
     caption = [
         "Means over games with 95 % intervals. Stocks: taken minus lost. Ratio: damage "
-        f"dealt over taken. fps: frames a second of all {games} games together; "
-        f"{_FPS} is real time.",
+        "dealt over taken. Fighters are not equal, so a script of one need not come out "
+        "level with scripts of others. fps: frames a second of all "
+        f"{games} games together; {_FPS} is real time.",
         *failed,
     ]
     table = Table(
@@ -188,13 +189,20 @@ def play_table(
         caption_justify="left",
     )
     table.add_column("player")
+    table.add_column("fighter")
+    table.add_column("temperature", justify="right")
     for name in ("stocks", "damage dealt", "damage taken", "ratio", "wins", "fps"):
         table.add_column(name, justify="right")
     for name, row in done:
         wins = row["wins"]
         level = f", {wins['level']} level" if wins["level"] else ""
+        terms = row.get("protocol") or {}
+        # A script and a floor draw nothing by a temperature.
+        drawn = terms.get("temperature") if row.get("weights") else None
         table.add_row(
             escape(name),
+            str(terms.get("character", "-")),
+            "-" if drawn is None else f"{drawn:g}",
             _told(row["stocks_difference"], "+.2f"),
             _told(row["damage_dealt"], ".0f"),
             _told(row["damage_taken"], ".0f"),

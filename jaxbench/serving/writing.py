@@ -144,8 +144,8 @@ def sample_command(options: argparse.Namespace) -> int:
     done = len(SEPARATOR + prompt) + options.bytes
     print(
         f"jaxbench sample: {options.which} weights, step {step}; {done:,} bytes read "
-        f"or written in {seconds:.2f} s, {done / seconds:,.0f} a second on "
-        f"{device()['kind']}",
+        f"or written in {seconds:.2f} s, {done / seconds:,.0f} a second, one call a "
+        f"byte, on {device()['kind']}",
         file=sys.stderr,
         flush=True,
     )

@@ -160,11 +160,8 @@ def print_plan(request: Request, folder: Path, *, jobs: int, retry: bool) -> Non
         )
     console.print(table)
     left = sum(cell not in done for cell in cells)
-    later = ""
-    if request.learning_rates:
-        chosen = {cell.backbone for cell in cells if cell.purpose == "score"}
-        count = len(set(request.backbones) - chosen) * len(request.seeds)
-        later = f", then {count} at the rates the sweep finds" if count else ""
+    count = request.planned(done)[0] - len(cells)
+    later = f", then {count} at the rates the sweep finds" if count else ""
     console.print(f"{len(cells)} runs, {left} to do{later}", highlight=False)
 
 

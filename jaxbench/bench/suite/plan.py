@@ -14,6 +14,7 @@ from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.zoo import ORIGINAL, ROWS
 from jaxbench.tasks.rules import seed
+from jaxbench.training.budget import parse_budget
 
 # The same for every backbone, half a decade apart. Short runs want higher rates: gru,
 # mlp and snn at width 64 are best near 3e-3 after 648 updates.
@@ -121,6 +122,19 @@ class Request:
             for backbone, rate in chosen.items()
         ]
 
+    def planned(self, results: Mapping[Cell, Mapping[str, Any]]) -> tuple[int, bool]:
+        """How many runs the suite will have, and whether curves may still add some.
+
+        The reported runs of a backbone count before its curve has said their rate.
+        """
+        cells = self.cells(results)
+        if not self.learning_rates:
+            return len(cells), False
+        curves = [cell for cell in cells if cell.purpose == "sweep"]
+        chosen = {cell.backbone for cell in cells if cell.purpose == "score"}
+        total = len(curves) + len(self.backbones) * len(self.seeds)
+        return total, len(chosen) < len(self.backbones)
+
     def _curve(
         self, backbone: str, results: Mapping[Cell, Mapping[str, Any]]
     ) -> list[Cell]:
@@ -162,11 +176,10 @@ def rates_for(base: Mapping[str, Any]) -> tuple[float, ...]:
     over the data at most ten times.
     """
     train = base["train"]
-    budget = str(train.get("budget", ""))
-    if budget.endswith("steps"):
-        updates = int(budget.removesuffix("steps"))
-    else:
-        updates = train.get("max_steps") or 0
+    updates = train.get("max_steps") or 0
+    if "budget" in train:
+        amount, unit = parse_budget(train["budget"])
+        updates = amount if unit == "steps" else 0
     short = updates <= SHORT_UPDATES if updates else train.get("epochs", 99) <= 10
     return SHORT_RATES if short else LONG_RATES
 

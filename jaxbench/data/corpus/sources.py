@@ -232,6 +232,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def _source(kind: str, name: str, root: Path, files: list[Path]) -> Source:
+    name = printable(name)
     digest = hashlib.sha256(b"%s\n%s\n" % (kind.encode(), os.fsencode(name)))
     sizes = []
     for path in files:
@@ -241,9 +242,7 @@ def _source(kind: str, name: str, root: Path, files: list[Path]) -> Source:
         if kind != "python":
             digest.update(_sample(path, seen.st_size))
         sizes.append(seen.st_size)
-    return Source(
-        kind, printable(name), root, tuple(files), tuple(sizes), digest.hexdigest()
-    )
+    return Source(kind, name, root, tuple(files), tuple(sizes), digest.hexdigest())
 
 
 def _sample(path: Path, size: int) -> bytes:
