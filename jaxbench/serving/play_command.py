@@ -177,9 +177,9 @@ def play_table(
     done.sort(key=lambda pair: -pair[1]["stocks_difference"]["value"])
     caption = [
         "Means over games with 95 % intervals. Stocks: taken minus lost. Ratio: damage "
-        "dealt over taken. Fighters are not equal, so a script of one need not come out "
-        "level with scripts of others. fps: frames a second of all "
-        f"{games} games together; {_FPS} is real time.",
+        "dealt over taken. Fighters are not equal: a script of one need not come out "
+        f"level with scripts of others. fps: frames a second of all {games} games "
+        f"together; {_FPS} is real time.",
         *failed,
     ]
     table = Table(

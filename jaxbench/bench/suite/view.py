@@ -97,7 +97,8 @@ class SuiteView:
         done = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
         head = (
             f"suite {self._folder}: {len(self._results)} of {self._total()} done "
-            f"({done}), {clock(time.monotonic() - self._began)}{self._left(waiting, children)}"
+            f"({done}), {clock(time.monotonic() - self._began)}"
+            f"{self._left(waiting, children)}"
         )
         table = Table(title=head, title_justify="left", expand=True)
         table.add_column("run", ratio=3)
