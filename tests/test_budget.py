@@ -70,7 +70,7 @@ def test_budgets_are_read_with_their_unit(text, expected):
         ("nans", "more than nothing|needs a unit"),
         ("600", "needs a unit"),
         ("10 minutes", r"needs a unit.*nearest: .*min"),
-        ("50Mb", r"needs a unit.*nearest: .*MB"),
+        ("50Mbit", r"needs a unit.*nearest: .*MB"),
         ("", "needs a unit"),
     ],
 )

@@ -56,9 +56,10 @@ def decode_table(rows: Iterable[Row]) -> Table:
     done, failed = _split(rows, lambda decode: -decode["bytes_per_s"])
     table = Table(
         title="one byte at a time, batch 1",
-        caption=done
-        and f"{_device(done)}; one call a byte, as jaxbench sample writes. Several "
-        "bytes a call, as jaxbench speculate draws them, come faster.",
+        caption=f"{_device(done)}; one call a byte, as jaxbench sample writes. Several "
+        "bytes a call, as jaxbench speculate draws them, come faster."
+        if done
+        else None,
         title_justify="left",
         caption_justify="left",
     )
