@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from processes import ROOT, environment
 
+from jaxbench.bench.suite.process import fate
 from jaxbench.training import interrupt
 from jaxbench.training.interrupt import INTERRUPTED, interruptible
 from jaxbench.training.stop import StopSignals
@@ -77,6 +79,12 @@ def test_while_a_run_trains_its_own_handler_decides(monkeypatch):
             return int("SIGTERM" in (signals.reason() or ""))
 
     assert interruptible("run.py", command, leaves=False) == 1 and codes == []
+
+
+def test_a_run_of_a_suite_that_a_signal_ended_early_is_tried_again():
+    process = SimpleNamespace(returncode=INTERRUPTED)
+    status, reason = fate(SimpleNamespace(process=process, stopped=None), None)
+    assert status == "interrupted" and "before it trained" in reason
 
 
 def test_ctrl_c_while_a_recipe_is_read_is_one_line(tmp_path):
