@@ -11,6 +11,7 @@ from configs import mqar, pile, zelda
 from jaxbench.bench.beside import pays, saved_step
 from jaxbench.bench.suite.plan import Request
 from jaxbench.bench.suite.schedule import together
+from jaxbench.training import manifest
 
 SMALL = "gru,pairs=4,tokens=16,vocabulary=32,level=custom,width=32,batch_size=32"
 
@@ -72,6 +73,9 @@ def test_a_run_that_has_come_further_does_not_go_back(tmp_path):
 
 
 def saved(folder: Path, step: int) -> None:
-    """The folders that checkpoints at 20 and at `step` would leave."""
-    for name in ("20", str(step), "tmp") if step else ():
-        (folder / "checkpoints" / "last" / name).mkdir(parents=True, exist_ok=True)
+    """What checkpoints at 20 and at `step`, and one not saved to the end, leave."""
+    for name in ("20", str(step), "tmp", "99") if step else ():
+        state = folder / "checkpoints" / "last" / name
+        state.mkdir(parents=True, exist_ok=True)
+        if name != "99":
+            manifest.write(state)

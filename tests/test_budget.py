@@ -52,6 +52,9 @@ def train(parts, folder, monkeypatch, budget, each=1.0, **overrides):
         ("50MB", (50_000_000, "bytes")),
         ("2kB", (2000, "bytes")),
         ("2000steps", (2000, "steps")),
+        ("300KB", (300_000, "bytes")),
+        ("1gb", (10**9, "bytes")),
+        ("5MIN", (300, "seconds")),
     ],
 )
 def test_budgets_are_read_with_their_unit(text, expected):
@@ -67,7 +70,7 @@ def test_budgets_are_read_with_their_unit(text, expected):
         ("nans", "more than nothing|needs a unit"),
         ("600", "needs a unit"),
         ("10 minutes", r"needs a unit.*nearest: .*min"),
-        ("50Mb", r"needs a unit.*nearest: .*MB"),
+        ("50Mbit", r"needs a unit.*nearest: .*MB"),
         ("", "needs a unit"),
     ],
 )

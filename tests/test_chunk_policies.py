@@ -24,7 +24,7 @@ from jaxbench.models.model import Model
 from jaxbench.serving.decide import act, first_memory
 from jaxbench.serving.policy import Policy
 from jaxbench.serving.weights import example_batch
-from jaxbench.tasks.zelda import frames, imitation, view, windows
+from jaxbench.tasks.zelda import entry, frames, imitation, view, windows
 from jaxbench.tasks.zelda.chunks import action, heads, targets
 
 # Whole stacks, many of each: minutes together.
@@ -257,3 +257,18 @@ def test_a_command_refuses_what_cannot_be_before_any_data_is_read(text, message)
     with pytest.raises(InputError, match=message) as error:
         check_values(recipe)
     assert "\n" not in str(error.value)
+
+
+def test_a_head_says_that_its_width_is_its_own(monkeypatch):
+    said = []
+    monkeypatch.setattr(imitation, "build", lambda *_: None)
+    monkeypatch.setattr(entry, "open_games", lambda data, say: ([], {}))
+    for text, line in {
+        "gru,width=32,head=act": "head=act has a width of its own: hidden=128",
+        "gru,width=64,head=diffusion,head_options=hidden=64": "",
+        "gru,width=32": "",
+    }.items():
+        config = json.loads(zelda.get_config(text).to_json())
+        entry.ENTRY.build(config, config["model"]["width"], said.append)
+        assert line in "".join(said) and bool(line) == bool(said)
+        said.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import resource
 import shutil
@@ -16,7 +17,9 @@ import boards
 import pytest
 from commands import assert_one_line_error, jaxbench, measured_here, run_py
 from processes import ROOT, SMALL, config, environment
+from rich.console import Console
 
+from jaxbench.bench import build, run_folder
 from jaxbench.bench.run_folder import default_folder
 from jaxbench.serving import each_run, measure_command
 
@@ -52,6 +55,13 @@ RESULT_FIELDS = (
         ([config(), "--config.protocol=clen"], ["protocol='clen'", "clean"]),
         ([config(), "--config.train.batch_size=0"], ["train.batch_size=0"]),
         ([config(), "--config.model.dropout=1.5"], ["model.dropout=1.5"]),
+        ([config(), "--config.train.learning_rate=nan"], ["learning_rate=nan"]),
+        ([config(), "--config.train.clip_norm=inf"], ["clip_norm=inf", "finite"]),
+        ([config(), "--config.train.b1=2"], ["train.b1=2.0", "in [0, 1)"]),
+        ([config(), f"--config.data.window={10**30}"], ["data.window=1000", "at most"]),
+        ([config(), f"--config.seed={2**32 + 5}"], ["seed=4294967301", "from 0 to"]),
+        ([config(), f"--config.seed={2**70}"], ["seed=", "from 0 to"]),
+        ([config(), f"--config.data.split_seed={2**32}"], ["data.split_seed=4"]),
         ([config(), "--config.data.mirror=2"], ["data.mirror=2.0", "in [0, 1]"]),
         ([config(), "--config.xla.allocator=fast"], ["xla.allocator='fast'"]),
         ([config(), "--config.data.replays=nowhere"], ["nowhere"]),
@@ -128,6 +138,69 @@ def test_bad_input_is_refused_before_jax_is_imported(tmp_path):
         assert_one_line_error(done)
 
 
+@pytest.mark.parametrize(
+    "folder, text",
+    [("a" * 300, "File name too long"), ("/proc/none", "cannot be written")],
+    ids=["long", "read-only"],
+)
+def test_a_folder_that_cannot_be_written_is_found_before_data_is_read(
+    folder, text, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build, "build_task", None)
+    done = run_py(config(), f"--workdir={folder}", cwd=tmp_path)
+    assert_one_line_error(done, "--workdir", text)
+    done = jaxbench("suite", f"--folder={folder}", config(), cwd=tmp_path)
+    assert_one_line_error(done, "--folder", text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_found_before_data_is_read(tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(build, "build_task", None)
+    monkeypatch.setattr(run_folder.os, "fsync", full)
+    done = run_py(config(), "--workdir=run", cwd=tmp_path)
+    assert_one_line_error(done, "no space left on the disk of run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typo_of_the_character_is_found_before_replays_are_read(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build, "build_task", None)
+    done = run_py(config("zelda.py:gru,character=zelad"), cwd=tmp_path)
+    assert_one_line_error(done, "character='zelad'", "nearest: zelda")
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ([config("none.py")], "configs/none.py'"),
+        ([config(), "--config.model.widht=3"], "unknown setting 'widht'"),
+        ([config(), "--config.model.width=wide"], "'wide'"),
+        ([config("zelda.py:gru,preset=nix")], "preset='nix' is unknown"),
+        ([config(), "--confg=3"], "flag 'confg'"),
+    ],
+)
+def test_messages_keep_their_quotes(arguments, text, tmp_path):
+    done = run_py(*arguments, cwd=tmp_path)
+    assert_one_line_error(done, text)
+    assert done.stderr.count("'") % 2 == done.stderr.count('"') % 2 == 0
+
+
+def test_names_with_control_characters_stay_on_one_line(tmp_path):
+    name = "two\nlines\x1b[2J"
+    done = jaxbench("latency", name, cwd=tmp_path)
+    assert_one_line_error(done, "two?lines?[2J is no folder")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a\nb.jsonl").write_text("no json")
+    (tmp_path / name / "c.jsonl").write_text('{"text": "' + "words " * 200 + '"}\n')
+    done = jaxbench("prepare", name, "--cache=cache", cwd=tmp_path)
+    assert done.returncode == 0 and "skipped a?b.jsonl: line 1" in done.stderr
+    assert "two?lines" in done.stdout and "\x1b" not in done.stdout + done.stderr
+
+
 # --- what is printed ----------------------------------------------------------
 
 
@@ -148,6 +221,37 @@ def test_the_page_of_a_backbone(tmp_path):
     done = jaxbench("list", "mamba_ssd", "--width=64", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("# Mamba-2\n") and "at width 64" in done.stdout
+
+
+def test_the_page_of_a_pattern(tmp_path):
+    done = jaxbench("list", "mamba * 2+swa", "--width=32", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout.startswith("# `mamba*2+swa`\n") and "| parameters |" in done.stdout
+    )
+    assert "--config=configs/zelda.py:mamba*2+swa" in done.stdout
+    done = jaxbench("list", "mamba*2+swaa", cwd=tmp_path)
+    assert_one_line_error(done, "no backbone is called 'swaa'")
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "presets"]])
+def test_lists_at_80_columns_are_cards(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = jaxbench(*arguments, cwd=tmp_path).stdout.splitlines()
+    assert max(map(len, shown)) <= 80 and not any("│" in line for line in shown)
+    monkeypatch.setenv("COLUMNS", "300")
+    table = jaxbench(*arguments, cwd=tmp_path).stdout.splitlines()
+    assert sum("│" in line for line in table) > 15
+
+
+def test_help_of_run_py(tmp_path):
+    done = run_py("--help", cwd=tmp_path)
+    assert done.returncode == 0 and "--workdir=FOLDER" in done.stdout
+    assert "exit codes: 0" in done.stdout and "mqar, pile" in done.stdout
+    done = run_py(config("pile.py:gru"), "--help", cwd=tmp_path)
+    assert "--config.train.budget=" in done.stdout and done.returncode == 0
+    assert_one_line_error(run_py("--help", config("none.py"), cwd=tmp_path), "none.py")
 
 
 def test_help_teaches(tmp_path):

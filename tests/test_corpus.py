@@ -171,7 +171,7 @@ def test_shards_become_documents_in_the_order_of_their_names(tmp_path):
     folder = tmp_path / "pile"
     (folder / "b").mkdir(parents=True)
     texts = {
-        "00": ["one", "", "zwei\nLinien"],
+        "00": ["one", "", "zwei\x1eLinien"],  # 0x1e ends documents, and this is one
         "01": ["trois é"],
         "b/02": ["x", "\ud800"],
     }

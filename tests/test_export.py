@@ -381,6 +381,8 @@ def test_the_table_has_a_line_for_each_run_and_says_why_one_failed(exported):
     text = console.export_text()
     assert "1 of 2 exported" in text and "odd: it has no counterpart" in text
     assert text.count("failed") == 1
+    same = exported["parity"]["step.int8.onnx"]["equal_labels"]
+    assert "same controller" in text and f" {same:.1%} " in text
     console.print(quality_table(rows))
     lines = [line for line in console.export_text().splitlines() if "│ gru" in line]
     assert [line.split("│")[2].strip() for line in lines] == ["carried"] * 3 + [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -89,6 +90,18 @@ def test_a_best_rate_at_the_edge_extends_the_grid_until_it_is_inside():
     # At most two steps each way; the board marks a best rate that is still at the edge.
     assert rates(settled(lambda rate: rate)) == ([1e-4, 3e-4, 1e-3, 3e-3, 1e-2], [1e-4])
     assert plan.neighbour(2e-3, up=True) == 6e-3
+
+
+def test_the_number_of_runs_does_not_grow_while_a_suite_runs():
+    request = Request(base(), ("gru", "mlp"), (0, 1), plan.SHORT_RATES)
+    done: dict[Cell, dict] = {}
+    told = []
+    while new := [c for c in request.cells(done) if c not in done]:
+        told.append(request.planned(done))
+        done[new[0]] = result(new[0], abs(new[0].learning_rate - 3e-3))
+    assert {total for total, _ in told} == {2 * 3 + 2 * 2} == {len(done)}
+    assert told[0][1] and not told[-1][1]
+    assert dataclasses.replace(request, learning_rates=()).planned({}) == (4, False)
 
 
 def test_short_runs_search_higher_rates():
@@ -206,6 +219,7 @@ def test_choosing_backbones():
 def test_numbers_of_options():
     assert plan.parse_seeds("3") == (0, 1, 2)
     assert plan.parse_seeds("4,2") == (4, 2)
+    assert plan.parse_seeds("0,") == (0,) and plan.parse_seeds("1") == (0,)
     assert plan.parse_rates(None, (1.0,)) == () and plan.parse_rates("", (1.0,)) == (
         1.0,
     )
@@ -221,6 +235,8 @@ def test_numbers_of_options():
     [
         (plan.parse_seeds, "0"),
         (plan.parse_seeds, "1,1"),
+        (plan.parse_seeds, f"{2**32},"),
+        (plan.parse_seeds, str(10**9)),
         (plan.parse_seeds, "many"),
         (lambda text: plan.parse_rates(text, ()), "0,1"),
         (lambda text: plan.parse_rates(text, ()), "fast"),

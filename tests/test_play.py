@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 from collections import Counter
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from commands import assert_one_line_error, jaxbench, measured_here
 from PIL import Image
+from rich.console import Console
 
 from jaxbench.data.simulation import arena, environment, fight, record, scripted
 from jaxbench.data.simulation.fight import ARRAYS, Controls, State
@@ -398,6 +400,21 @@ def test_a_policy_plays_and_its_result_says_how(run, tmp_path, mode, capfd):
         assert set(found[name]) == {"value", "low", "high"}
     again = play_command.measure_play(terms(mode=mode), str(folder), "zelda")
     assert {**again, "fps": 0} == {**found, "fps": 0}
+
+
+def test_the_table_says_who_plays_and_how_it_draws():
+    value = {"value": -0.75, "low": -1.25, "high": -0.25}
+    row = {
+        **dict.fromkeys(("stocks_difference", "damage_dealt", "damage_taken"), value),
+        **{"damage_ratio": value, "wins": value | {"level": 0}, "fps": 900.0},
+        "protocol": {"character": "fox", "temperature": 0.5},
+    }
+    rows = [("gru", row | {"weights": {"which": "best"}}), ("scripted", row)]
+    console = Console(width=170, record=True, file=io.StringIO())
+    console.print(play_command.play_table(rows, "a match", 64))
+    lines = [x for x in console.export_text().splitlines() if "│" in x]
+    cells = [[c.strip() for c in line.split("│")[1:4]] for line in lines]
+    assert cells == [["gru", "fox", "0.5"], ["scripted", "fox", "-"]]
 
 
 @pytest.mark.integration

@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 
+import boards
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,8 +144,9 @@ def test_the_memory_plan_of_the_run_is_the_one_that_is_timed(
 
 def test_a_measurement_changes_one_field(tmp_path):
     path = tmp_path / "result.json"
-    content = {"a": 0.1 + 0.2, "b": {"c": None, "d": [1e-300, "é"]}, "e": 3}
-    path.write_text(json.dumps(content))
+    own = {"a": 0.1 + 0.2, "b": {"c": None, "d": [1e-300, "é"]}, "e": 3}
+    content = boards.result() | own
+    boards.write(tmp_path, content)
     write_measurement(tmp_path, ("b", "c"), {"x": 1})
     written = json.loads(path.read_text())
     assert written == {**content, "b": {**content["b"], "c": {"x": 1}}}

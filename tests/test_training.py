@@ -8,6 +8,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from toy import BATCH, Parts, optimizer
 
@@ -172,6 +173,26 @@ def test_a_dispatch_equals_its_steps_one_by_one(parts):
     assert equal_trees(together, state)
 
 
+@pytest.mark.parametrize("rate", [np.nan, np.inf, 3e38])
+def test_parameters_that_are_not_finite_are_never_kept(parts, rate):
+    """A finite gradient, and a rate that is no number or overflows."""
+    state = parts.start()
+    state = state.replace(
+        opt_state=optax.tree_utils.tree_set(
+            state.opt_state, learning_rate=jnp.float32(rate)
+        )
+    )
+    before = jax.device_get(state.params)
+    rows = jnp.asarray(parts.order.steps(0, 3, parts.programs.steps_per_dispatch))
+    span = parts.span(3)
+    after, _ = parts.programs.train(state, parts.arrays, rows, span)
+    assert int(after.broken_leaf) == -1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after.params))
+    if not np.isfinite(rate):
+        assert int(after.broken_step) == int(after.step) == 0
+        assert equal_trees(after.params, before)
+
+
 def test_ema_follows_the_parameters(parts):
     first = parts.start()
     start = jax.device_get(first.params)
@@ -304,6 +325,47 @@ def test_a_checkpoint_of_another_model_is_refused(parts, tmp_path):
     saved = Checkpoints(tmp_path / "run" / "checkpoints")
     with pytest.raises(InputError, match="does not fit this configuration"):
         saved.restore(without_average)
+    saved.close()
+
+
+def test_a_damaged_file_of_a_checkpoint_is_never_read(parts, tmp_path):
+    """One bit of any file, or its second half; no other weights come of it."""
+    parts.train(tmp_path / "run", 8, checkpoint_every=0)
+    saved = Checkpoints(tmp_path / "run" / "checkpoints")
+    abstract = parts.programs.abstract_state
+    state = tmp_path / "run" / "checkpoints" / "last" / "8"
+    files = [path for path in state.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    rng = np.random.default_rng(0)
+    for path in files:
+        good = path.read_bytes()
+        flipped = bytearray(good)
+        flipped[rng.integers(len(good))] ^= 1 << rng.integers(8)
+        for bad in (bytes(flipped), good[: len(good) // 2], b""):
+            path.write_bytes(bad)
+            with pytest.raises(InputError, match=r"last/8 is damaged: \S+ \w+") as e:
+                saved.restore(abstract)
+            assert "\n" not in str(e.value)
+            with pytest.raises(InputError, match="is damaged"):
+                saved.facts(8)
+        path.write_bytes(good)
+    assert int(saved.restore(abstract)[0].step) == 8
+    saved.close()
+
+
+def test_a_state_without_its_manifest_was_not_saved(parts, tmp_path):
+    """As after a kill between the two; nothing older went before."""
+    saved = Checkpoints(tmp_path)
+    state = parts.start()
+    for step in (1, 2, 3):
+        saved.save("best", state.replace(step=jnp.int32(step)), {"at": step})
+    assert saved.latest_step("best") == 3
+    assert [p.name for p in (tmp_path / "best").iterdir()] == ["3"]
+    (tmp_path / "best" / "3" / "manifest.json").unlink()
+    assert saved.latest_step("best") is None
+    saved.save("best", state.replace(step=jnp.int32(3)), {"at": "again"})
+    abstract = parts.programs.abstract_state
+    assert saved.restore(abstract, "best")[1] == {"at": "again"}
     saved.close()
 
 

@@ -94,8 +94,8 @@ def test_a_leaderboard_of_world_models_is_made(trained):
         (("--run=run", "--run=run"), None, "run is named twice"),
         (
             ("--run=edited",),
-            ("config.json", lambda c: c.update(task="pile")),
-            "is of the task 'pile', which predicts no frames",
+            ("config.json", lambda c: c.update(task="zelda")),
+            "is of the task 'zelda', which predicts no frames",
         ),
         (
             ("--run=run", "--run=edited"),

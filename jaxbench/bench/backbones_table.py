@@ -71,3 +71,48 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], width: int | None) -> str:
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     lines += ["| " + " | ".join(table_cells(row, titles)) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def print_rows(
+    title: str,
+    titles: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+) -> None:
+    """Prints a table; where a terminal is too narrow for it, a card for each row.
+
+    Output that is no terminal is as wide as the table.
+
+    Args:
+      title: above it.
+      titles: of the columns, the first of which names a row.
+      lines: the cells of each row.
+      right: titles of columns of numbers.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title, title_justify="left")
+    for name in titles:
+        shown.add_column(name, justify="right" if name in right else "left")
+    for line in lines:
+        shown.add_row(*map(Text, line))
+    console = Console()
+    wide = Console(width=1000)
+    needed = Measurement.get(wide, wide.options, shown).maximum
+    if not console.is_terminal:
+        Console(width=needed).print(shown)
+    # Cells may wrap once: beyond that nobody reads a line of the table.
+    elif needed <= 1.5 * console.width:
+        console.print(shown)
+    else:
+        console.print(Text(title, "bold"))
+        for name, *cells in lines:
+            told = zip(titles[1:], cells, strict=True)
+            facts = [f"{key}: {cell}" for key, cell in told if cell not in ("", "-")]
+            console.print(Text(name, "bold"))
+            console.print(Padding(Text(" · ".join(facts)), (0, 0, 0, 2)))

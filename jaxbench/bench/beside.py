@@ -10,6 +10,8 @@ from jaxbench.bench.defaults import identity
 from jaxbench.bench.run_folder import differences
 from jaxbench.errors import InputError
 from jaxbench.tasks.table import find
+from jaxbench.training.budget import parse_budget
+from jaxbench.training.manifest import complete_steps
 
 # Settings in which such runs may differ: they change numbers in states and batches.
 VARIED = ("seed", "train.learning_rate")
@@ -51,8 +53,8 @@ def check_copies(configs: Sequence[Config]) -> None:
             "protocol=compat validates every seed on other instances, so its runs "
             "cannot be one program; leave out --side_by_side"
         )
-    budget = config["train"].get("budget", "steps")
-    if not budget.endswith(("steps", "B")):
+    budget = config["train"].get("budget", "1steps")
+    if parse_budget(budget)[1] == "seconds":
         raise InputError(
             f"train.budget={budget!r} ends by the clock, at other steps for each run; "
             "give runs side by side a budget of steps or bytes"
@@ -77,5 +79,4 @@ def pays(config: Config) -> bool:
 
 def saved_step(folder: Path) -> int:
     """The step of the newest checkpoint in a run folder; 0 where there is none."""
-    saved = (folder / "checkpoints" / "last").glob("*")
-    return max((int(p.name) for p in saved if p.name.isdigit()), default=0)
+    return max(complete_steps(folder / "checkpoints" / "last"), default=0)

@@ -14,10 +14,12 @@ from jaxbench.tasks.rules import (
     Rule,
     each,
     not_negative,
+    number,
     one_of,
     parse_count,
     parse_options,
     positive,
+    seed,
     within,
 )
 from jaxbench.tasks.table import find
@@ -32,13 +34,16 @@ RULES: dict[str, Rule] = {
     **each("train.dtype train.parameter_dtype", one_of("float32", "bfloat16")),
     **each("train.batch_size train.steps_per_dispatch", positive),
     **each("train.learning_rate train.keep_best goal.evaluations", positive),
-    **each("seed model.width train.epochs train.max_steps", not_negative),
+    "seed": seed,
+    **each("model.width train.epochs train.max_steps", not_negative),
     **each("train.warmup_steps train.clip_norm train.weight_decay", not_negative),
     **each("train.evaluate_every train.evaluations", not_negative),
     **each("train.checkpoint_every train.max_skips", not_negative),
     **each("train.patience train.min_delta xla.memory_limit", not_negative),
     **each("model.dropout train.warmup_fraction", within("[0, 1)")),
-    **each("train.ema_decay goal.patience", within("[0, 1)")),
+    **each("train.ema_decay goal.patience train.b1 train.b2", within("[0, 1)")),
+    **each("train.eps train.ssm_learning_rate", positive),
+    "train.final_fraction": within("[0, 1]"),
     **each("goal.solved goal.advance", within("(0, 1]")),
 }
 
@@ -51,6 +56,9 @@ def check_values(config: Mapping[str, Any]) -> None:
     """
     task = find(config["task"])
     given = flatten(config)
+    for key, value in given.items():
+        if not key.endswith("seed"):
+            number(key, value)
     for key, rule in (RULES | dict(task.rules)).items():
         if key in given:
             rule(key, given[key])

@@ -25,8 +25,8 @@ from jaxbench.bench.facts import Facts
 from jaxbench.bench.finals import score_finals
 from jaxbench.bench.heartbeat import Heartbeat
 from jaxbench.bench.memory import fit
-from jaxbench.bench.result import FINISHED
-from jaxbench.bench.run_folder import check_owner, claim, held, read_json
+from jaxbench.bench.result import FINISHED, read_result
+from jaxbench.bench.run_folder import check_owner, check_place, claim, held
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.tasks.task import Task
@@ -118,8 +118,9 @@ def run_jobs(
         check_copies(configs)
     for config, folder in zip(configs, folders, strict=True):
         check_values(config)
+        check_place(folder, "--workdir")
         check_owner(folder, config)
-    results = [read_json(folder / "result.json") for folder in folders]
+    results = [read_result(folder) for folder in folders]
     todo = []
     for i, (result, folder) in enumerate(zip(results, folders, strict=True)):
         if result is not None and result["status"] in FINISHED:

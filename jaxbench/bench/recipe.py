@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -82,6 +84,9 @@ def read_recipe(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _one_line(error: Exception) -> str:
     """What an error of the flag parser says; it wraps a recipe's in a traceback."""
-    text = str(error).replace("\\n", " ").replace("\\", "").strip("'\"")
+    text = str(error)
+    # A key that a config does not have comes as the text of a string.
+    with contextlib.suppress(SyntaxError, ValueError):
+        text = f"unknown setting {ast.literal_eval(text)}"
     recipes_own = text.rpartition(f"{InputError.__name__}: ")[2]
     return " ".join(recipes_own.split())

@@ -7,13 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from jaxbench.bench.defaults import VERSION, command, differs, digest, portable
-from jaxbench.bench.run_folder import config_hash
+from jaxbench.bench.run_folder import alike, config_hash, damaged, read_json
 from jaxbench.training.records import read_metrics
 
 SCHEMA = 2
 STATUSES = ("ok", "diverged", "oom", "timeout", "crashed", "interrupted")
 # Runs that ended by themselves: the same command would end the same way.
 FINISHED = ("ok", "diverged")
+
+# Fields that every result has, by example; "a.b" is a field of a section that is there.
+_RESULT: Mapping[str, Any] = {
+    **dict.fromkeys("task protocol backbone purpose status reason".split(), ""),
+    **dict.fromkeys("schema seed steps examples".split(), 0),
+    "learning_rate": 0.0,
+    "log_tail": [],
+    "memory.remat": False,
+    "memory.micro_batches": 0,
+    "primary.metric": "",
+    "primary.maximize": False,
+    "best.step": 0,
+    "last.step": 0,
+}
+# Sections that are there or None; those of `_NUMBERS` hold numbers by name.
+_PARTS = (
+    "primary skips params shape budget solved best last floors ceiling curve seconds "
+    "throughput memory latency play export decode speculative scores excluded data "
+    "device versions identity config"
+).split()
+_NUMBERS = ("best.metrics", "last.metrics", "params", "shape")
 
 MAX_CURVE_POINTS = 200
 LOG_LINES = 20
@@ -138,3 +159,43 @@ def log_tail(path: Path) -> list[str]:
         text = file.read().decode(errors="replace")
     lines = ["".join(c for c in x if c.isprintable()) for x in text.splitlines()]
     return [line[:400] for line in lines if line.strip()][-LOG_LINES:]
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The content of `result.json` in `folder`, None where there is none.
+
+    Raises:
+      InputError: it cannot be a result.
+    """
+    path = folder / "result.json"
+    result = read_json(path)
+    if result is None:
+        return None
+    for name in _PARTS:
+        if not isinstance(result.get(name), Mapping | None):
+            raise damaged(path, f"{name} is {str(result[name])[:40]!r}")
+    for key, example in _RESULT.items():
+        part, _, name = key.rpartition(".")
+        inside = result.get(part) if part else result
+        if inside is None:
+            continue
+        if name not in inside or not alike(inside[name], example):
+            raise damaged(path, f"{key} is {str(inside.get(name))[:40]!r}")
+    for key in _NUMBERS:
+        part, _, name = key.rpartition(".")
+        inside = (result.get(part) or {}).get(name) if part else result.get(name)
+        _require_numbers(path, key, inside if result.get(part or name) else {})
+    for key in ("floors", "scores"):
+        for name, inside in (result.get(key) or {}).items():
+            _require_numbers(path, f"{key}.{name}", inside)
+    if result["status"] not in STATUSES:
+        raise damaged(path, f"its status is {result['status']!r}")
+    return result
+
+
+def _require_numbers(path: Path, key: str, inside: Any) -> None:
+    numbers = isinstance(inside, Mapping) and all(
+        isinstance(x, int | float | None) for x in inside.values()
+    )
+    if not numbers:
+        raise damaged(path, f"{key} is {str(inside)[:40]!r}")

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from jaxbench.bench.backbones_table import print_rows
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.row import PUBLISHED, SIZES
@@ -176,18 +176,10 @@ def _print_markdown(rows: list[dict[str, Any]], size: str) -> None:
 
 def _print_table(rows: list[dict[str, Any]], size: str) -> None:
     columns = _columns(size)
+    title = f"{len(rows)} byte-level language models, size {size}"
+    cells = [_cells(row, columns) for row in rows]
+    print_rows(title, columns, cells, right=columns[1:])
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
-    shown = Table(
-        title=f"{len(rows)} byte-level language models, size {size}",
-        title_justify="left",
-    )
-    for column in columns:
-        shown.add_column(column, justify="left" if column == "name" else "right")
-    for row in rows:
-        shown.add_row(*_cells(row, columns))
-    console.print(shown)
     for line in (_explanation(size), *_missing(rows)):
         console.print(line, highlight=False, markup=False)
 

@@ -43,7 +43,10 @@ def latency_table(rows: Iterable[Row]) -> Table:
         )
     if any(latency["step"].get("parts") for _, latency in done):
         names = "checks/features/encoder/backbone/head/rest"
-        table.caption = f"{table.caption}; parts: {names}"
+        table.caption = (
+            f"{table.caption}; parts: {names}. From the frame to the controller, on "
+            "all cores; jaxbench export times the compiled part alone, on one."
+        )
     _add_failures(table, failed)
     return table
 
@@ -53,7 +56,10 @@ def decode_table(rows: Iterable[Row]) -> Table:
     done, failed = _split(rows, lambda decode: -decode["bytes_per_s"])
     table = Table(
         title="one byte at a time, batch 1",
-        caption=_device(done),
+        caption=f"{_device(done)}; one call a byte, as jaxbench sample writes. Several "
+        "bytes a call, as jaxbench speculate draws them, come faster."
+        if done
+        else None,
         title_justify="left",
         caption_justify="left",
     )

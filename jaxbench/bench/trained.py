@@ -10,8 +10,8 @@ from typing import Any
 import jax
 
 from jaxbench.bench import build
-from jaxbench.bench.result import FINISHED, SCHEMA
-from jaxbench.bench.run_folder import read_json, write_json
+from jaxbench.bench.result import FINISHED, SCHEMA, read_result
+from jaxbench.bench.run_folder import read_config, write_json
 from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.tasks.table import find
@@ -89,7 +89,7 @@ def read_finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
       InputError: no run of this version lies there, or it has not ended.
     """
-    result, config = _read(folder, "result.json"), _read(folder, "config.json")
+    result, config = _result(folder), read_config(folder)
     if result["schema"] != SCHEMA:
         raise InputError(
             f"the run {folder} was made by another version (schema {result['schema']}, "
@@ -151,7 +151,7 @@ def write_measurement(folder: Path, path: tuple[str, ...], value: Any) -> None:
 
     The file is read anew, so that what other processes wrote meanwhile is kept.
     """
-    result = _read(folder, "result.json")
+    result = _result(folder)
     inside = result
     for name in path[:-1]:
         # Nothing was measured there yet.
@@ -162,14 +162,14 @@ def write_measurement(folder: Path, path: tuple[str, ...], value: Any) -> None:
     write_json(folder / "result.json", result)
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    content = read_json(folder / name)
-    if content is None:
+def _result(folder: Path) -> dict[str, Any]:
+    result = read_result(folder)
+    if result is None:
         raise InputError(
-            f"{folder} holds no {name}: it is no folder of a finished run; give one "
-            "that run.py or a suite made, or run it again"
+            f"{folder} holds no result.json: it is no folder of a finished run; give "
+            "one that run.py or a suite made, or run it again"
         )
-    return content
+    return result
 
 
 def _build_task(

@@ -9,12 +9,23 @@ from collections.abc import Sequence
 from jaxbench import __version__
 from jaxbench.cli import backbones, data, runs, serving, text
 from jaxbench.cli.command import EXIT_CODES
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
+from jaxbench.training.interrupt import interruptible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, or 2 after one line about unusable input."""
+    """Runs one command; returns its exit code, see `command.EXIT_CODES`.
+
+    Args:
+      arguments: without the program's name; None takes this process's, which then ends
+        with the command.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    leaves = arguments is None
+    return interruptible("jaxbench", lambda: _main(given), leaves=leaves)
+
+
+def _main(given: list[str]) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(given)
     overrides = [a for a in rest if a.startswith("--config.")]
@@ -25,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except InputError as error:
-        print(f"jaxbench {options.name}: error: {error}", file=sys.stderr)
+        line = f"jaxbench {options.name}: error: {printable(str(error))}"
+        print(line, file=sys.stderr)
         return 2
 
 

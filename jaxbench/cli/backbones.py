@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxbench.bench.backbones_table import (
+    NUMBERS,
     add_sizes,
     all_sizes,
     columns,
     markdown_table,
+    print_rows,
     table_cells,
 )
 from jaxbench.cli.command import add_command
@@ -24,6 +26,7 @@ LIST = """\
   jaxbench list --task=pile --size=100m
                                      width and depth of 100 million parameters
   jaxbench list s4                   all about one: equation, sizes, forms, options
+  jaxbench list 'mamba*2+swa'        layers, sizes and options of a pattern
   jaxbench list --pages=docs/backbones
                                      a Markdown page of each
   jaxbench list presets              named settings of configs/zelda.py
@@ -40,7 +43,9 @@ def add(commands: Any) -> None:
     )
     rows.add_argument("--width", type=int, default=256, help="default: %(default)s")
     rows.add_argument(
-        "backbone", nargs="?", help='one backbone: its whole page; or "presets"'
+        "backbone",
+        nargs="?",
+        help='one backbone or pattern: its whole page; or "presets"',
     )
     rows.add_argument(
         "--pages",
@@ -82,32 +87,17 @@ def _list(options: argparse.Namespace) -> int:
     if options.markdown:
         print(markdown_table(rows, options.width if options.sizes else None), end="")
         return 0
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=180)
-    shown = Table(title=f"{len(rows)} backbones", title_justify="left")
     titles = columns(options.sizes)
-    for title in titles:
-        shown.add_column(title)
-    for row in rows:
-        shown.add_row(*table_cells(row, titles))
-    console.print(shown)
-    console.print(
-        "Patterns are backbones too: mamba*2+swa, mamba/moe with another channel "
-        "mixer, (mamba*2+@swa)*3 with @ for shared weights.",
-        highlight=False,
-        markup=False,
+    lines = [table_cells(row, titles) for row in rows]
+    print_rows(f"{len(rows)} backbones", titles, lines, right=NUMBERS)
+    print(
+        "Patterns are backbones too: mamba*2+swa, mamba/moe with another channel\n"
+        "mixer, (mamba*2+@swa)*3 with @ for shared weights; jaxbench list PATTERN."
     )
     return 0
 
 
 def _presets(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
     from jaxbench.tasks.zelda.presets import COLUMNS, PRESETS, find, table_row
 
     lines = [table_row(name) for name in PRESETS]
@@ -120,14 +110,8 @@ def _presets(options: argparse.Namespace) -> int:
         for line in lines:
             print("| " + " | ".join(line) + " |")
         return 0
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=230)
     title = f"{len(lines)} presets: configs/zelda.py:BACKBONE,preset=NAME"
-    shown = Table(*COLUMNS, title=title, title_justify="left")
-    for line in lines:
-        shown.add_row(*line)
-    console.print(shown)
+    print_rows(title, COLUMNS, lines)
     return 0
 
 

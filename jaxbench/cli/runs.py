@@ -74,7 +74,10 @@ def _add_suite(commands: Any) -> None:
     )
     suite.add_argument("--skip", default="", help="the same, to leave out")
     suite.add_argument(
-        "--seeds", default="1", help="how many, or which: 5, or 0,3,7 (default: 1)"
+        "--seeds",
+        default="1",
+        help="how many: 5 for 0 to 4; or which, with commas: 0,3,7, and 7, for that "
+        "one (default: 1, seed 0)",
     )
     suite.add_argument("--epochs", type=int, help="the same as --config.train.epochs")
     suite.add_argument(

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxbench.cli.command import add_command
+from jaxbench.cli.command import add_command, as_the_run_was
 
 PLAY = """\
   jaxbench play runs/suites/zelda-clean-1a2b3c4d --baselines
@@ -170,13 +170,7 @@ def _add_rollout(commands: Any) -> None:
 
 
 def _rollout(options: argparse.Namespace) -> int:
-    from jaxbench.bench.environment import apply_environment, xla_environment
-    from jaxbench.bench.run_folder import read_json
-
-    # Before jax starts: the compiler works as it did for the run.
-    config = read_json(options.run[0] / "config.json")
-    if config is not None:
-        apply_environment(xla_environment(config["xla"]))
+    as_the_run_was(options.run[0])
     from jaxbench.serving.world.rollout_command import rollout_command
 
     return rollout_command(options)
@@ -223,13 +217,7 @@ def _add_speculate(commands: Any) -> None:
 
 
 def _speculate(options: argparse.Namespace) -> int:
-    from jaxbench.bench.environment import apply_environment, xla_environment
-    from jaxbench.bench.run_folder import read_json
-
-    # Before jax starts: the compiler works as it did for the run.
-    config = read_json(options.target / "config.json")
-    if config is not None:
-        apply_environment(xla_environment(config["xla"]))
+    as_the_run_was(options.target)
     from jaxbench.serving.speculate_command import speculate_command
 
     return speculate_command(options)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jaxbench.cli.command import add_command
+from jaxbench.cli.command import add_command, as_the_run_was
 
 SAMPLE = """\
   jaxbench sample runs/pile/mamba2/seed0-1a2b3c4d --prompt="It was a dark and"
@@ -43,24 +43,14 @@ def add(commands: Any) -> None:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    _as_the_run_was(options.folder)
+    as_the_run_was(options.folder)
     from jaxbench.serving.writing import sample_command
 
     return sample_command(options)
 
 
 def _score(options: argparse.Namespace) -> int:
-    _as_the_run_was(options.folders[0])
+    as_the_run_was(options.folders[0])
     from jaxbench.bench.score import score_command
 
     return score_command(options)
-
-
-def _as_the_run_was(folder: Path) -> None:
-    """Sets what XLA reads from the environment as the run's config says."""
-    from jaxbench.bench.environment import apply_environment, xla_environment
-    from jaxbench.bench.run_folder import read_json
-
-    config = read_json(folder / "config.json")
-    if config is not None:
-        apply_environment(xla_environment(config["xla"]))

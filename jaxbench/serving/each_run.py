@@ -18,9 +18,11 @@ from typing import Any
 
 from rich.console import Console
 
-from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.result import read_result
+from jaxbench.bench.run_folder import read_config
 from jaxbench.bench.suite.process import child_environment
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
+from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 
 def finished_runs(
@@ -31,16 +33,17 @@ def finished_runs(
     Runs of a sweep are left out: their weights are nobody's answer.
 
     Raises:
-      InputError: a folder is missing, or no run ended ok.
+      InputError: a folder is missing, a run's file is damaged, or no run ended ok.
     """
     found: list[tuple[Path, Mapping[str, Any]]] = []
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; name a run's or a suite's")
         for path in sorted(folder.rglob("result.json")):
-            result = read_json(path) or {}
-            scored = result.get("purpose", "score") == "score"
-            if result.get("status") == "ok" and scored:
+            result = read_result(path.parent)
+            if (path.parent / "config.json").exists():
+                read_config(path.parent)
+            if result and (result["status"], result["purpose"]) == ("ok", "score"):
                 found.append((path.parent, result))
     if not found:
         raise InputError(
@@ -73,10 +76,10 @@ def in_a_process(
     """
     environment = None
     if folder is not None:
-        config = read_json(folder / "config.json")
-        if config is None:
-            return f"{folder} holds no config.json: only its result was kept"
-        environment = child_environment(config, {})
+        try:
+            environment = child_environment(read_config(folder), {})
+        except InputError as error:
+            return printable(str(error))
     done = subprocess.run(
         [sys.executable, "-m", __name__, module, json.dumps(given)],
         env=environment,
@@ -86,6 +89,8 @@ def in_a_process(
     lines = done.stdout.splitlines()
     if done.returncode == 0:
         return json.loads(lines[-1])
+    if done.returncode == INTERRUPTED:
+        return "interrupted by a signal"
     if done.returncode < 0:
         # Out of memory is one: the system kills without a word.
         return f"ended by the signal {signal.Signals(-done.returncode).name}"
@@ -102,13 +107,18 @@ def wide_console(width: int) -> Console:
 def main(arguments: list[str]) -> int:
     """The child: prints what the function returns as one line of JSON."""
     _, module, given = arguments
-    try:
-        found = importlib.import_module(module).answer(**json.loads(given))
-    except InputError as error:
-        print(error, flush=True)
-        return 2
-    print(json.dumps(found), flush=True)
-    return os.EX_OK
+
+    def call() -> int:
+        try:
+            found = importlib.import_module(module).answer(**json.loads(given))
+        except InputError as error:
+            print(printable(str(error)), flush=True)
+            return 2
+        print(json.dumps(found), flush=True)
+        return os.EX_OK
+
+    # A Ctrl-C reaches the parent too, which says so.
+    return interruptible("", call, leaves=__name__ == "__main__")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from scipy import stats
 from jaxbench.data.simulation import arena, environment
 from jaxbench.data.simulation.fight import Controls, State
 from jaxbench.errors import InputError
+from jaxbench.tasks import rules
 
 if TYPE_CHECKING:
     from jaxbench.serving.players import Player
@@ -71,7 +72,7 @@ def schedule(
     Args:
       games: B, at least 1. A multiple of 4 is fair to the last game.
       seconds: of game time, 1 to 480.
-      seed: of the draw, at least 0.
+      seed: of the draw, see `tasks.rules.seed`.
       character, opponent: fighters of the simulation, or "every" for all in turn.
       stages: in-game stage ids to choose from.
 
@@ -80,7 +81,7 @@ def schedule(
     """
     require("games", games, 1)
     require("seconds", seconds, 1, environment.SECONDS)
-    require("seed", seed, 0)
+    rules.seed("seed", seed)
     rng = np.random.default_rng(seed)
     index = np.arange(games)
     own, others = (

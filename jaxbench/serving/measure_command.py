@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.run_folder import read_config
 from jaxbench.bench.speed_tables import decode_table, latency_table, throughput_table
 from jaxbench.bench.terms import terms
 from jaxbench.errors import InputError
@@ -89,12 +89,11 @@ def lookup(result: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 def answer(kind: str, folder: str, count: int) -> dict[str, Any]:
     """In the child: measures one run and writes the answer into its result."""
-    config: Any = read_json(Path(folder) / "config.json")
     if kind == "throughput":
         from jaxbench.bench.throughput import measure_throughput
 
         return measure_throughput(Path(folder), repeats=count)
-    if _writes(config["task"]):
+    if _writes(read_config(Path(folder))["task"]):
         from jaxbench.serving.writing import measure_decode
 
         return measure_decode(Path(folder), count=count)

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from jaxbench.bench.run_folder import read_json
+from jaxbench.bench.result import read_result
+from jaxbench.bench.run_folder import read_config
 from jaxbench.data.characters import character_key
 from jaxbench.data.simulation import arena, environment
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 from jaxbench.serving.bar import counting
 from jaxbench.serving.each_run import (
     finished_runs,
@@ -28,6 +29,7 @@ from jaxbench.serving.each_run import (
     wide_console,
 )
 from jaxbench.serving.match import EVERY, VERSION, Schedule, play, require, schedule
+from jaxbench.tasks.rules import LARGEST
 from jaxbench.tasks.table import find
 
 if TYPE_CHECKING:
@@ -123,12 +125,14 @@ def play_command(options: argparse.Namespace) -> int:
         return in_a_process("jaxbench.serving.play_command", folder, given)
 
     for number, (folder, result) in enumerate(runs, start=1):
-        name, config = name_of(result), read_json(folder / "config.json")
+        name = name_of(result)
         if find(result["task"]).emits != "controller":
             rows.append((name, f"a run of {result['task']}, which is not played"))
             continue
-        if config is None:
-            rows.append((name, f"{folder} holds no config.json"))
+        try:
+            config = read_config(folder)
+        except InputError as error:
+            rows.append((name, printable(str(error))))
             continue
         character = simulated(config["data"]["character"])
         keeps = characters.setdefault(character, [])
@@ -152,7 +156,7 @@ def play_command(options: argparse.Namespace) -> int:
         f"{terms.games} games of {terms.seconds} s against {rival}, {terms.mode} "
         f"policies, seed {terms.seed}"
     )
-    wide_console(150).print(play_table(rows, title, terms.games))
+    wide_console(170).print(play_table(rows, title, terms.games))
     return 1 if any(isinstance(row, str) for _, row in rows) else 0
 
 
@@ -173,8 +177,9 @@ def play_table(
     done.sort(key=lambda pair: -pair[1]["stocks_difference"]["value"])
     caption = [
         "Means over games with 95 % intervals. Stocks: taken minus lost. Ratio: damage "
-        f"dealt over taken. fps: frames a second of all {games} games together; "
-        f"{_FPS} is real time.",
+        "dealt over taken. Fighters are not equal: a script of one need not come out "
+        f"level with scripts of others. fps: frames a second of all {games} games "
+        f"together; {_FPS} is real time.",
         *failed,
     ]
     table = Table(
@@ -184,13 +189,20 @@ def play_table(
         caption_justify="left",
     )
     table.add_column("player")
+    table.add_column("fighter")
+    table.add_column("temperature", justify="right")
     for name in ("stocks", "damage dealt", "damage taken", "ratio", "wins", "fps"):
         table.add_column(name, justify="right")
     for name, row in done:
         wins = row["wins"]
         level = f", {wins['level']} level" if wins["level"] else ""
+        terms = row.get("protocol") or {}
+        # A script and a floor draw nothing by a temperature.
+        drawn = terms.get("temperature") if row.get("weights") else None
         table.add_row(
             escape(name),
+            str(terms.get("character", "-")),
+            "-" if drawn is None else f"{drawn:g}",
             _told(row["stocks_difference"], "+.2f"),
             _told(row["damage_dealt"], ".0f"),
             _told(row["damage_taken"], ".0f"),
@@ -221,7 +233,8 @@ def _say(line: str) -> None:
 def _check(options: argparse.Namespace) -> None:
     require("--games", options.games, 1)
     require("--seconds", options.seconds, 1, environment.SECONDS)
-    require("--seed", options.seed, 0)
+    # The opponent draws from the one after it.
+    require("--seed", options.seed, 0, LARGEST - 1)
     require("--picture_seconds", options.picture_seconds, 1, environment.SECONDS)
     if not 0 <= options.temperature < float("inf"):
         raise InputError(f"--temperature={options.temperature} must be 0 or more")
@@ -241,14 +254,13 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    result = read_json(folder / "result.json")
-    config = read_json(folder / "config.json")
-    if result is None or config is None:
+    result = read_result(folder)
+    if result is None:
         raise InputError(
             f"{folder} holds no finished run: name a folder with result.json and "
             "config.json"
         )
-    return result, config
+    return result, read_config(folder)
 
 
 def _check_runs(

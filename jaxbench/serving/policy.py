@@ -30,6 +30,7 @@ from jaxbench.serving.bad_frame import (
 )
 from jaxbench.serving.decide import Memory, act, bind, first_memory, where_game
 from jaxbench.serving.weights import Variables, example_batch, load_trained_policy
+from jaxbench.tasks import rules
 from jaxbench.tasks.zelda import controller
 from jaxbench.tasks.zelda import view as views
 from jaxbench.tasks.zelda.chunks.heads import ChunkHead
@@ -210,6 +211,7 @@ class Policy:
             )
         if not 0 <= temperature < np.inf:
             raise InputError(f"temperature={temperature} must be a number >= 0")
+        rules.seed("seed", seed)
         if not 0 <= hold <= delay:
             raise InputError(
                 f"hold={hold} must be between 0 and the delay the policy was trained "

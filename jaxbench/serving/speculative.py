@@ -35,6 +35,7 @@ from jaxbench.models.model import Model
 from jaxbench.serving.acceptance import accept, probabilities
 from jaxbench.serving.decide import bind, first_state, next_byte
 from jaxbench.serving.writing import SEPARATOR, check_prompt
+from jaxbench.tasks import rules
 
 MODES = ("lossless", "threshold")
 # Each length a target may have to read again is a program of its own.
@@ -115,6 +116,7 @@ class Decoder:
     """
 
     def __init__(self, sides: Sequence[Side], step: Round, *, seed: int = 0):
+        rules.seed("seed", seed)
         self._sides, self._key = tuple(sides), jax.random.key(seed)
         variables = tuple(side.variables for side in sides)
         self._round = bind(step, variables, donate_argnums=0)

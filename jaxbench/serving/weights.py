@@ -23,6 +23,7 @@ from jaxbench.tasks.rules import parse_options
 from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda import controller, imitation
 from jaxbench.tasks.zelda import view as views
+from jaxbench.training.manifest import check, complete_steps
 
 Variables = Mapping[str, Any]
 
@@ -126,13 +127,14 @@ def _restore(
 ) -> tuple[Variables, int]:
     place = (folder / "checkpoints" / which).absolute()  # orbax refuses relative paths
     with _quiet():
-        steps = ocp.utils.checkpoint_steps(place) if place.is_dir() else []
+        steps = complete_steps(place)
         if not steps:
             raise InputError(
                 f"the run {folder} has no checkpoint under {place}; run it again in "
                 "another folder"
             )
-        state = place / str(max(steps)) / "state"
+        check(place / str(steps[-1]))
+        state = place / str(steps[-1]) / "state"
         reader = ocp.PyTreeCheckpointer()
         try:
             saved = reader.metadata(state).item_metadata.tree

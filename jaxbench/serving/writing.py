@@ -26,6 +26,7 @@ from jaxbench.errors import InputError
 from jaxbench.models.model import Model
 from jaxbench.serving.decide import bind, first_state, next_byte
 from jaxbench.serving.timing import WARM_UP, percentiles, time_in_turn
+from jaxbench.tasks import rules
 
 # What stands before a text: the byte that ends a document.
 SEPARATOR = b"\x1e"
@@ -45,7 +46,7 @@ class Writer:
       seed: of the draws.
 
     Raises:
-      InputError: a temperature below 0.
+      InputError: a temperature below 0, or a seed of too many bits.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Writer:
     ):
         if not 0 <= temperature < float("inf"):
             raise InputError(f"temperature={temperature} must be 0 or more")
+        rules.seed("seed", seed)
 
         def step(variables: Any, state: Any, byte: jax.Array, count: jax.Array) -> Any:
             key = jax.random.fold_in(jax.random.key(seed), count)
@@ -142,8 +144,8 @@ def sample_command(options: argparse.Namespace) -> int:
     done = len(SEPARATOR + prompt) + options.bytes
     print(
         f"jaxbench sample: {options.which} weights, step {step}; {done:,} bytes read "
-        f"or written in {seconds:.2f} s, {done / seconds:,.0f} a second on "
-        f"{device()['kind']}",
+        f"or written in {seconds:.2f} s, {done / seconds:,.0f} a second, one call a "
+        f"byte, on {device()['kind']}",
         file=sys.stderr,
         flush=True,
     )

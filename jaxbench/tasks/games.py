@@ -10,12 +10,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxbench.tasks.rules import Rule, each, not_negative, positive, within
+from jaxbench.data.characters import character_key
+from jaxbench.tasks.rules import Rule, each, not_negative, positive, seed, within
+
+
+def _character(key: str, value: str) -> None:
+    """A fighter of Melee, or "any"; found before replays are read for minutes."""
+    if value.strip().lower() != "any":
+        character_key(value)
+
 
 # Rules for the keys of `config.data` that these tasks share.
 RULES: dict[str, Rule] = {
     **each("data.window data.stride data.simulated_games", positive),
-    **each("data.split_seed data.max_files data.workers", not_negative),
+    **each("data.max_files data.workers", not_negative),
+    "data.split_seed": seed,
+    "data.character": _character,
     "data.validation_fraction": within("(0, 1)"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -17,15 +18,39 @@ Rule = Callable[[str, Any], None]
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
+# Above what a step counter, a length or a size on a device can be.
+LARGEST = 2**31 - 1
+
+
+def number(key: str, value: Any) -> None:
+    """Finite; a whole number of at most 31 bits and a sign."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key}={value} must be a finite number")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise InputError(f"{key}={value} must be at most {LARGEST}")
+
+
+def seed(key: str, value: Any) -> None:
+    """A whole number from 0 on of which every bit counts.
+
+    Keys of JAX are made of 32 bits, and the streams of published generators begin a few
+    numbers further.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{key}={value!r} must be a whole number")
+    if not 0 <= value <= LARGEST:
+        raise InputError(f"{key}={value} must be from 0 to {LARGEST}")
+
+
 def positive(key: str, value: float) -> None:
     """Above 0."""
-    if value <= 0:
+    if not value > 0:
         raise InputError(f"{key}={value} must be positive")
 
 
 def not_negative(key: str, value: float) -> None:
     """0 or above."""
-    if value < 0:
+    if not value >= 0:
         raise InputError(f"{key}={value} must not be negative")
 
 

@@ -41,7 +41,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> tuple[float, str]:
-    """Reads "10min", "90s", "50MB", "2000steps" as a number of a unit.
+    """Reads "10min", "90s", "50MB", "2000steps" as a number of a unit, in any case.
 
     Returns:
       The number in "seconds", "bytes" or "steps", and that word.
@@ -52,6 +52,7 @@ def parse_budget(text: str) -> tuple[float, str]:
     number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     unit = text.strip()[len(number) :]
     known = [*SECONDS, *BYTES, "steps"]
+    unit = next((name for name in known if name.lower() == unit.lower()), unit)
     if unit not in known:
         hint = f"nearest: {nearest(unit, known)}" if unit else f"one of {known}"
         raise InputError(

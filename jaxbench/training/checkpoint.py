@@ -15,6 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxbench.errors import InputError
+from jaxbench.training import manifest
 from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.packed import on_host, pack_like, unpacked_shapes
 from jaxbench.training.state import TrainState
@@ -23,7 +24,8 @@ from jaxbench.training.state import TrainState
 class Checkpoints:
     """Keeps the newest two states under `last/`, and the best ones under `best/`.
 
-    A save is complete or absent: orbax writes to a temporary folder and renames it.
+    A save is complete or absent: orbax writes to a temporary folder and renames it,
+    then a `manifest` is written into it, and only then the oldest state goes.
     On disk parameters and moments are trees, under the names that modules gave them.
 
     Args:
@@ -33,10 +35,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int = 1):
         self.folder = folder.absolute()  # orbax refuses relative paths
-        self._managers = {
-            "last": self._manager(self.folder / "last", keep=2),
-            "best": self._manager(self.folder / "best", keep=keep),
-        }
+        self._keep = {"last": 2, "best": keep}
+        self._managers = {which: self._manager(which) for which in self._keep}
 
     def save(self, which: str, state: TrainState, facts: dict[str, Any]) -> None:
         """Writes `state` and JSON `facts` under `which` ("last" or "best").
@@ -45,14 +45,17 @@ class Checkpoints:
           InputError: the disk is full; the checkpoint before this one is intact.
         """
         step = int(jax.device_get(state.step))
-        manager = self._managers[which]
-        if step in manager.all_steps():
+        manager, folder = self._managers[which], self.folder / which
+        if step in manifest.complete_steps(folder):
             return
         # Looked up first, so that no half of one is written where a whole cannot be.
         if shutil.disk_usage(self.folder).free < tree_bytes(state):
             raise InputError(full_disk_message(self.folder))
         try:
             with _quiet_orbax():
+                if step in manager.all_steps():
+                    # A process ended between the last two steps of saving it.
+                    manager.delete(step)
                 manager.save(
                     step,
                     args=ocp.args.Composite(
@@ -61,6 +64,11 @@ class Checkpoints:
                     ),
                 )
                 manager.wait_until_finished()
+                manifest.write(folder / str(step))
+                keep = manifest.complete_steps(folder)[-self._keep[which] :]
+                for old in manager.all_steps():
+                    if old < keep[0]:
+                        manager.delete(old)
         except Exception as error:
             if disk_is_full(error):
                 raise InputError(full_disk_message(self.folder)) from error
@@ -68,14 +76,19 @@ class Checkpoints:
 
     def latest_step(self, which: str = "last") -> int | None:
         """The newest complete step under `which`, or None."""
-        return self._managers[which].latest_step()
+        return max(manifest.complete_steps(self.folder / which), default=None)
 
     def steps(self) -> set[int]:
         """The steps of all complete states under "last"."""
-        return set(self._managers["last"].all_steps())
+        return set(manifest.complete_steps(self.folder / "last"))
 
     def facts(self, step: int) -> dict[str, Any]:
-        """The facts that were saved with a state under "last"."""
+        """The facts that were saved with a state under "last".
+
+        Raises:
+          InputError: a file of the checkpoint is not the one that was written.
+        """
+        manifest.check(self.folder / "last" / str(step))
         restored = self._managers["last"].restore(
             step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())
         )
@@ -92,11 +105,13 @@ class Checkpoints:
           step: of the state; None is the newest.
 
         Raises:
-          InputError: there is none, or its shapes are not those of `abstract`.
+          InputError: there is none, a file of it is not the one that was written, or
+            its shapes are not those of `abstract`.
         """
         step = self.latest_step(which) if step is None else step
         if step is None:
             raise InputError(f"no checkpoint under {self.folder / which}")
+        manifest.check(self.folder / which / str(step))
         try:
             restored = self._managers[which].restore(
                 step,
@@ -118,10 +133,9 @@ class Checkpoints:
         for manager in self._managers.values():
             manager.close()
 
-    @staticmethod
-    def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
+    def _manager(self, which: str) -> ocp.CheckpointManager:
+        folder = self.folder / which
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
             # A save must have happened when it returns, for a kill right after it.
             enable_async_checkpointing=False,
         )

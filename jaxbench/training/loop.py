@@ -349,7 +349,7 @@ def describe_divergence(state: TrainState, checkpoints: Checkpoints) -> str:
     where = (
         f"the gradient of {leaf_names(state.params)[leaf]} is not finite"
         if leaf >= 0
-        else "the loss is not finite"
+        else "the loss or an updated parameter is not finite"
     )
     saved = checkpoints.latest_step()
     good = (

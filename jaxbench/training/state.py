@@ -28,11 +28,12 @@ class TrainState(struct.PyTreeNode):
       ema_params: exponential moving average of `params`, or () when it is off.
       skips: int32 scalar, updates left out because they were not finite.
       first_skip: int32 scalar, the step of the first of them, or -1.
-      broken_step: int32 scalar, the step whose loss or gradient was not finite, or -1.
+      broken_step: int32 scalar, the step whose loss, gradient or new parameters were
+        not finite, or -1.
         One that was skipped is not broken. From a broken step on nothing is updated:
         the state is the last good one.
       broken_leaf: int32 scalar, index of the first parameter leaf with a non-finite
-        gradient at `broken_step`; -1 when only the loss was not finite.
+        gradient at `broken_step`; -1 when the gradient was finite.
     """
 
     step: jax.Array

@@ -178,7 +178,7 @@ def train_step(
     fraction: jax.Array,
     update: Update,
 ) -> tuple[TrainState, Statistics]:
-    """Makes one update, or none if the loss or a gradient is not finite.
+    """Makes one update, or none if loss, gradient or new parameters are not finite.
 
     A non-finite step leaves parameters and optimiser state untouched. The first
     `update.max_skips` of them are skipped and counted; the next one records itself in
@@ -198,12 +198,15 @@ def train_step(
         micro_batches=update.micro_batches,
     )
     grad_norm = optax.tree.norm(grads)
-    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    skip = ~good & (state.skips < update.max_skips)
     updates, opt_state = update.optimizer.update(
         grads, spend(state.opt_state, fraction), state.params
     )
     params = optax.apply_updates(state.params, updates)
+    # A finite gradient may still end in a parameter that is not: one sum for each of
+    # the few vectors, and infinities of both signs sum to NaN.
+    whole = optax.tree.sum(params)
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(whole)
+    skip = ~good & (state.skips < update.max_skips)
     ema_params = (
         ()
         if isinstance(state.ema_params, tuple)

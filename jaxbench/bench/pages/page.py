@@ -36,10 +36,10 @@ def page(
     boards: Sequence[Line] | None = None,
     size: Size = None,
 ) -> str:
-    """Writes what there is to know about a row of the zoo.
+    """Writes what there is to know about a row of the zoo, or about a pattern.
 
     Args:
-      name: of a row, or an alias.
+      name: of a row, or an alias; a pattern has no prose and stands on no board.
       width: model width of the sizes.
       boards: from `read_boards`; None reads those of the repository.
       size: from `size_of`, for those who have it; None computes it.
@@ -50,6 +50,8 @@ def page(
     Raises:
       InputError: no row is called so, or the width does not fit its mixers.
     """
+    if not name.isidentifier():
+        return _pattern_page(name, width)
     name = canonical(name)
     row, backbone = ROWS[name], resolve(name)
     boards = committed_boards() if boards is None else boards
@@ -77,6 +79,24 @@ def page(
         "## Run it",
         *_commands(name, row, backbone),
         "[All backbones](README.md)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _pattern_page(text: str, width: int) -> str:
+    backbone = resolve(text)
+    row, size = Row(title=backbone.name, pattern=backbone.name), sizes(text, width)
+    parts = [
+        f"# `{backbone.name}`",
+        *_computes(row, backbone),
+        "## Facts",
+        table(("", f"at width {width}"), _facts(row, backbone, size)),
+        "## How it streams",
+        _streaming(backbone, size),
+        "## Options",
+        *_options(row, backbone),
+        "## Run it",
+        *_commands(backbone.name, row, backbone),
     ]
     return "\n\n".join(parts) + "\n"
 

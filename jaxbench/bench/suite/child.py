@@ -12,39 +12,35 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
-from jaxbench.bench.run_folder import read_json
-from jaxbench.errors import InputError
+from jaxbench.bench.run_folder import read_config
+from jaxbench.errors import InputError, printable
+from jaxbench.training.interrupt import INTERRUPTED, interruptible
 
 PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
     """Returns the exit code, as `run.py` does: 0, 1, 2, or 143."""
+    return interruptible("run", lambda: _main(arguments), leaves=True)
+
+
+def _main(arguments: list[str]) -> int:
     end_with_parent(int(arguments[1]))
     folders = [Path(argument) for argument in arguments[2:]]
     try:
-        configs = [_config(folder) for folder in folders]
+        configs = [read_config(folder) for folder in folders]
         from jaxbench.bench.job import run_jobs
 
         results = run_jobs(configs, folders)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
         # Threads of a failed save would go on to print tracebacks of the same error.
         os._exit(2)
     statuses = {result["status"] for result in results}
     if "interrupted" in statuses:
-        return 128 + signal.SIGTERM
+        return INTERRUPTED
     return 0 if statuses == {"ok"} else 1
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    config = read_json(folder / "config.json")
-    if config is None:
-        raise InputError(f"{folder} holds no config.json")
-    config.pop("config_hash", None)
-    return config
 
 
 def end_with_parent(parent: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -37,6 +36,7 @@ from jaxbench.bench.suite.schedule import (
 )
 from jaxbench.bench.suite.view import outcome_text
 from jaxbench.errors import InputError
+from jaxbench.training.interrupt import INTERRUPTED
 
 
 def suite_command(options: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def suite_command(options: argparse.Namespace) -> int:
     if any(outcome.results for outcome in outcomes):
         make_board(folders[0] if len(folders) == 1 else folders[0].parent)
     if outcomes[-1].interrupted:
-        return 128 + signal.SIGTERM
+        return INTERRUPTED
     return 0 if all(outcome.all_ok() for outcome in outcomes) else 1
 
 
@@ -160,11 +160,8 @@ def print_plan(request: Request, folder: Path, *, jobs: int, retry: bool) -> Non
         )
     console.print(table)
     left = sum(cell not in done for cell in cells)
-    later = ""
-    if request.learning_rates:
-        chosen = {cell.backbone for cell in cells if cell.purpose == "score"}
-        count = len(set(request.backbones) - chosen) * len(request.seeds)
-        later = f", then {count} at the rates the sweep finds" if count else ""
+    count = request.planned(done)[0] - len(cells)
+    later = f", then {count} at the rates the sweep finds" if count else ""
     console.print(f"{len(cells)} runs, {left} to do{later}", highlight=False)
 
 

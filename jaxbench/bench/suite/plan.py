@@ -13,6 +13,8 @@ from jaxbench.bench.run_folder import folder_name
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.backbone import resolve
 from jaxbench.models.zoo import ORIGINAL, ROWS
+from jaxbench.tasks.rules import seed
+from jaxbench.training.budget import parse_budget
 
 # The same for every backbone, half a decade apart. Short runs want higher rates: gru,
 # mlp and snn at width 64 are best near 3e-3 after 648 updates.
@@ -24,6 +26,8 @@ MOST_EXTENSIONS = 2
 # Sweeps have a seed of their own: the best of several rates on the seeds that are
 # reported would be chosen by their luck.
 SWEEP_SEED = 1_000_003
+
+MOST_SEEDS = 1000
 
 # What --only and --skip understand besides names: the rows of the original benchmarks.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -118,6 +122,19 @@ class Request:
             for backbone, rate in chosen.items()
         ]
 
+    def planned(self, results: Mapping[Cell, Mapping[str, Any]]) -> tuple[int, bool]:
+        """How many runs the suite will have, and whether curves may still add some.
+
+        The reported runs of a backbone count before its curve has said their rate.
+        """
+        cells = self.cells(results)
+        if not self.learning_rates:
+            return len(cells), False
+        curves = [cell for cell in cells if cell.purpose == "sweep"]
+        chosen = {cell.backbone for cell in cells if cell.purpose == "score"}
+        total = len(curves) + len(self.backbones) * len(self.seeds)
+        return total, len(chosen) < len(self.backbones)
+
     def _curve(
         self, backbone: str, results: Mapping[Cell, Mapping[str, Any]]
     ) -> list[Cell]:
@@ -159,11 +176,10 @@ def rates_for(base: Mapping[str, Any]) -> tuple[float, ...]:
     over the data at most ten times.
     """
     train = base["train"]
-    budget = str(train.get("budget", ""))
-    if budget.endswith("steps"):
-        updates = int(budget.removesuffix("steps"))
-    else:
-        updates = train.get("max_steps") or 0
+    updates = train.get("max_steps") or 0
+    if "budget" in train:
+        amount, unit = parse_budget(train["budget"])
+        updates = amount if unit == "steps" else 0
     short = updates <= SHORT_UPDATES if updates else train.get("epochs", 99) <= 10
     return SHORT_RATES if short else LONG_RATES
 
@@ -215,22 +231,30 @@ def _names(text: str) -> list[str]:
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Reads "5" as seeds 0 to 4 and "0,3,7" as these three.
+    """Reads "5" as seeds 0 to 4, "0,3,7" as these three and "0," as that one.
 
     Raises:
       InputError: anything else.
     """
     try:
-        numbers = tuple(int(item) for item in text.split(","))
+        numbers = tuple(int(item) for item in text.removesuffix(",").split(","))
     except ValueError:
         numbers = ()
     if "," not in text and numbers:
-        numbers = tuple(range(numbers[0]))
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        # More runs than that are a slip, and not to be listed.
+        numbers = tuple(range(min(numbers[0], MOST_SEEDS + 1)))
+        if len(numbers) > MOST_SEEDS:
+            raise InputError(
+                f"--seeds={text} must be at most {MOST_SEEDS:,} runs of a backbone; "
+                f"{text}, with a comma behind it, is that seed alone"
+            )
+    if not numbers or len(set(numbers)) < len(numbers):
         raise InputError(
-            f"--seeds={text!r} must be a number of seeds, for example 5, or different "
-            "seeds with commas between, for example 0,3,7"
+            f"--seeds={text!r} must be a number of seeds, 5 for seeds 0 to 4, or "
+            "different seeds with a comma behind each, 0,3,7 or 0, for seed 0 alone"
         )
+    for one in numbers:
+        seed("--seeds", one)
     return numbers
 
 

@@ -14,10 +14,11 @@ from typing import IO, Any
 
 from jaxbench.bench.environment import merged_environment, xla_environment
 from jaxbench.bench.heartbeat import FILE, read_heartbeat
-from jaxbench.bench.result import blank_result, curve, log_tail
-from jaxbench.bench.run_folder import check_owner, claim, read_json, write_json
+from jaxbench.bench.result import blank_result, curve, log_tail, read_result
+from jaxbench.bench.run_folder import check_owner, claim, write_json
 from jaxbench.bench.suite.devices import oom_kills
 from jaxbench.bench.suite.plan import Cell
+from jaxbench.training.interrupt import INTERRUPTED
 
 LOG = "log.txt"
 # From the request to stop until the run is killed; a save takes seconds.
@@ -174,7 +175,7 @@ def settle(child: Child) -> dict[Cell, dict[str, Any]]:
 
 def _settle(child: Child, config: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = folder / "result.json"
-    result = read_json(path)
+    result = read_result(folder)
     status, reason = fate(child, result)
     if result is None:
         result = blank_result(config, status, reason)
@@ -203,6 +204,8 @@ def fate(child: Child, result: Mapping[str, Any] | None) -> tuple[str, str]:
         return "crashed", f"unusable input: {said}"
     if code < 0:
         return killed(-code, child)
+    if code == INTERRUPTED:
+        return "interrupted", "ended by a signal before it trained; run it again"
     return "crashed", f"the process ended with code {code}; see {child.folder / LOG}"
 
 

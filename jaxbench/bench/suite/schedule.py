@@ -12,8 +12,10 @@ from typing import Any
 from jaxbench.bench.beside import check_copies, pays, saved_step
 from jaxbench.bench.check import check_values
 from jaxbench.bench.defaults import digest, identity
-from jaxbench.bench.result import STATUSES
+from jaxbench.bench.result import STATUSES, read_result
 from jaxbench.bench.run_folder import (
+    check_place,
+    damaged,
     differences,
     held,
     is_held,
@@ -90,7 +92,7 @@ def finished_results(
     while True:
         known = len(results)
         for cell in request.cells(results):
-            result = read_json(cell.folder(folder) / "result.json")
+            result = read_result(cell.folder(folder))
             if result is not None and result["status"] not in unfinished:
                 results[cell] = result
         if len(results) == known:
@@ -164,9 +166,12 @@ def check_suite_owner(folder: Path, request: Request) -> None:
     Raises:
       InputError: naming the first settings that differ.
     """
+    check_place(folder, "--folder")
     saved = read_json(folder / "suite.json") if folder.is_dir() else None
     ours = shared_identity(request.base)
     if saved is not None:
+        if not isinstance(saved.get("base"), dict) or "task" not in saved["base"]:
+            raise damaged(folder / "suite.json", "it has no settings")
         different = differences(shared_identity(saved["base"]), ours)
     else:
         results = sorted(folder.glob("runs/*/*/result.json"))

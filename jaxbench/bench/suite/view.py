@@ -76,9 +76,8 @@ class SuiteView:
         """A run has ended, one way or another."""
         self._recent.append((cell, seconds))
         if self._live is None:
-            total = len(self._request.cells(self._results))
             self._say(
-                f"[{len(self._results)}/{total}] {result['status']:11} {cell}: "
+                f"[{len(self._results)}/{self._total()}] {result['status']:11} {cell}: "
                 f"{outcome_text(result)}, {clock(seconds)}"
             )
 
@@ -94,12 +93,12 @@ class SuiteView:
                 self._say(f"       {child}: {doing}")
 
     def _render(self, children: Sequence[Child], waiting: Sequence[Cell]) -> Group:
-        total = len(self._request.cells(self._results))
         counts = Counter(r["status"] for r in self._results.values())
         done = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
         head = (
-            f"suite {self._folder}: {len(self._results)} of {total} done ({done}), "
-            f"{clock(time.monotonic() - self._began)}{self._left(waiting, children)}"
+            f"suite {self._folder}: {len(self._results)} of {self._total()} done "
+            f"({done}), {clock(time.monotonic() - self._began)}"
+            f"{self._left(waiting, children)}"
         )
         table = Table(title=head, title_justify="left", expand=True)
         table.add_column("run", ratio=3)
@@ -132,6 +131,11 @@ class SuiteView:
                 Text(f"{len(waiting)} runs"), "waiting", "", Text(names + more), ""
             )
         return Group(table)
+
+    def _total(self) -> str:
+        """Runs of the whole suite; a "+" where a best rate at an edge adds more."""
+        total, open_ended = self._request.planned(self._results)
+        return f"{total}+" if open_ended else f"{total}"
 
     def _left(self, waiting: Sequence[Cell], children: Sequence[Child]) -> str:
         """The time left, from the pace of the runs this call has finished."""

@@ -75,13 +75,21 @@ def open_stream(path: Path, read: Callable[[memoryview], None]) -> Iterator[Bina
     with io.BufferedReader(_Metered(path, read), _INPUT) as raw:
         suffix = path.suffix.lower()
         if suffix == ".xz":
-            yield cast(BinaryIO, lzma.open(raw))
+            yield io.BufferedReader(_Parts(raw, _xz, align=4), _INPUT)
         elif suffix == ".gz":
             yield cast(BinaryIO, gzip.open(raw))
         elif suffix == ".zst":
-            yield io.BufferedReader(_Zstandard(raw), _INPUT)
+            yield io.BufferedReader(_Parts(raw, _zst), _INPUT)
         else:
             yield raw
+
+
+def _xz() -> Any:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+
+def _zst() -> Any:
+    return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
 
 
 def reason(error: BaseException, path: Path) -> str:
@@ -93,19 +101,25 @@ def reason(error: BaseException, path: Path) -> str:
     return f"is not a {path.suffix.lower()} file or is damaged ({error})"
 
 
-class _Zstandard(io.RawIOBase):
-    """The frames of a .zst file, one after another.
+class _Parts(io.RawIOBase):
+    """The streams of a .xz file, or the frames of a .zst file, one after another.
 
-    The stream reader of the library ends silently where a frame is cut off; this one
-    asks each frame whether it has ended.
+    The libraries' own readers end without a word where a frame of .zst is cut off, and
+    where what follows the first stream of .xz is no stream. Here each part says whether
+    it has ended, and what follows it must be another.
+
+    Args:
+      raw: the file.
+      decompressor: makes what reads one part: `decompress`, `eof`, `unused_data`.
+      align: between parts of .xz may lie zeros, in multiples of so many; 0 for none.
     """
 
-    def __init__(self, raw: BinaryIO):
+    def __init__(self, raw: BinaryIO, decompressor: Callable[[], Any], align: int = 0):
         super().__init__()
-        self._raw = raw
-        self._library = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        self._frame = self._library.decompressobj()
-        self._begun = False
+        self._raw, self._new, self._align = raw, decompressor, align
+        self._part: Any = decompressor()
+        # Whether any of the part has been read, and whether it is the first.
+        self._begun, self._first = False, True
         self._input = b""
         self._output = memoryview(b"")
 
@@ -114,20 +128,36 @@ class _Zstandard(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._output:
-            if not self._input:
-                # Small pieces: one of zeros grows by four orders of magnitude.
-                self._input = self._raw.read(1 << 14)
+            if not (self._begun or self._first):
+                self._skip_zeros()
+            self._read()
             if not self._input:
                 if self._begun:
-                    raise EOFError("inside a frame")
+                    raise EOFError("inside a part")
                 return 0
-            self._output = memoryview(self._frame.decompress(self._input))
-            self._begun, self._input = True, b""
-            if self._frame.eof:
-                self._input = self._frame.unused_data
-                self._frame = self._library.decompressobj()
-                self._begun = False
+            self._output = memoryview(self._part.decompress(self._input))
+            self._begun, self._first, self._input = True, False, b""
+            if self._part.eof:
+                self._input = self._part.unused_data
+                self._part, self._begun = self._new(), False
         count = min(len(buffer), len(self._output))
         buffer[:count] = self._output[:count]
         self._output = self._output[count:]
         return count
+
+    def _read(self) -> None:
+        if not self._input:
+            # Small pieces: one of zeros grows by four orders of magnitude.
+            self._input = self._raw.read(1 << 14)
+
+    def _skip_zeros(self) -> None:
+        zeros = 0
+        while self._align:
+            self._read()
+            rest = self._input.lstrip(b"\0")
+            zeros += len(self._input) - len(rest)
+            ended, self._input = not self._input, rest
+            if rest or ended:
+                break
+        if self._align and zeros % self._align:
+            raise lzma.LZMAError(f"{zeros} zeros lie behind a stream")

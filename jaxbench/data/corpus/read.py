@@ -49,7 +49,8 @@ def open_corpus(
       path: "" for the sources of Python's standard library, split by file; a file of
         any bytes, mapped where it lies; a file .xz, .gz or .zst, decompressed; a file
         or folder of shards *.jsonl.zst (.jsonl, .jsonl.gz, .jsonl.xz), of whose lines
-        the field "text" is taken, 0x1e after each. A damaged shard is left out whole.
+        the field "text" is taken, 0x1e after each (inside a text U+001E becomes a line
+        feed). A damaged shard is left out whole.
       splits: "train=0:90M,validation=90M:95M,test=95M:100M"; "" takes NAME.split.json
         beside the file, else 90, 5 and 5 % (see `default_splits`).
       cache: folder for what is unpacked, and for digests of what need not be; None

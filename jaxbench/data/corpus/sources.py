@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from jaxbench.data.corpus import decompress
 from jaxbench.data.corpus.splits import NAMES, Splits
 from jaxbench.data.corpus.windows import SEPARATOR
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, printable
 
 SHARDS = tuple(f".jsonl{suffix}" for suffix in ("", *decompress.SUFFIXES))
 
@@ -56,7 +56,7 @@ class Source:
 
     def label(self, path: Path) -> str:
         """A file's name below the root."""
-        return path.name if path == self.root else _below(self.root, path)
+        return printable(path.name if path == self.root else _below(self.root, path))
 
     def unchanged(self) -> bool:
         """Whether the files are still what they were when they were found."""
@@ -232,6 +232,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def _source(kind: str, name: str, root: Path, files: list[Path]) -> Source:
+    name = printable(name)
     digest = hashlib.sha256(b"%s\n%s\n" % (kind.encode(), os.fsencode(name)))
     sizes = []
     for path in files:
@@ -311,7 +312,12 @@ def _documents(stream: BinaryIO) -> Iterator[bytes]:
         if not isinstance(text, str):
             raise _LineError(f'line {number} has no field "text" that is a string')
         # Half of a surrogate pair is no character; it becomes a question mark.
-        yield text.encode("utf-8", "replace") + _END
+        yield _document(text.encode("utf-8", "replace"))
+
+
+def _document(text: bytes) -> bytes:
+    """A document with its end; an end inside it becomes the end of a line."""
+    return text.replace(_END, b"\n") + _END
 
 
 def _unpack_python(source: Source, sink: Sink, meter: _Meter) -> Splits:
@@ -340,7 +346,7 @@ def _unpack_python(source: Source, sink: Sink, meter: _Meter) -> Splits:
                 # A file in another encoding, or removed by now: not this text.
                 data = b""
             if data:
-                sink.write(data + _END)
+                sink.write(_document(data))
             meter.read(memoryview(data))
         found[split] = (start, sink.size)
     return found

@@ -26,7 +26,7 @@ from jaxbench.data.corpus.sources import Progress, Say, Sink, Source, unpack
 from jaxbench.errors import InputError
 
 # Raise it whenever a source turns into other bytes than before.
-LAYOUT = 1
+LAYOUT = 2
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PIECE = 1 << 22

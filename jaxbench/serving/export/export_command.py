@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxbench.bench.run_folder import folder_name
+from jaxbench.bench.run_folder import check_place, folder_name
 from jaxbench.serving.each_run import finished_runs, in_a_process, wide_console
 from jaxbench.serving.export.limits import check_options
 from jaxbench.serving.export.table import Row, export_table, quality_table
@@ -33,6 +33,8 @@ def export_command(options: argparse.Namespace) -> int:
     """
     formats = [name for name in options.format.split(",") if name]
     check_options(formats, options.int8, options.frames)
+    if options.out is not None:
+        check_place(options.out, "--out")
     runs = finished_runs(options.folders)
     rows: list[Row] = []
     for number, (folder, result) in enumerate(runs, start=1):

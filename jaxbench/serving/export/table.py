@@ -29,10 +29,14 @@ def export_table(rows: Sequence[Row]) -> Table:
     done.sort(key=lambda pair: _fastest(pair[1])["p99_ms"])
     frames = {row["frames"] for _, row in done}
     lines = [
-        "p50 / p99 in ms, batch 1, one thread, heads included, measured in turn.",
+        "p50 / p99 in ms, batch 1, one core, heads included, measured in turn: the "
+        "compiled part alone. jaxbench latency times a frame's checks and features "
+        "too, on all cores.",
         "Quality: accuracy of whole buttons and main stick for a policy, bits per byte "
         "for text; jax > INT8, carried state, on "
         f"{' or '.join(f'{n:,}' for n in sorted(frames)) or 'no'} validation frames.",
+        "Same controller: share of those frames (bytes) for which INT8 chooses exactly "
+        "what jax does; equal quality may hide other choices.",
         *(f"{name}: {why}" for name, why in failed),
     ]
     table = Table(
@@ -45,7 +49,8 @@ def export_table(rows: Sequence[Row]) -> Table:
     for name in (
         *(f"step {kind}" for kind in _KINDS.values()),
         *(f"window {kind}" for kind in _KINDS.values()),
-        *("quality", "error", "drift INT8", "MB", "16.7 ms", "1 ms"),
+        *("quality", "same controller", "error", "drift INT8", "MB"),
+        *("16.7 ms", "1 ms"),
     ):
         table.add_column(name, justify="right")
     for name, row in done:
@@ -57,6 +62,7 @@ def export_table(rows: Sequence[Row]) -> Table:
             *(_times(step.get(kind)) for kind in _KINDS),
             *(_times(window.get(kind)) for kind in _KINDS),
             _quality(row["scores"]["step"]),
+            _same(row),
             _error(row, ("onnx", "stablehlo")),
             _error(row, ("int8",)),
             _sizes(row["files"]),
@@ -116,6 +122,16 @@ def _quality(scores: Mapping[str, Mapping[str, float]]) -> str:
             stick = of["accuracy/main_x"]
             told.append(f"{of['accuracy/buttons_exact']:.1%}, {stick:.1%}")
     return " > ".join(told)
+
+
+def _same(row: Mapping[str, Any]) -> str:
+    """Share of steps at which the INT8 file chooses what jax does."""
+    same = [
+        row["parity"][name]["equal_labels"]
+        for name, entry in row["files"].items()
+        if (entry["kind"], entry["function"]) == ("int8", "step")
+    ]
+    return f"{same[0]:.1%}" if same else "-"
 
 
 def _error(row: Mapping[str, Any], kinds: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from jaxbench.serving.world import horizon, planning, show
 from jaxbench.serving.world.members import World, load
 from jaxbench.serving.world.planner import carry_out, planner
 from jaxbench.serving.world.rollout import Place, warm_up
+from jaxbench.tasks import rules
 from jaxbench.tasks.task import Task
 from jaxbench.tasks.world import states
 from jaxbench.tasks.zelda import controller
@@ -95,7 +96,7 @@ def _check(options: argparse.Namespace) -> None:
     require("--warm_up", options.warm_up, 2)
     require("--samples", options.samples, 16)
     require("--games", options.games, 0)
-    require("--seed", options.seed, 0)
+    rules.seed("--seed", options.seed)
     if options.plan and options.plan not in planning.METHODS:
         raise InputError(
             f"--plan={options.plan!r} is none of {', '.join(planning.METHODS)}; "

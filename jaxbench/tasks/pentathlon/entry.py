@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxbench.tasks.entry import Entry, Terms
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 from jaxbench.tasks.pentathlon.events import build_event, build_original
-from jaxbench.tasks.rules import each, not_negative, one_of
+from jaxbench.tasks.rules import each, not_negative, one_of, seed
 
 if TYPE_CHECKING:
     from jaxbench.tasks.task import Task
@@ -40,7 +40,8 @@ ENTRY = Entry(
         "data.filler": one_of("zero", "random"),
         "data.group": one_of("A5", "A4xZ5", "Z60"),
         "model.positions": one_of("row", "none", "learned"),
-        **each("data.seed data.train_examples data.test_examples", not_negative),
+        "data.seed": seed,
+        **each("data.train_examples data.test_examples", not_negative),
         **each("data.pairs data.tokens", not_negative),
     },
     check=_check,

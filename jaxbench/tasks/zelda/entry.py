@@ -33,6 +33,14 @@ _SHAPING = {
 def _build(config: Mapping[str, Any], width: int, say: Callable[[str], None]) -> Task:
     from jaxbench.tasks.zelda import imitation
 
+    model = config["model"]
+    options = parse_options(model["head_options"], "model.head_options")
+    hidden = chunks.resolve(model["head"], options).get("hidden", width)
+    if hidden != width:
+        say(
+            f"head={model['head']} has a width of its own: hidden={hidden}, whatever "
+            "the model's is; model.head_options sets it"
+        )
     games, source = open_games(config["data"], say)
     return imitation.build(games, config, width, source)
 

@@ -12,7 +12,8 @@ from jaxbench.errors import InputError, nearest
 TRAINING_STEPS = 100
 SCHEDULES = ("rescaled", "published")
 SOLVERS = ("euler", "midpoint", "rk4")
-# Head -> its settings and their defaults; each module says what they mean.
+# Head -> its settings and their defaults; each module says what they mean. The width of
+# a head is its own `hidden`, as in the papers, and does not follow model.width.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "diffusion": {
         "horizon": 8,
