@@ -11,9 +11,10 @@ import pytest
 from jaxbench.data.synthetic import original_event, original_words
 from jaxbench.data.synthetic.event import IGNORE, Examples
 from jaxbench.data.synthetic.groups import group
-from jaxbench.data.synthetic.original import EPOCH, ORIGINALS, Instance
+from jaxbench.data.synthetic.original_event import EPOCH, Instance
 from jaxbench.data.synthetic.rules import share_right
 from jaxbench.errors import InputError
+from jaxbench.tasks.pentathlon.events import ORIGINALS
 
 LAWS = [
     ("mqar", "K32"),
@@ -121,9 +122,9 @@ def test_examples_hold_what_counts_and_padding_asks_nothing(task, law):
         assert (targets_t[:length][~mask_t] == IGNORE).all()
         assert (targets_t[length:] == IGNORE).all()
         most = max(most, int(mask_t.sum()))
-        assert input_t.max() < event.vocabulary_of(law) <= event.vocabulary
+        assert input_t.max() < event.laws[law].vocabulary <= event.vocabulary
         # All that the model is shown fits its positions.
-        assert length <= event.positions(law)
+        assert length <= event.laws[law].positions
     assert most == event.answers(law)
 
 
@@ -165,7 +166,7 @@ def test_the_oracle_reads_nothing_ahead(task, law):
     for cut in rng.integers(1, tokens_nt.shape[1], size=6):
         changed_nt = tokens_nt.copy()
         rest = changed_nt[:, cut:]
-        changed_nt[:, cut:] = rng.integers(0, event.vocabulary_of(law), rest.shape)
+        changed_nt[:, cut:] = rng.integers(0, event.laws[law].vocabulary, rest.shape)
         kept_nt = asked_nt & (np.arange(tokens_nt.shape[1]) < cut)[None]
         after_nt = event.solve(changed_nt, kept_nt)
         assert (after_nt[kept_nt] == before_nt[kept_nt]).all()

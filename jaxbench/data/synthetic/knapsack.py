@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Examples, Test
-from jaxbench.data.synthetic.rules import (
-    last_answers,
-    look_up,
-    most_common,
-    require,
-    require_option,
-)
+from jaxbench.data.synthetic.event import IGNORE, Event, Examples
+from jaxbench.data.synthetic.rules import last_answers, most_common, numbers_from
 
 TARGETS = ("direct", "digits", "dp")
 # Capacities asked after each item under "dp": these quarters of C, rounded down.
@@ -69,7 +63,7 @@ class _Instances(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Knapsack:
+class Knapsack(Event):
     """max sum_i x_i v_i subject to sum_i x_i w_i <= C, x_i in {0, 1}.
 
     Tokens: C, n, w_1, v_1 .. w_n, v_n and the question; capacities, counts, weights,
@@ -95,13 +89,11 @@ class Knapsack:
     target: str = "direct"
 
     name = "knapsack"
-    version = 1
+    laws = _LAWS
     levels = tuple(_LEVELS)
-    extra_laws = tuple(_LENGTHS)
-    ceiling = 1.0
 
     def __post_init__(self) -> None:
-        require_option(self.name, "target", self.target, TARGETS)
+        self.require_option("target", TARGETS)
 
     @property
     def vocabulary(self) -> int:
@@ -113,36 +105,22 @@ class Knapsack:
 
     @property
     def values_v(self) -> np.ndarray | None:
-        if self.target == "digits":
-            return None
-        number_v = np.arange(self.vocabulary, dtype=np.float64) - ANSWER
-        return np.where(number_v >= 0, number_v, np.nan)
+        digits = self.target == "digits"
+        return None if digits else numbers_from(ANSWER, self.vocabulary)
+
+    def splits(self, level: str) -> tuple[int, int]:
+        return 2000, 5000
 
     def length(self, law: str) -> int:
-        most = look_up(self.name, law, _LAWS).items[1]
         fed_back = DIGITS - 1 if self.target == "digits" else 0
-        return 3 + self._stride * most + fed_back
+        return 3 + self._stride * self.law(law).items[1] + fed_back
 
     def answers(self, law: str) -> int:
-        most = look_up(self.name, law, _LAWS).items[1]
-        return {"direct": 1, "digits": DIGITS, "dp": len(QUARTERS) * most + 1}[
-            self.target
-        ]
-
-    def training_law(self, level: str) -> str:
-        return level
-
-    def validation_examples(self, level: str) -> int:
-        require(level in self.levels, self.name, level, self.levels)
-        return 2000
-
-    def tests(self, level: str) -> Mapping[str, Test]:
-        require(level in self.levels, self.name, level, self.levels)
-        tests = {"test": Test(level, 5000)}
-        return tests | {law: Test(law, 1000) for law in self.extra_laws}
+        of_items = len(QUARTERS) * self.law(law).items[1] + 1
+        return {"direct": 1, "digits": DIGITS, "dp": of_items}[self.target]
 
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
-        items_n, drawn = _draw(look_up(self.name, law, _LAWS), count, generator)
+        items_n, drawn = _draw(self.law(law), count, generator)
         capacity_n, weight_ni, value_ni = drawn
         here_ni = weight_ni > 0
         tokens_nt = np.full((count, self.length(law)), PAD, np.int32)

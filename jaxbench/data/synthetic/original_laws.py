@@ -18,9 +18,8 @@ from jaxbench.data.synthetic.original_event import (
     Law,
     OriginalEvent,
     counting_floors,
-    said_where,
 )
-from jaxbench.data.synthetic.rules import share_right
+from jaxbench.data.synthetic.rules import said_where, share_right
 
 QUERIES = 16
 PAIRS = {"K32": 32, "K64": 64}
@@ -49,13 +48,6 @@ class OriginalMqar(OriginalEvent):
     """
 
     name = "mqar"
-    version = 1
-    vocabulary = 4 * 64 + 1
-    levels = tuple(PAIRS)
-    extra_laws = ()
-    scored = "labels"
-    ceiling = 1.0
-    values_v = None
     laws = _MQAR
 
     def instance(self, state: np.random.RandomState, law: str) -> Instance:
@@ -108,13 +100,7 @@ class OriginalFlipFlop(OriginalEvent):
     """
 
     name = "flip_flop"
-    version = 1
-    vocabulary = SYMBOLS + 2
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
     ceiling = ((STEPS - 1) / SYMBOLS + 1) / STEPS
-    values_v = None
     laws = _FLIP_FLOP
 
     def instance(self, state: np.random.RandomState, law: str) -> Instance:
@@ -147,12 +133,6 @@ class OriginalKnapsack(OriginalEvent):
     """
 
     name = "knapsack"
-    version = 1
-    vocabulary = 4096
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
-    ceiling = 1.0
     values_v = np.arange(4096, dtype=np.float64)
     laws = _KNAPSACK
 
@@ -192,12 +172,6 @@ class OriginalEditDistance(OriginalEvent):
     """
 
     name = "edit_distance"
-    version = 1
-    vocabulary = MARKER + 1
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
-    ceiling = 1.0
     values_v = np.arange(MARKER + 1, dtype=np.float64)
     laws = _EDIT_DISTANCE
 
