@@ -123,7 +123,7 @@ class EditDistance(Event):
             first_n = first_n + grows_n
             parted_n = parted_n | (token_n == SEPARATOR)
             steps_n = letter_n & parted_n
-            row_ni[steps_n] = _next_row(
+            row_ni[steps_n] = next_row(
                 row_ni[steps_n], first_ni[steps_n], token_n[steps_n]
             )
             asked_n = asked_nt[:, place]
@@ -157,7 +157,7 @@ def _upto(length_n: np.ndarray, width: int) -> np.ndarray:
     return np.arange(width)[None] < length_n[:, None]
 
 
-def _next_row(
+def next_row(
     row_ni: np.ndarray, first_ni: np.ndarray, letter_n: np.ndarray
 ) -> np.ndarray:
     """D(., j) from D(., j-1) and the letter t_j."""

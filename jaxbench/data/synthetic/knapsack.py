@@ -54,7 +54,7 @@ VALUE = WEIGHT + MOST_WEIGHT + 1
 ANSWER = VALUE + MOST_VALUE + 1
 
 
-class _Instances(NamedTuple):
+class Instances(NamedTuple):
     """Capacities [N], and weights and values [N, items], 0 for no item."""
 
     capacity_n: np.ndarray
@@ -203,13 +203,13 @@ class Knapsack(Event):
         digit_nd = targets_nt[targets_nt != IGNORE].reshape(-1, DIGITS) - ANSWER
         return digit_nd @ 10 ** np.arange(DIGITS - 1, -1, -1)
 
-    def _read(self, tokens_nt: np.ndarray) -> _Instances:
+    def _read(self, tokens_nt: np.ndarray) -> Instances:
         """The instance that each sequence shows."""
         weight_ni = tokens_nt[:, 2 :: self._stride]
         value_ni = tokens_nt[:, 3 :: self._stride]
         weight_ni = weight_ni[:, : value_ni.shape[1]]
         here_ni = (weight_ni >= WEIGHT) & (weight_ni < VALUE)
-        return _Instances(
+        return Instances(
             tokens_nt[:, 0] - CAPACITY,
             np.where(here_ni, weight_ni - WEIGHT, 0),
             np.where(here_ni, value_ni - VALUE, 0),
@@ -226,7 +226,7 @@ def add_item(
     return np.where(left_nc >= 0, np.maximum(best_nc, with_nc), best_nc)
 
 
-def greedy(instances: _Instances) -> np.ndarray:
+def greedy(instances: Instances) -> np.ndarray:
     """The value, [N], of taking each item that still fits, the densest first."""
     left_n = instances.capacity_n.copy()
     taken_n = np.zeros_like(left_n)
@@ -237,7 +237,7 @@ def greedy(instances: _Instances) -> np.ndarray:
     return taken_n
 
 
-def _by_density(instances: _Instances) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _by_density(instances: Instances) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weights and values, [N] each, in order of v / w; of equal ones the first."""
     _, weight_ni, value_ni = instances
     density_ni = value_ni / np.maximum(weight_ni, 1)
@@ -249,7 +249,7 @@ def _by_density(instances: _Instances) -> Iterator[tuple[np.ndarray, np.ndarray]
 
 def _draw(
     law: _Law, count: int, generator: np.random.Generator
-) -> tuple[np.ndarray, _Instances]:
+) -> tuple[np.ndarray, Instances]:
     """How many items there are, [N], and instances; items past them are 0."""
     items_n = generator.integers(*law.items, size=count, endpoint=True)
     capacity_n = generator.integers(*law.capacity, size=count, endpoint=True)
@@ -258,7 +258,7 @@ def _draw(
     weight_ni = generator.integers(1, heaviest_n[:, None], size=shape, endpoint=True)
     value_ni = generator.integers(1, law.value, size=shape, endpoint=True)
     here_ni = np.arange(shape[1])[None] < items_n[:, None]
-    return items_n, _Instances(capacity_n, weight_ni * here_ni, value_ni * here_ni)
+    return items_n, Instances(capacity_n, weight_ni * here_ni, value_ni * here_ni)
 
 
 def _digit(number_n: np.ndarray, index: int | np.ndarray) -> np.ndarray:
