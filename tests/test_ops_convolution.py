@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import check_slopes, relative_error
+from oracles import relative_error
+from primitive_laws import LAWS, Primitive
 
 from jaxbench.ops import convolution as ops
 
@@ -22,10 +23,6 @@ FORMS = {
     **WITH_RESETS,
     "toeplitz": ops.causal_convolution_toeplitz,
     "fft": ops.causal_convolution_fft,
-}
-SHORT = {
-    "reference": ops.short_convolution_reference,
-    "chosen": ops.short_convolution,
 }
 
 
@@ -45,11 +42,11 @@ def short_loop(x, kernel, bias, before, reset=None):
     """The short filter over a list of the episode's frames."""
     taps, y, tail = kernel.shape[0], np.zeros(x.shape), np.zeros(before.shape)
     for i in range(x.shape[0]):
-        seen = [f.astype(np.float64) for f in before[i]]
+        seen = list(before[i])
         for t in range(x.shape[1]):
-            if reset is not None and reset[i, t]:
+            if reset[i, t]:
                 seen = [np.zeros(x.shape[2])] * (taps - 1)
-            seen.append(x[i, t].astype(np.float64))
+            seen.append(x[i, t])
             y[i, t] = bias + sum(kernel[j] * seen[j - taps] for j in range(taps))
         tail[i] = seen[len(seen) - taps + 1 :] if taps > 1 else before[i]
     return y, tail
@@ -123,69 +120,42 @@ def test_toeplitz_matrix():
     np.testing.assert_array_equal(ops.toeplitz(jnp.asarray(k))[0], want)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("taps", [1, 4])
-def test_short_values(taps, length):
-    x, kernel, reset = sample(length, taps, seed=3)
-    bias = np.array([0.5, -1.0], np.float32)
-    before = np.random.default_rng(4).normal(size=(3, taps - 1, 2)).astype(np.float32)
-    for state, flags in ((None, None), (before, reset)):
-        start = np.zeros_like(before) if state is None else state
-        want = short_loop(x, kernel, bias, start, flags)
-        for form in SHORT.values():
-            got = jax.jit(form)(x, kernel, bias, state, flags)
-            assert relative_error(got[0], want[0]) < 1e-6
-            assert relative_error(got[1], want[1]) < 1e-7
+def short(form):
+    """A form of the laws: frames are inputs, fixed are taps and bias."""
+    return lambda x, fixed, state, reset: form(x, *fixed, state, reset)
 
 
-@pytest.mark.parametrize(("taps", "length"), [(4, 1), (12, 65)])
-def test_short_gradients(taps, length):
-    x, kernel, reset = sample(length, taps, seed=5)
-    rng = np.random.default_rng(6)
-    args = (
-        x,
-        kernel,
-        rng.normal(size=2).astype(np.float32),
-        rng.normal(size=(3, taps - 1, 2)).astype(np.float32),
+def short_step(x, fixed, state, reset):
+    kernel, bias = fixed
+    given = {"kernel_wd": kernel, "bias_d": bias}
+    return ops.short_convolution_step(x, state, reset, **given)
+
+
+def draw_short(taps, rng, length):
+    shapes = (3, length, 2), (taps, 2), (2,), (3, taps - 1, 2)
+    x, *fixed, state = (rng.normal(size=s).astype(np.float32) for s in shapes)
+    return x, fixed, state
+
+
+SHORT = {
+    taps: Primitive(
+        forms={
+            "reference": short(ops.short_convolution_reference),
+            "chosen": short(ops.short_convolution),
+        },
+        step=short_step,
+        loop=lambda x, fixed, state, reset: short_loop(x, *fixed, state, reset),
+        draw=functools.partial(draw_short, taps),
+        near=2e-6,
     )
-    weights = rng.normal(size=x.shape), rng.normal(size=args[3].shape)
-
-    def loss(run, *args):
-        y, state = run(*args, reset)
-        return (weights[0] * y).sum() + (weights[1] * state).sum() + 0.1 * (y**2).sum()
-
-    for run in SHORT.values():
-        gradient = jax.grad(functools.partial(loss, run), (0, 1, 2, 3))
-        exact = functools.partial(loss, short_loop)
-        check_slopes(jax.jit(gradient)(*args), args, exact, rng)
+    for taps in (1, 4, 12)
+}
 
 
-def test_short_whole_is_chunks_is_steps_over_a_long_run():
-    taps = 4
-    x, kernel, reset = sample(1000, taps, seed=7)
-    bias = np.ones(2, np.float32)
-    run = jax.jit(ops.short_convolution)
-    whole, last = run(x, kernel, bias, None, reset)
-    state, parts = None, []
-    for start, stop in ((0, 1), (1, 3), (3, 401), (401, 1000)):
-        cut = slice(start, stop)
-        y, state = run(x[:, cut], kernel, bias, state, reset[:, cut])
-        parts.append(y)
-    assert relative_error(np.concatenate(parts, 1), whole) < 1e-6
-    np.testing.assert_array_equal(state, last)
-    one = functools.partial(ops.short_convolution_step, kernel_wd=kernel, bias_d=bias)
-    step, state = jax.jit(one), np.zeros((3, taps - 1, 2))
-    for t in range(1000):
-        y, state = step(x[:, t], state, reset[:, t])
-        assert relative_error(y, whole[:, t]) < 1e-6
-    np.testing.assert_array_equal(state, last)
-
-
-def test_short_keeps_the_dtype_and_a_float32_state():
-    x = jnp.ones((1, 5, 2), jnp.bfloat16)
-    y, state = ops.short_convolution(x, jnp.ones((4, 2)), jnp.ones(2))
-    assert y.dtype == jnp.bfloat16
-    assert state.dtype == jnp.float32
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("taps", SHORT)
+def test_short_law(taps, law):
+    LAWS[law](SHORT[taps])
 
 
 def test_short_state_of_another_filter_is_an_error():
