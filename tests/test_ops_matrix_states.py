@@ -50,6 +50,12 @@ def draw(per_key, delta, rng, length, **gate):
     return [x.astype(np.float32) for x in frames], (), state.astype(np.float32)
 
 
+def draw_shared(rng, length):
+    """Queries and keys that all heads share."""
+    (q, k, *rest), _, state = draw(False, False, rng, length)
+    return [q[:, :, :1], k[:, :, :1], *rest], (), state
+
+
 def draw_bonus(rng, length):
     frames, _, state = draw(True, False, rng, length)
     return frames, rng.normal(size=(HEADS, KEYS)).astype(np.float32), state
@@ -58,6 +64,7 @@ def draw_bonus(rng, length):
 def loop(frames, bonus, s, reset):
     """The recurrence for one batch row and head at a time, in float64."""
     q, k, v, g, *reads = frames
+    q, k = (np.broadcast_to(x, (*v.shape[:3], KEYS)) for x in (q, k))
     o, last = np.zeros(v.shape), np.zeros(s.shape)
     for row in range(q.shape[0]):
         for head in range(q.shape[2]):
@@ -111,31 +118,18 @@ PRIMITIVES = {
     )
     for kind in ("gated", "delta")
     for decay in ("head", "key")
-} | {"bonus": primitive(*GATED, draw_bonus)}
+}
+# Decays at their ends are for those above.
+OTHERS = {
+    "bonus": primitive(*GATED, draw_bonus),
+    "shared": primitive(*GATED, draw_shared),
+}
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", PRIMITIVES)
+@pytest.mark.parametrize("name", PRIMITIVES | OTHERS)
 def test_law(name, law):
-    LAWS[law](PRIMITIVES[name])
-
-
-def test_shared_queries_and_keys_are_those_of_every_head():
-    """In values; their gradients are the sums over the heads."""
-    length = 65
-    q, k, v, g, s, reset = inputs_of(length, per_key=False)
-    q, k = q[:, :, :1], k[:, :, :1]
-    weight = np.random.default_rng(9).normal(size=v.shape).astype(np.float32)
-    repeated = (*(np.repeat(x, HEADS, axis=2) for x in (q, k)), v, g, s)
-    expected = loop(*repeated, reset)
-    by_head, _ = compiled(GATED[0], True)(repeated, reset, weight)
-    summed = [x.sum(axis=2, keepdims=True) for x in by_head[:2]]
-    for form, static in ((GATED[0], {}), (GATED[1], {"chunk": 32})):
-        gradients, outputs = compiled(form, True, **static)(
-            (q, k, v, g, s), reset, weight
-        )
-        close(outputs, expected)
-        close(gradients[:2], summed, 1e-4)
+    LAWS[law]((PRIMITIVES | OTHERS)[name])
 
 
 @pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
@@ -154,7 +148,7 @@ def test_writing_by_the_keys_is_b_equal_to_k(per_key):
 
 
 @pytest.mark.parametrize("kind", ["one", "zero", "extreme"])
-@pytest.mark.parametrize("name", [name for name in PRIMITIVES if name != "bonus"])
+@pytest.mark.parametrize("name", PRIMITIVES)
 def test_forms_hold_at_the_ends_of_the_gates(name, kind):
     p = PRIMITIVES[name]
     exact(dataclasses.replace(p, draw=functools.partial(p.draw, kind=kind), close=2e-4))
