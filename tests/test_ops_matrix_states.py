@@ -61,6 +61,12 @@ def draw_bonus(rng, length):
     return frames, rng.normal(size=(HEADS, KEYS)).astype(np.float32), state
 
 
+def draw_once(per_key, rng, length):
+    """A delta rule that writes by its keys, so that a frame writes once."""
+    (*frames, _), _, state = draw(per_key, True, rng, length)
+    return [*frames, None], (), state
+
+
 def loop(frames, bonus, s, reset):
     """The recurrence for one batch row and head at a time, in float64."""
     q, k, v, g, *reads = frames
@@ -77,6 +83,7 @@ def loop(frames, bonus, s, reset):
                 state = decay @ before + np.outer(k[at], v[at])
                 if reads:
                     a, b = reads
+                    b = k if b is None else b
                     state += np.outer(b[at], before.T @ a[at])
                 o[at] = state.T @ q[at]
                 if len(bonus):
@@ -123,6 +130,8 @@ PRIMITIVES = {
 OTHERS = {
     "bonus": primitive(*GATED, draw_bonus),
     "shared": primitive(*GATED, draw_shared),
+    "once_head": primitive(*DELTA, functools.partial(draw_once, False)),
+    "once_key": primitive(*DELTA, functools.partial(draw_once, True)),
 }
 
 
@@ -130,21 +139,6 @@ OTHERS = {
 @pytest.mark.parametrize("name", PRIMITIVES | OTHERS)
 def test_law(name, law):
     LAWS[law]((PRIMITIVES | OTHERS)[name])
-
-
-@pytest.mark.parametrize("per_key", [False, True], ids=["head", "key"])
-def test_writing_by_the_keys_is_b_equal_to_k(per_key):
-    """A frame that writes once: b None is b = k, whose gradient joins that of k."""
-    q, k, v, g, a, _, s, reset = inputs_of(65, per_key=per_key, delta=True)
-    weight = np.random.default_rng(9).normal(size=v.shape).astype(np.float32)
-    expected = loop(q, k, v, g, s, reset, a, k)
-    twice, _ = compiled(DELTA[0], True)((q, k, v, g, a, k, s), reset, weight)
-    for form, static in ((DELTA[0], {}), (DELTA[1], {"chunk": 32})):
-        gradients, outputs = compiled(form, True, **static)(
-            (q, k, v, g, a, None, s), reset, weight
-        )
-        close(outputs, expected)
-        close(gradients[:2], (twice[0], twice[1] + twice[5]), 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["one", "zero", "extreme"])
