@@ -45,7 +45,9 @@ def one_by_one(form: Callable, bundle: type[tuple]) -> Callable:
 
 def relative_error(got: Any, want: Any) -> float:
     """The largest difference, in units of the largest value and one; all is finite."""
-    got, want = np.asarray(got), np.asarray(want)
+    # Flags and counts have no difference, or an unsigned one.
+    got, want = map(np.asarray, (got, want))
+    got, want = (x.astype(np.result_type(x.dtype, np.float32)) for x in (got, want))
     assert got.shape == want.shape
     assert np.isfinite(got).all()
     return float(np.abs(got - want).max(initial=0) / (np.abs(want).max(initial=0) + 1))

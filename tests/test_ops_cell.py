@@ -8,51 +8,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import check_slopes, relative_error, sigmoid, tree_error
+from oracles import relative_error, sigmoid, tree_error
+from primitive_laws import LAWS, Primitive, half
 
 from jaxbench.ops import cell as ops
 
-LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 BATCH, WIDTH = 3, 4
 
 
 def lstm(form):
-    """A form that takes its arrays in the order of `lstm_scan`."""
-
-    def run(gates, r, h, c, reset=None):
-        state = None if h is None else (h, c)
-        return form(gates, state, reset, r_d4d=r)
-
-    return run
+    """A form of the laws: frames are gates, fixed is the recurrent kernel."""
+    return lambda gates, r, state, reset: form(gates, state, reset, r_d4d=r)
 
 
 def gru(form):
-    return lambda gates, r, bias, h, reset=None: form(
-        gates, h, reset, r_d3d=r, bias_n_d=bias
+    """The same; fixed are the kernel and the bias inside r."""
+    return lambda gates, fixed, h, reset: form(
+        gates, h, reset, r_d3d=fixed[0], bias_n_d=fixed[1]
     )
 
 
-CELLS = {
-    "lstm": {
-        "reference": lstm(ops.lstm_reference),
-        "deferred": lstm(ops.lstm_deferred),
-        "chosen": ops.lstm_scan,
-    },
-    "gru": {
-        "reference": gru(ops.gru_reference),
-        "deferred": gru(ops.gru_deferred),
-        "chosen": ops.gru_scan,
-    },
-}
-STEPS = {"lstm": lstm(ops.lstm_step), "gru": gru(ops.gru_step)}
-
-
-def lstm_loop(gates, r, h, c, reset=None):
+def lstm_loop(gates, r, state, reset):
+    h, c = state
     y = np.zeros((*gates.shape[:2], h.shape[1]))
     h, c = np.array(h, np.float64), np.array(c, np.float64)
     for i in range(gates.shape[0]):
         for t in range(gates.shape[1]):
-            if reset is not None and reset[i, t]:
+            if reset[i, t]:
                 h[i], c[i] = 0, 0
             gi, gf, gg, go = np.split(gates[i, t] + h[i] @ r, 4)
             c[i] = sigmoid(gf) * c[i] + sigmoid(gi) * np.tanh(gg)
@@ -61,12 +43,13 @@ def lstm_loop(gates, r, h, c, reset=None):
     return y, (h, c)
 
 
-def gru_loop(gates, r, bias, h, reset=None):
+def gru_loop(gates, fixed, h, reset):
+    r, bias = fixed
     y = np.zeros((*gates.shape[:2], h.shape[1]))
     h = np.array(h, np.float64)
     for i in range(gates.shape[0]):
         for t in range(gates.shape[1]):
-            if reset is not None and reset[i, t]:
+            if reset[i, t]:
                 h[i] = 0
             xr, xz, xn = np.split(gates[i, t], 3)
             ur, uz, un = np.split(h[i] @ r, 3)
@@ -77,155 +60,82 @@ def gru_loop(gates, r, bias, h, reset=None):
     return y, h
 
 
-LOOPS = {"lstm": lstm_loop, "gru": gru_loop}
+def draw(name, rng, length):
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    gates = {"lstm": 4, "gru": 3}[name] * WIDTH
+    frames, r = normal(BATCH, length, gates), normal(WIDTH, gates)
+    h = normal(BATCH, WIDTH)
+    if name == "gru":
+        return frames, (r, normal(WIDTH)), h
+    return frames, r, (h, normal(BATCH, WIDTH))
 
 
-def sample(name, length, seed=0):
-    """The arguments before the resets, and the number of those that are state."""
-    rng = np.random.default_rng([seed, length])
-    count = {"lstm": 4, "gru": 3}[name]
-    shapes = [(BATCH, length, count * WIDTH), (WIDTH, count * WIDTH)]
-    shapes += {"lstm": [], "gru": [(WIDTH,)]}[name]
-    shapes += [(BATCH, WIDTH)] * {"lstm": 2, "gru": 1}[name]
-    reset = rng.random((BATCH, length)) < 0.08
-    return [rng.normal(size=s).astype(np.float32) for s in shapes], reset
+CELLS = {
+    "lstm": Primitive(
+        forms={
+            "reference": lstm(ops.lstm_reference),
+            "deferred": lstm(ops.lstm_deferred),
+            "chosen": lambda gates, r, state, reset: ops.lstm_scan(
+                gates, r, *(state or (None, None)), reset
+            ),
+        },
+        step=lstm(ops.lstm_step),
+        loop=lstm_loop,
+        draw=functools.partial(draw, "lstm"),
+    ),
+    "gru": Primitive(
+        forms={
+            "reference": gru(ops.gru_reference),
+            "deferred": gru(ops.gru_deferred),
+            "chosen": lambda gates, fixed, h, reset: ops.gru_scan(
+                gates, *fixed, h, reset
+            ),
+        },
+        step=gru(ops.gru_step),
+        loop=gru_loop,
+        draw=functools.partial(draw, "gru"),
+    ),
+}
 
 
-def fresh(name, args):
-    """The same arguments from the initial state: as zeros, and as None."""
-    states = {"lstm": 2, "gru": 1}[name]
-    zeros = [*args[:-states], *map(np.zeros_like, args[-states:])]
-    return zeros, [*args[:-states], *[None] * states]
-
-
+@pytest.mark.parametrize("law", [*LAWS, "half"])
 @pytest.mark.parametrize("name", CELLS)
-def test_no_state_is_the_initial_one(name):
-    zeros, nones = fresh(name, sample(name, 9)[0])
-    for form in ("reference", "deferred"):
-        got = jax.jit(CELLS[name][form])(*nones)
-        assert tree_error(got, LOOPS[name](*zeros)) < 2e-6
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("name", CELLS)
-def test_values_and_gradients(name, length):
-    args, reset = sample(name, length, seed=1)
-    rng = np.random.default_rng(2)
-    exact = LOOPS[name](*args, reset)
-    weights = [rng.normal(size=x.shape) for x in jax.tree.leaves(exact)]
-
-    def loss(run, *args):
-        result = run(*args, reset)
-        pairs = zip(weights, jax.tree.leaves(result), strict=True)
-        return sum((w * x).sum() for w, x in pairs), result
-
-    @jax.jit
-    def both(*args):
-        every = tuple(range(len(args)))
-        return [
-            jax.grad(functools.partial(loss, CELLS[name][form]), every, has_aux=True)(
-                *args
-            )
-            for form in ("reference", "deferred")
-        ]
-
-    (want, plain), (got, deferred) = both(*args)
-    assert tree_error(plain, exact) < 4e-6 and tree_error(deferred, exact) < 4e-6
-    # Rounding grows along the frames of an untrained cell.
-    assert tree_error(got, want) < (5e-6 if length <= 65 else 1e-4)
-    if length <= 65:
-        check_slopes(want, args, lambda *x: loss(LOOPS[name], *x)[0], rng)
-
-
-@pytest.mark.parametrize("name", CELLS)
-def test_whole_is_chunks_is_steps_over_a_long_run(name):
-    args, reset = sample(name, 1001, seed=3)
-    gates, *fixed = args[: {"lstm": 2, "gru": 3}[name]]
-    start = tuple(args[len(fixed) + 1 :])
-    run, one = jax.jit(CELLS[name]["chosen"]), jax.jit(STEPS[name])
-    whole, last = run(*args, reset)
-    state, parts = start, []
-    for begin, stop in ((0, 1), (1, 501), (501, 1001)):
-        cut = slice(begin, stop)
-        y, state = run(gates[:, cut], *fixed, *state, reset[:, cut])
-        state = state if name == "lstm" else (state,)
-        parts.append(y)
-    assert relative_error(np.concatenate(parts, 1), whole) < 2e-6
-    assert tree_error(state, last) < 2e-6
-    state = start
-    for t in range(1001):
-        y, state = one(gates[:, t], *fixed, *state, reset[:, t])
-        state = state if name == "lstm" else (state,)
-        assert relative_error(y, whole[:, t]) < 2e-6
-
-
-def copy_to_torch(module, args, inputs):
-    """Gives a one-layer torch module our recurrent kernel; returns x, x W + b."""
-    import torch
-
-    rng = np.random.default_rng(4)
-    gates, r = args[0], args[1]
-    x = rng.normal(size=(*gates.shape[:2], inputs)).astype(np.float32)
-    w = rng.normal(size=(inputs, r.shape[1])).astype(np.float32)
-    b = rng.normal(size=r.shape[1]).astype(np.float32)
-    recurrent_bias = np.zeros_like(b)
-    if len(args) == 4 and args[2].ndim == 1:
-        recurrent_bias[-args[2].size :] = args[2]
-    with torch.no_grad():
-        module.weight_ih_l0.copy_(torch.from_numpy(w.T))
-        module.weight_hh_l0.copy_(torch.from_numpy(r.T))
-        module.bias_ih_l0.copy_(torch.from_numpy(b))
-        module.bias_hh_l0.copy_(torch.from_numpy(recurrent_bias))
-    return x, x @ w + b
+def test_law(name, law):
+    (LAWS | {"half": half})[law](CELLS[name])
 
 
 @pytest.mark.parametrize("form", ["reference", "deferred"])
 @pytest.mark.parametrize("name", CELLS)
 def test_torch_agrees(name, form):
     torch = pytest.importorskip("torch")
-    args, _ = sample(name, 30, seed=5)
-    kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[name]
-    module = kind(5, WIDTH, batch_first=True)
-    x, gates = copy_to_torch(module, args, 5)
-    states = args[2:] if name == "lstm" else args[3:]
-    theirs = tuple(torch.from_numpy(s)[None] for s in states)
-    want, last = module(torch.from_numpy(x), theirs if name == "lstm" else theirs[0])
+    rng = np.random.default_rng(5)
+    _, fixed, start = draw(name, rng, 30)
+    r, *inner = fixed if name == "gru" else (fixed,)
+    gates = r.shape[1]
+    w, b = rng.normal(size=(5, gates)), rng.normal(size=gates)
+    x = rng.normal(size=(BATCH, 30, 5))
+    # torch has a bias for each recurrent gate; here only the GRU's n has one.
+    of_h = np.concatenate([np.zeros(gates - WIDTH * len(inner)), *inner])
+    module = getattr(torch.nn, name.upper())(5, WIDTH, batch_first=True)
+    given = {"weight_ih": w.T, "weight_hh": r.T, "bias_ih": b, "bias_hh": of_h}
+    with torch.no_grad():
+        for key, value in given.items():
+            getattr(module, f"{key}_l0").copy_(torch.from_numpy(value))
+    theirs = jax.tree.map(lambda s: torch.from_numpy(s)[None], start)
+    want, last = module(torch.from_numpy(np.float32(x)), theirs)
     want.square().sum().backward()
 
-    def loss(r):
-        y, state = CELLS[name][form](gates, r, *args[2:])
+    def loss(fixed):
+        y, state = CELLS[name].forms[form](np.float32(x @ w + b), fixed, start, None)
         return (y**2).sum(), (y, state)
 
-    grad, (y, state) = jax.jit(jax.grad(loss, has_aux=True))(args[1])
-    assert relative_error(y, want.detach().numpy()) < 2e-6
-    for ours, other in zip(
-        jax.tree.leaves(state), last if name == "lstm" else (last,), strict=True
-    ):
-        assert relative_error(ours, other[0].detach().numpy()) < 2e-6
-    assert relative_error(grad, module.weight_hh_l0.grad.numpy().T) < 1e-5
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("name", CELLS)
-def test_half_precision_kernels_keep_a_float32_state(name):
-    args, _ = sample(name, 30, seed=6)
-    _, nones = fresh(name, args)
-    low = [jnp.asarray(x, jnp.bfloat16) if x is not None else None for x in nones]
-
-    def gradient(form):
-        def loss(gates, r):
-            y, state = CELLS[name][form](gates, r, *low[2:])
-            leaves = jax.tree.leaves((y, state))
-            assert all(x.dtype == jnp.float32 for x in leaves)
-            return (y**2).sum()
-
-        return jax.jit(jax.grad(loss, (0, 1)))(*low[:2])
-
-    want, got = gradient("reference"), gradient("deferred")
-    for x, y in zip(got, want, strict=True):
-        assert x.dtype == jnp.bfloat16
-        x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
-        assert np.abs(x - y).max() < 0.03 * np.abs(y).max()
+    grad, (y, state) = jax.jit(jax.grad(loss, has_aux=True))(fixed)
+    last = jax.tree.map(lambda s: s[0].detach().numpy(), last)
+    assert tree_error((y, state), (want.detach().numpy(), last)) < 2e-6
+    of_kernel = grad[0] if name == "gru" else grad
+    assert relative_error(of_kernel, module.weight_hh_l0.grad.numpy().T) < 1e-5
 
 
 def counter(state, x):
@@ -278,16 +188,3 @@ def test_cell_scan_in_blocks_has_the_same_gradient():
 
     want = gradient()
     assert tree_error(gradient(block=10), want) < 2e-6
-
-
-def test_cell_scan_without_resets_continues_from_the_state():
-    inputs, _, first = counter_inputs(12)
-    early, late = (
-        jax.tree.map(lambda x: x[:, cut], inputs)  # noqa: B023
-        for cut in (slice(0, 5), slice(5, 12))
-    )
-    (y, _), last = ops.cell_scan(counter, inputs, None, first)
-    _, state = ops.cell_scan(counter, early, None, first)
-    (tail, _), end = ops.cell_scan(counter, late, state, first)
-    assert relative_error(tail, y[:, 5:]) < 1e-6
-    assert relative_error(end["sum"], last["sum"]) < 1e-6

@@ -1,4 +1,4 @@
-"""Products of decays inside a chunk, and the chunk forms under a declared bound."""
+"""Products of decays inside a chunk, under a declared bound."""
 
 from __future__ import annotations
 
@@ -8,28 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import one_by_one
 
-from jaxbench.ops import delta_rule, gated_linear
 from jaxbench.ops.decay import (
     SMALLEST_LOG,
-    bounded,
     decayed_products,
     decayed_products_reference,
     episode_numbers,
-)
-from jaxbench.ops.gated_linear import gated_linear_attention
-
-gated_linear_attention_chunks, gated_linear_attention_reference = (
-    one_by_one(form, gated_linear.GatedFrames)
-    for form in (
-        gated_linear.gated_linear_attention_chunks,
-        gated_linear.gated_linear_attention_reference,
-    )
-)
-delta_rule_chunks, delta_rule_reference = (
-    one_by_one(form, delta_rule.DeltaFrames)
-    for form in (delta_rule.delta_rule_chunks, delta_rule.delta_rule_reference)
 )
 
 KEYS = 3
@@ -108,107 +92,3 @@ def test_products_and_their_gradients_are_those_of_every_pair(floor, kind):
         ):
             scale = max(np.abs(wanted).max(), 1.0)
             np.testing.assert_allclose(actual / scale, wanted / scale, atol=5e-6)
-
-
-def inputs_of(length, floor, kind, resets):
-    rng = np.random.default_rng([7, length])
-    shape = (2, length, 2)
-    q, k, v = rng.normal(size=(3, *shape, KEYS)).astype(np.float32)
-    k /= np.linalg.norm(k, axis=-1, keepdims=True)
-    g = logs_of(rng, (*shape, KEYS), kind, floor)
-    state = rng.normal(size=(2, 2, KEYS, KEYS)).astype(np.float32)
-    reset = np.full((2, length), True) if resets else rng.random((2, length)) < 0.05
-    return q, k, v, g, state, reset
-
-
-def loop(q, k, v, g, s, reset, read, write):
-    """The recurrence in float64, one frame after the other."""
-    q, k, v, g, s, read, write = (
-        np.asarray(x, np.float64) for x in (q, k, v, g, s, read, write)
-    )
-    o = np.zeros(v.shape)
-    for t in range(q.shape[1]):
-        s = np.where(reset[:, t, None, None, None], 0, s)
-        seen = np.einsum("bhk,bhkv->bhv", read[:, t], s)
-        s = np.exp(g[:, t])[..., None] * s
-        s = s + np.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
-        s = s + np.einsum("bhk,bhv->bhkv", write[:, t], seen)
-        o[:, t] = np.einsum("bhk,bhkv->bhv", q[:, t], s)
-    return o, s
-
-
-@pytest.mark.parametrize("resets", [False, True], ids=["some", "everywhere"])
-@pytest.mark.parametrize(
-    ("length", "floor", "kind"),
-    [
-        (1, -0.61, "ends"),
-        (30, -0.61, "bound"),
-        (30, SMALLEST_LOG, "ends"),
-        (65, -5.0, "ends"),
-        (512, -0.61, "drawn"),
-    ],
-)
-def test_chunks_under_a_bound_are_a_loop(length, floor, kind, resets):
-    q, k, v, g, state, reset = inputs_of(length, floor, kind, resets)
-    read, write = -np.exp(g) * k, 0.5 * k
-    zero = np.zeros_like(k)
-    linear = functools.partial(gated_linear_attention_chunks, chunk=64, floor=floor)
-    delta = functools.partial(delta_rule_chunks, chunk=64, floor=floor)
-    for actual, expected in (
-        (
-            jit(linear)(q, k, v, g, state, reset),
-            loop(q, k, v, g, state, reset, zero, zero),
-        ),
-        (
-            jit(delta)(q, write, v, g, read, write, state, reset),
-            loop(q, write, v, g, state, reset, read, write),
-        ),
-    ):
-        for mine, wanted in zip(actual, expected, strict=True):
-            np.testing.assert_allclose(mine, wanted, rtol=2e-5, atol=2e-5)
-
-
-@pytest.mark.parametrize("length", [1, 30, 65])
-@pytest.mark.parametrize("start", [False, True], ids=["none", "given"])
-def test_gradients_under_a_bound_are_the_token_scans(length, start):
-    q, k, v, g, state, reset = inputs_of(length, -0.61, "ends", False)
-    arrays = (q, 0.5 * k, v, g, -np.exp(g) * k, 0.5 * k, *([state] if start else []))
-
-    def gradient(function, **options):
-        def loss(*x):
-            s = x[6] if start else None
-            o, last = function(*x[:6], s, reset, **options)
-            return (jnp.cos(o) * o).sum() + jnp.sin(last).sum()
-
-        return jit(jax.grad(loss, argnums=range(len(arrays))))(*arrays)
-
-    expected = gradient(delta_rule_reference)
-    actual = gradient(delta_rule_chunks, chunk=64, floor=-0.61)
-    for mine, wanted in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=2e-5)
-
-
-def test_low_precision_inputs_are_summed_in_float32():
-    q, k, v, g, state, reset = inputs_of(30, -5.0, "ends", False)
-    low = [jnp.asarray(x, jnp.bfloat16) for x in (q, k, v)]
-    actual = jit(functools.partial(gated_linear_attention_chunks, floor=-5.0))(
-        *low, g, state, reset
-    )
-    zero = np.zeros_like(k)
-    expected = loop(*(np.float64(x) for x in low), g, state, reset, zero, zero)
-    for mine, wanted in zip(actual, expected, strict=True):
-        assert mine.dtype == jnp.float32
-        np.testing.assert_allclose(mine, wanted, rtol=2e-5, atol=2e-5)
-
-
-def test_decays_below_the_bound_count_as_the_bound():
-    q, k, v, _, state, reset = inputs_of(30, -5.0, "ends", False)
-    g = np.full(k.shape, -np.inf, np.float32)
-    clipped = np.asarray(bounded(jnp.asarray(g), -5.0))
-    expected = jit(gated_linear_attention_reference)(q, k, v, clipped, state, reset)
-    for frames in (30, 1):
-        cut = [x[:, :frames] for x in (q, k, v, g)]
-        made = gated_linear_attention(*cut, state, reset[:, :frames], floor=-5.0)
-        np.testing.assert_allclose(
-            made[0], expected[0][:, :frames], rtol=2e-5, atol=2e-5
-        )

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import relative_error
+from primitive_laws import LAWS, Primitive, known
 
 from jaxbench.ops import fast_weights as ops
 
 BATCH, HEADS, WIDTH = 3, 2, 4
 
 
-def one_by_one(form):
-    """A form that takes its arrays in the order of `ttt_linear`."""
-    return lambda q, k, v, eta, model, state=None, reset=None: form(
-        ops.TTTFrames(q, k, v, eta), state, reset, model=model
+def bundled(form):
+    """A form of the laws: frames are q, k, v and eta; fixed is the inner model."""
+    return lambda frames, model, state, reset: form(
+        ops.TTTFrames(*frames), state, reset, model=model
     )
-
-
-STEP = one_by_one(ops.ttt_linear_step)
-FORMS = {"reference": one_by_one(ops.ttt_linear_reference), "chunks": ops.ttt_linear}
-# (frames, mini-batch): one frame, less than a mini-batch, exactly whole ones, a tail,
-# one frame each.
-SHAPES = [(1, 3), (3, 8), (12, 4), (14, 5), (6, 1)]
 
 
 def layer_norm(z, gamma, beta):
@@ -64,8 +60,9 @@ def one_head(frames, model, state, resets):
     return np.array(outputs), (w, c, held_w, held_c, count)
 
 
-def loop(q, k, v, eta, model, state, reset):
+def loop(frames, model, state, reset):
     """All rows and heads of `one_head`."""
+    q, k, v, eta = frames
     outputs, after = np.zeros(q.shape), [np.array(leaf) for leaf in state]
     for b in range(q.shape[0]):
         for h in range(q.shape[2]):
@@ -81,9 +78,8 @@ def loop(q, k, v, eta, model, state, reset):
     return outputs, ops.FastWeights(*after)
 
 
-def sample(length, size, seed=0):
-    """Frames, inner model, state in the middle of mini-batches, resets."""
-    rng = np.random.default_rng([seed, length, size])
+def draw(size, rng, length):
+    """Frames, inner model, and a state in the middle of mini-batches of `size`."""
 
     def normal(*shape, scale=1.0):
         return (scale * rng.normal(size=shape)).astype(np.float32)
@@ -106,24 +102,50 @@ def sample(length, size, seed=0):
         normal(BATCH, *vectors, scale=0.5),
         np.array([size - 1, size // 2, 0], np.int32),
     )
-    frames = (normal(*row, WIDTH), normal(*row, WIDTH), normal(*row, WIDTH), eta)
-    return frames, model, state, rng.random((BATCH, length)) < 0.2
+    return [*(normal(*row, WIDTH) for _ in range(3)), eta], model, state
 
 
-def fresh_loop(frames, model, reset):
-    """The loop from the learned W and c, in the type of `model`."""
-    w, c = (np.stack([leaf] * BATCH) for leaf in model[:2])
-    count = np.zeros(BATCH, np.int32)
-    return loop(*frames, model, ops.FastWeights(w, c, 0 * w, 0 * c, count), reset)
+def start(model, state):
+    del state
+    return jax.device_get(
+        ops.initial_fast_weights(jax.tree.map(jnp.asarray, model), BATCH)
+    )
 
 
-def fresh_state(model):
-    return ops.initial_fast_weights(jax.tree.map(jnp.asarray, model), BATCH)
+STEP = bundled(ops.ttt_linear_step)
+# One frame each, a few of them and a tail, and less than one mini-batch.
+PRIMITIVES = {
+    size: Primitive(
+        forms={
+            "reference": bundled(ops.ttt_linear_reference),
+            "chosen": lambda frames, *rest: ops.ttt_linear(*frames, *rest),
+        },
+        step=STEP,
+        loop=loop,
+        draw=functools.partial(draw, size),
+        near=1e-5,
+        close=1e-4,
+        slope=1e-4,
+        rate=0.2,
+        start=start,
+    )
+    for size in (1, 7, 80)
+}
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("size", PRIMITIVES)
+def test_law(size, law):
+    LAWS[law](PRIMITIVES[size])
+
+
+def test_gradients_with_only_resets_or_only_a_state():
+    known(PRIMITIVES[7])
 
 
 def test_the_inner_gradient_is_that_of_the_inner_loss():
     """By small differences, and the closed form the operation uses."""
-    frames, model, state, _ = sample(1, 3, seed=1)
+    frames, model, state = draw(3, np.random.default_rng(1), 1)
     _, k, v, _ = (x[0, 0, 0].astype(np.float64) for x in frames)
     w, c = (x[0, 0].astype(np.float64) for x in state[:2])
     gamma, beta = (x[0].astype(np.float64) for x in model[2:4])
@@ -133,99 +155,12 @@ def test_the_inner_gradient_is_that_of_the_inner_loss():
         step[index] = 1e-6
         ends = [inner_loss(w + s * step, c, k, v, gamma, beta) for s in (1, -1)]
         assert grad_w[index] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-7)
-    start = state._replace(grad_w_bhkk=0 * state[2], grad_c_bhk=0 * state[3])
-    start = start._replace(count_b=np.zeros(BATCH, np.int32))
+    begun = state._replace(grad_w_bhkk=0 * state[2], grad_c_bhk=0 * state[3])
+    begun = begun._replace(count_b=np.zeros(BATCH, np.int32))
     q, k, v, _ = (x[:, 0] for x in frames)
-    got = STEP(q, k, v, np.ones((BATCH, HEADS)), model, start)[1]
+    got = STEP([q, k, v, np.ones((BATCH, HEADS))], model, begun, None)[1]
     assert relative_error(got.grad_w_bhkk[0, 0], grad_w) < 1e-5
     assert relative_error(got.grad_c_bhk[0, 0], grad_c) < 1e-5
-
-
-def check(got, want):
-    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert relative_error(x, y) < 1e-5
-    assert got[1].count_b.dtype == jnp.int32
-
-
-@pytest.mark.parametrize(("length", "size"), SHAPES)
-def test_values(length, size):
-    frames, model, state, reset = sample(length, size)
-    want = loop(*frames, model, state, reset)
-    for run in FORMS.values():
-        check(jax.jit(run)(*frames, model, state, reset), want)
-    none = np.zeros_like(reset)
-    check(jax.jit(ops.ttt_linear)(*frames, model), fresh_loop(frames, model, none))
-
-
-def test_values_with_a_state_or_resets_alone():
-    frames, model, state, reset = sample(14, 5, seed=1)
-    run = jax.jit(ops.ttt_linear)
-    want = loop(*frames, model, state, np.zeros_like(reset))
-    check(run(*frames, model, state), want)
-    check(run(*frames, model, None, reset), fresh_loop(frames, model, reset))
-
-
-@pytest.mark.parametrize("fresh", [True, False])
-def test_gradients(fresh):
-    """Along random directions, against differences of the float64 loop."""
-    frames, model, state, reset = sample(10, 4, seed=2)
-    reset = None if fresh else reset
-    resets = np.zeros((BATCH, 10), bool) if fresh else reset
-    rng = np.random.default_rng(3)
-    weights = [rng.normal(size=x.shape) for x in (frames[0], *state[:4])]
-    leaves, tree = jax.tree.flatten((frames, model, None if fresh else state[:4]))
-
-    def loss(y, after):
-        return sum((w * x).sum() for w, x in zip(weights, (y, *after[:4]), strict=True))
-
-    def exact_loss(leaves):
-        frames, model, start = jax.tree.unflatten(tree, leaves)
-        if fresh:
-            return loss(*fresh_loop(frames, model, resets))
-        start = ops.FastWeights(*start, state.count_b)
-        return loss(*loop(*frames, model, start, resets))
-
-    def gradient(run):
-        def run_loss(leaves):
-            frames, model, start = jax.tree.unflatten(tree, leaves)
-            start = None if fresh else ops.FastWeights(*start, state.count_b)
-            return loss(*run(*frames, model, start, reset))
-
-        return jax.jit(jax.grad(run_loss))(leaves)
-
-    found = {name: gradient(run) for name, run in FORMS.items()}
-    exact = [leaf.astype(np.float64) for leaf in leaves]
-    for i, leaf in enumerate(exact):
-        direction = rng.normal(size=leaf.shape)
-        ends = []
-        for sign in (1, -1):
-            moved = list(exact)
-            moved[i] = leaf + sign * 1e-6 * direction
-            ends.append(exact_loss(moved))
-        want = (ends[0] - ends[1]) / 2e-6
-        for name in FORMS:
-            products = np.asarray(found[name][i], np.float64) * direction
-            assert abs(products.sum() - want) < 1e-4 * np.abs(products).sum(), (name, i)
-
-
-def test_whole_is_chunks_is_steps_over_a_long_run():
-    length = 301
-    frames, model, _, _ = sample(length, 7, seed=4)
-    reset = np.random.default_rng(5).random((BATCH, length)) < 0.02
-    run, step = jax.jit(ops.ttt_linear), jax.jit(STEP)
-    whole, last = run(*frames, model, None, reset)
-    state, parts = None, []
-    for start, stop in ((0, 1), (1, 151), (151, 301)):
-        cut = [x[:, start:stop] for x in frames]
-        y, state = run(*cut, model, state, reset[:, start:stop])
-        parts.append(y)
-    assert relative_error(np.concatenate(parts, 1), whole) < 1e-4
-    np.testing.assert_array_equal(state.count_b, last.count_b)
-    state = fresh_state(model)
-    for t in range(length):
-        y, state = step(*(x[:, t] for x in frames), model, state, reset[:, t])
-        assert relative_error(y, whole[:, t]) < 1e-4
-    assert relative_error(state.w_bhkk, last.w_bhkk) < 1e-4
 
 
 def test_weights_learn_the_map_of_the_frames():

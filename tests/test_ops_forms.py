@@ -7,7 +7,7 @@ import json
 import pytest
 
 from jaxbench.errors import InputError
-from jaxbench.ops import cell, diagonal, forms, lti, lti_blocks, selective_scan
+from jaxbench.ops import forms
 
 # The forms each primitive knows, block lengths left out.
 KNOWN = {
@@ -83,10 +83,3 @@ def test_unknown_primitive_names_the_nearest():
 def test_default_backend_is_the_running_one():
     cpu = forms.choose("diagonal", length=30, state_size=8, backend="cpu")
     assert forms.choose("diagonal", length=30, state_size=8) == cpu
-
-
-@pytest.mark.parametrize("module", [diagonal, selective_scan, lti, lti_blocks, cell])
-def test_modules_document_what_they_export(module):
-    for name, value in vars(module).items():
-        if callable(value) and getattr(value, "__module__", "") == module.__name__:
-            assert name.startswith("_") or value.__doc__, name

@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from oracles import check_slopes, relative_error, tree_error
+from oracles import relative_error
+from primitive_laws import LAWS, Primitive, known
 
 from jaxbench.ops import lti as ops
 from jaxbench.ops.hippo import hippo_legs_matrix, hippo_legs_nplr
 
-LENGTHS = [1, 65, pytest.param(100, marks=pytest.mark.integration)]
 BATCH, WIDTH, SIZE = 2, 3, 4
 
 
-def one_by_one(form, bundle):
-    """A form that takes its parameters array by array, as the dispatcher does."""
-
-    def run(u, *args):
-        count = len(bundle._fields)
-        start = (*args[count:], None, None)[:2]
-        return form(u, *start, ssm=bundle(*args[:count]))
-
-    return run
-
-
-FFT = one_by_one(ops.diagonal_ssm_fft, ops.DiagonalSSM)
-LAYERS = {
-    "diagonal": (
-        one_by_one(ops.diagonal_ssm_reference, ops.DiagonalSSM),
-        one_by_one(ops.diagonal_ssm_convolution, ops.DiagonalSSM),
-        ops.diagonal_ssm,
-        one_by_one(ops.diagonal_ssm_step, ops.DiagonalSSM),
-    ),
-    "dplr": (
-        one_by_one(ops.dplr_ssm_reference, ops.DplrSSM),
-        one_by_one(ops.dplr_ssm_convolution, ops.DplrSSM),
-        ops.dplr_ssm,
-        one_by_one(ops.dplr_ssm_step, ops.DplrSSM),
-    ),
-}
+def bundled(form, bundle):
+    """A form of the laws: frames are inputs, fixed are the arrays of a system."""
+    return lambda u, fixed, state, reset: form(u, state, reset, ssm=bundle(*fixed))
 
 
 def both_halves(x):
@@ -66,9 +44,9 @@ def dense_system(layer, log_dt, *params):
     return np.linalg.solve(left, eye + dt / 2 * a), np.linalg.solve(left, dt * b), c
 
 
-def dense_loop(layer, u, log_dt, *rest, state, reset=None):
+def dense_loop(layer, u, fixed, state, reset):
     """Runs the dense systems frame by frame in complex128."""
-    *params, d = rest
+    log_dt, *params, d = fixed
     y, last = np.zeros(u.shape), np.zeros(state.shape, complex)
     for channel in range(u.shape[2]):
         own = [x[channel] for x in params]
@@ -76,7 +54,7 @@ def dense_loop(layer, u, log_dt, *rest, state, reset=None):
         for i in range(u.shape[0]):
             x = both_halves(state[i, channel].astype(complex))
             for t in range(u.shape[1]):
-                if reset is not None and reset[i, t]:
+                if reset[i, t]:
                     x = np.zeros_like(x)
                 x = a_bar @ x + b_bar * u[i, t, channel]
                 y[i, t, channel] = (c @ x).real + d[channel] * u[i, t, channel]
@@ -84,9 +62,7 @@ def dense_loop(layer, u, log_dt, *rest, state, reset=None):
     return y, last
 
 
-def sample(layer, length, seed=0):
-    rng = np.random.default_rng([seed, length])
-
+def draw(layer, rng, length):
     def normal(*shape):
         return rng.normal(size=shape) + 1j * rng.normal(size=shape)
 
@@ -101,110 +77,38 @@ def sample(layer, length, seed=0):
     skip = rng.normal(size=WIDTH).astype(np.float32)
     u = rng.normal(size=(BATCH, length, WIDTH)).astype(np.float32)
     state = normal(BATCH, WIDTH, SIZE).astype(np.complex64)
-    return (u, log_dt, *params, skip), state, rng.random((BATCH, length)) < 0.05
+    return u, (log_dt, *params, skip), state
 
 
-def check_values(layer, form, args, state, reset):
-    start = np.zeros((BATCH, WIDTH, SIZE)) if state is None else state
-    want = dense_loop(layer, *args, state=start, reset=reset)
-    got = jax.jit(form)(*args, state, reset)
-    assert relative_error(got[0], want[0]) < 1e-5
-    assert relative_error(got[1], want[1]) < 1e-5
+def primitive(layer, bundle, forms):
+    names = {form: getattr(ops, f"{layer}_ssm_{form}") for form in forms}
+    made = {form: bundled(run, bundle) for form, run in names.items()}
+    run = getattr(ops, f"{layer}_ssm")
+    chosen = {"chosen": lambda u, fixed, state, reset: run(u, *fixed, state, reset)}
+    return Primitive(
+        forms=made | chosen,
+        step=bundled(getattr(ops, f"{layer}_ssm_step"), bundle),
+        loop=functools.partial(dense_loop, layer),
+        draw=functools.partial(draw, layer),
+        near=1e-5,
+        close=2e-5,
+        slope=3e-5,
+        nudge=1e-5,
+    )
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+LAYERS = {
+    "diagonal": primitive(
+        "diagonal", ops.DiagonalSSM, ("reference", "convolution", "fft")
+    ),
+    "dplr": primitive("dplr", ops.DplrSSM, ("reference", "convolution")),
+}
+
+
+@pytest.mark.parametrize("law", [*LAWS, "known"])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_values(layer, length):
-    args, state, reset = sample(layer, length)
-    reference, convolution, _, _ = LAYERS[layer]
-    check_values(layer, reference, args, state, reset)
-    check_values(layer, convolution, args, state, reset)
-    check_values(layer, convolution, args, None, None)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("length", [1, 65])
-@pytest.mark.parametrize("layer", LAYERS)
-def test_values_with_only_resets_or_only_a_state(layer, length):
-    args, state, reset = sample(layer, length)
-    chosen = LAYERS[layer][2]
-    check_values(layer, chosen, args, None, reset)
-    check_values(layer, chosen, args, state, None)
-
-
-@pytest.mark.parametrize("length", [1, 65])
-@pytest.mark.parametrize("layer", LAYERS)
-def test_gradients(layer, length):
-    args, state, reset = sample(layer, length, seed=1)
-    rng = np.random.default_rng(2)
-    weight = rng.normal(size=args[0].shape)
-    tail = rng.normal(size=state.shape) + 1j * rng.normal(size=state.shape)
-
-    def loss(result, xp):
-        y, last = result
-        return xp.sum(weight * y) + xp.sum(xp.real(tail * last)) + 0.1 * xp.sum(y**2)
-
-    def gradients(form, start, flags):
-        inputs = args if start is None else (*args, start)
-
-        def run(*x):
-            return loss(form(*x[: len(args)], *x[len(args) :] or (None,), flags), jnp)
-
-        return jax.jit(jax.grad(run, tuple(range(len(inputs)))))(*inputs)
-
-    starts = [(state, reset)] if length == 1 else [(None, None), (state, reset)]
-    for start, flags in starts:
-        want = gradients(LAYERS[layer][0], start, flags)
-        got = gradients(LAYERS[layer][1], start, flags)
-        assert tree_error(got, want) < 2e-5
-
-    def exact(*args):
-        return loss(dense_loop(layer, *args[:-1], state=args[-1], reset=reset), np)
-
-    check_slopes(want, (*args, state), exact, rng, tolerance=3e-5, step=1e-5)
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_whole_is_chunks_is_steps_over_a_long_run(layer):
-    args, state, reset = sample(layer, 1001, seed=3)
-    reset[:, ::2] = False
-    u, *params = args
-    _, _, run, one = LAYERS[layer]
-    whole, last = jax.jit(run)(*args, state, reset)
-    want = dense_loop(layer, *args, state=state, reset=reset)
-    assert relative_error(whole, want[0]) < 1e-5
-    assert relative_error(last, want[1]) < 1e-5
-    carried, parts = state, []
-    for start, stop in ((0, 1), (1, 501), (501, 1001)):
-        cut = slice(start, stop)
-        y, carried = jax.jit(run)(u[:, cut], *params, carried, reset[:, cut])
-        parts.append(y)
-    assert relative_error(np.concatenate(parts, 1), whole) < 1e-5
-    step, carried = jax.jit(one), state
-    for t in range(1001):
-        y, carried = step(u[:, t], *params, carried, reset[:, t])
-        assert relative_error(y, whole[:, t]) < 2e-5
-    assert relative_error(carried, last) < 1e-5
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("length", [2, 65])
-def test_fft_form_of_a_fresh_sequence(length):
-    args, state, _ = sample("diagonal", length, seed=6)
-    want = dense_loop("diagonal", *args, state=np.zeros_like(state))
-    got = jax.jit(FFT)(*args)
-    for x, y in zip(got, want, strict=True):
-        assert relative_error(x, y) < 1e-5
-
-    def gradients(form):
-        def loss(*x):
-            return (form(*x)[0] ** 2).sum()
-
-        return jax.jit(jax.grad(loss, tuple(range(len(args)))))(*args)
-
-    wanted = gradients(LAYERS["diagonal"][0])
-    for x, y in zip(gradients(FFT), wanted, strict=True):
-        assert relative_error(x, y) < 2e-5
+def test_law(layer, law):
+    (LAWS | {"known": known})[law](LAYERS[layer])
 
 
 @pytest.mark.parametrize("size", [2, 8, 64])
@@ -260,8 +164,7 @@ def test_s4_kernel_is_that_of_the_dense_hippo_matrix(dt):
 
 @pytest.mark.parametrize("length", [1, 64, 100, 300])
 def test_s4d_kernel_is_that_of_the_matrix_exponential(length):
-    args, _, _ = sample("diagonal", 1, seed=5)
-    _, log_dt, a, b, c, _ = args
+    _, (log_dt, a, b, c, _), _ = draw("diagonal", np.random.default_rng(5), 1)
     got = ops.diagonal_ssm_kernel(log_dt, a, b, c, length)
     for channel in range(WIDTH):
         own = (a[channel], b[channel], c[channel])
@@ -289,25 +192,25 @@ def test_poles_at_the_edge_stay_bounded():
     args = (np.zeros(1, np.float32), a, one, one, np.zeros(1, np.float32))
     u = np.ones((1, 1000, 1), np.float32)
     got, _ = ops.diagonal_ssm(u, *args)
-    zero = np.zeros((1, 1, 1), complex)
-    want, _ = dense_loop("diagonal", u, *args, state=zero)
+    zero, never = np.zeros((1, 1, 1), complex), np.zeros((1, 1000), bool)
+    want, _ = dense_loop("diagonal", u, args, zero, never)
     # The phase of frame l is known to l ulp(3), so the error grows with l.
     assert relative_error(got, want) < 1e-3
 
 
 def test_whole_fresh_windows_never_build_the_states():
     """Who does not read the state does not pay for it."""
-    args, _, _ = sample("diagonal", 30)
+    u, fixed, _ = draw("diagonal", np.random.default_rng(0), 30)
 
     def compiled(output):
-        run = jax.jit(lambda *x: output(ops.diagonal_ssm(*x)))
-        return run.lower(*args).compile().cost_analysis()["flops"]
+        run = jax.jit(lambda u, fixed: output(ops.diagonal_ssm(u, *fixed)))
+        return run.lower(u, fixed).compile().cost_analysis()["flops"]
 
     assert compiled(lambda r: r[0]) < compiled(lambda r: r)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_state_of_another_layer_is_an_error(layer):
-    args, state, _ = sample(layer, 5)
+    u, fixed, state = draw(layer, np.random.default_rng(0), 5)
     with pytest.raises(ValueError, match="expected"):
-        LAYERS[layer][2](*args, state[:, :1])
+        LAYERS[layer].forms["chosen"](u, fixed, state[:, :1], None)

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import sigmoid
+from primitive_laws import LAWS, Primitive
 
 from jaxbench.ops import matrix_cell
 
 B, H, K, V = 2, 3, 5, 4
-# One frame, and more than two blocks with frames left over.
-LENGTHS = (1, 2 * matrix_cell.BLOCK + 5)
 
 
 def average(a, s, v, k):
@@ -60,19 +59,10 @@ CASES = {
         lambda s, k, v, f, w: f * s + (1 - f) * np.tanh(w.T @ s + np.outer(v, k)),
     ),
 }  # fmt: skip
-FORMS = {
-    name: (
-        getattr(matrix_cell, primitive),
-        functools.partial(getattr(matrix_cell, primitive), block=None),
-    )
-    for name, (primitive, *_) in CASES.items()
-}
-names = pytest.mark.parametrize("name", CASES)
 
 
-def draw(name: str, length: int, seed: int = 0):
-    """q, k, v and what comes with them, weights, state and resets, heads kept."""
-    rng = np.random.default_rng(seed)
+def draw(name, rng, length):
+    """q, k, v and what comes with them, weights and a state, heads kept."""
     _, extra, weights, _ = CASES[name]
     heads = 1 if name == "slots" else H
     shared = 1 if name in ("slots", "matrix_rnn") else H
@@ -82,106 +72,86 @@ def draw(name: str, length: int, seed: int = 0):
 
     q, k = (normal(B, length, shared, K) for _ in range(2))
     k = k / np.linalg.norm(k, axis=-1, keepdims=True)
-    inputs = [q, k, normal(B, length, heads, V)]
+    frames = [q, k, normal(B, length, heads, V)]
     if extra is not None:
         drawn = normal(B, length, *extra)
-        inputs.append(drawn if name.startswith("gated") else sigmoid(drawn))
+        frames.append(drawn if name.startswith("gated") else sigmoid(drawn))
     weights = [0.7 * normal(*shape) for shape in weights]
-    reset_bt = rng.random((B, length)) < 0.2
-    # One sequence goes on from the state it is given.
-    reset_bt[0, 0] = False
-    return inputs, weights, 0.5 * normal(B, heads, K, V), reset_bt
+    return frames, weights, 0.5 * normal(B, heads, K, V)
 
 
-def make(name: str, length: int, seed: int = 0):
-    """The same, as the primitive takes them."""
-    inputs, weights, state, reset_bt = draw(name, length, seed)
-    if name == "tanh_delta_whole":
-        weights = [None]
-    if name == "gated_keep":
-        weights = [*weights, None]
-    if name == "gated_gain":
-        weights = [None, tuple(weights)]
-    if name == "slots":
-        inputs, weights, state = (
-            [x[:, :, 0] for x in inputs],
-            [weights[0][0]],
-            state[:, 0],
-        )
-    if name == "matrix_rnn":
-        inputs[:2] = [x[:, :, 0] for x in inputs[:2]]
-    return tuple(inputs), tuple(weights), state, reset_bt
-
-
-def oracle(name, length, seed=0):
+def loop(name, frames, weights, state, reset_bt):
     """Outputs and the last state in float64, by loops over everything."""
-    drawn = draw(name, length, seed)
-    *doubles, reset_bt = jax.tree.map(lambda x: np.asarray(x, np.float64), drawn)
-    (q, k, v, *extra), weights, state = doubles
+    q, k, v, *extra = frames
     q, k = (np.broadcast_to(x, (*v.shape[:3], K)) for x in (q, k))
     outputs, last = np.zeros(v.shape), np.array(state)
     for b, h in np.ndindex(state.shape[:2]):
         s, own = state[b, h].T, [w[h] for w in weights]
-        for t in range(length):
+        for t in range(v.shape[1]):
             s = np.zeros((V, K)) if reset_bt[b, t] else s
             at = (b, t, h)
             s = CASES[name][3](s, k[at], v[at], *(x[at] for x in extra), *own)
             outputs[at] = s @ q[at]
         last[b, h] = s.T
-    return (outputs[:, :, 0], last[:, 0]) if name == "slots" else (outputs, last)
+    return outputs, last
 
 
-@names
-def test_forms_are_the_recurrences_of_the_sources(name):
-    inputs, weights, state, reset_bt = make(name, LENGTHS[-1])
-    expected = oracle(name, LENGTHS[-1])
-    none = np.zeros_like(reset_bt)
-    for run in map(jax.jit, FORMS[name]):
-        actual = run(*inputs, *weights, state, reset_bt)
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, 2e-5, 2e-5), actual, expected
-        )
-        fresh = run(*inputs, *weights)
-        same = run(*inputs, *weights, np.zeros_like(state), none)
-        jax.tree.map(np.testing.assert_array_equal, fresh, same)
+def form(name, frames, weights, state, reset_bt, **given):
+    """The primitive on what `draw` draws."""
+    run = functools.partial(getattr(matrix_cell, CASES[name][0]), **given)
+    if name == "slots":
+        state = None if state is None else state[:, 0]
+        one = [x[:, :, 0] for x in frames]
+        o, state = run(*one, weights[0][0], state, reset_bt)
+        return o[:, :, None], state[:, None]
+    if name == "matrix_rnn":
+        q, k, *rest = frames
+        return run(q[:, :, 0], k[:, :, 0], *rest, *weights, state, reset_bt)
+    if name == "gated_gain":
+        weights = [None, tuple(weights)]
+    missing = {"tanh_delta_whole": 1, "gated_keep": 1}.get(name, 0)
+    return run(*frames, *weights, *[None] * missing, state, reset_bt)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-@names
-def test_values_and_gradients_agree_with_the_reference(name, length):
-    inputs, weights, state, reset_bt = make(name, length, seed=1)
-    rng = np.random.default_rng(2)
-    shape = jax.eval_shape(FORMS[name][0], *inputs, *weights, state, reset_bt)
-    cotangent = jax.tree.map(
-        lambda x: rng.normal(size=x.shape).astype(np.float32), shape
+def step(name, frames, weights, state, reset_b):
+    """A call with one frame."""
+    one = [x[:, None] for x in frames]
+    o, state = form(name, one, weights, state, reset_b[:, None])
+    return o[:, 0], state
+
+
+PRIMITIVES = {
+    name: Primitive(
+        forms={
+            "reference": functools.partial(form, name, block=None),
+            "chosen": functools.partial(form, name),
+        },
+        step=functools.partial(step, name),
+        loop=functools.partial(loop, name),
+        draw=functools.partial(draw, name),
+        near=2e-5,
+        slope=1e-4,
     )
+    for name in CASES
+}
 
-    def gradient(run):
-        def loss(inputs, weights, state):
-            result = run(*inputs, *weights, state, reset_bt)
-            products = jax.tree.map(lambda x, y: jnp.sum(x * y), result, cotangent)
-            return sum(jax.tree.leaves(products)), result
 
-        return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(inputs, weights, state)
-
-    fast, reference = (jax.jit(gradient, static_argnums=0)(r) for r in FORMS[name])
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-5), fast, reference
-    )
-    for leaf in jax.tree.leaves(fast[0]):
-        assert np.abs(leaf).max() > 0
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", CASES)
+def test_law(name, law):
+    LAWS[law](PRIMITIVES[name])
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["tanh_delta", "gated_keep", "matrix_rnn"])
 def test_blocks_need_a_fraction_of_the_memory_of_a_plain_scan(name):
     length = 256
-    inputs, weights, state, _ = make(name, length)
+    inputs, weights, state = draw(name, np.random.default_rng(0), length)
     sizes = []
-    for run in FORMS[name]:
+    for run in map(PRIMITIVES[name].forms.get, ("chosen", "reference")):
 
         def loss(inputs, run=run):
-            return run(*inputs, *weights, state)[0].sum()
+            return run(inputs, weights, state, None)[0].sum()
 
         compiled = jax.jit(jax.grad(loss)).lower(inputs).compile()
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)
@@ -200,26 +170,27 @@ def stretch(step, s) -> float:
 @pytest.mark.parametrize("seed", range(2))
 def test_no_step_of_a_cell_with_a_tanh_stretches_states(name, seed):
     """M2RNN where its matrices are the identity, as at the start."""
-    inputs, weights, state, _ = make(name, 1, seed)
+    inputs, weights, state = draw(name, np.random.default_rng(seed), 1)
     if name == "matrix_rnn":
         weights = (np.broadcast_to(np.eye(V, dtype=np.float32), (H, V, V)),)
     for scale in (0.0, 1.0, 3.0):
 
-        def step(s):
-            return FORMS[name][0](*inputs, *weights, s)[1]
+        def after(s):
+            return form(name, inputs, weights, s, None)[1]
 
-        assert stretch(step, jnp.asarray(scale * state)) <= 1 + 1e-5
+        assert stretch(after, jnp.asarray(scale * state)) <= 1 + 1e-5
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_slots_with_keys_of_length_one_do_not_stretch_states(seed):
-    (q, k, v, keep), _, state, _ = make("slots", 1, seed)
+    frames, _, state = draw("slots", np.random.default_rng(seed), 1)
+    (q, k, v, keep), state = (x[:, :, 0] for x in frames), state[:, 0]
     half = np.asarray(jax.nn.initializers.orthogonal(0.5)(jax.random.key(seed), (V, V)))
 
-    def step(s, k=k, v=v):
+    def after(s, k=k, v=v):
         return matrix_cell.slot_memory(q, k, v, keep, half, s)[1]
 
-    assert stretch(step, jnp.asarray(state)) <= (1 + keep.max()) / 2 + 1e-5
+    assert stretch(after, jnp.asarray(state)) <= (1 + keep.max()) / 2 + 1e-5
     # At an empty memory: a + (1 - a) |W| |k|^2, along k.
-    long = functools.partial(step, k=17 * k, v=np.zeros_like(v))
+    long = functools.partial(after, k=17 * k, v=np.zeros_like(v))
     assert stretch(long, jnp.zeros_like(state)) > 0.2 * 17**2 * (1 - keep).min()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from drawn import draw
 from test_play import countdown, same, write_replay
+from world_games import uniform
 
 from jaxbench.data.slippi import parse
 from jaxbench.models.build import build_stack
@@ -54,7 +55,7 @@ def test_a_planner_is_shown_what_a_replay_of_its_game_shows(tmp_path):
         method="cem",
         goal=planning.reward_goal(),
         search=search,
-        prior=planning.uniform(1, search),
+        prior=uniform(1, search),
         every=4,
     )
     places = []

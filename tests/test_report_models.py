@@ -12,8 +12,8 @@ import pytest
 from drawn import draw
 from oracles import silu
 
-from jaxbench.data.synthetic.original import ORIGINALS
 from jaxbench.models.build import build_stack, sizes
+from jaxbench.tasks.pentathlon.events import ORIGINALS
 
 WIDTH, DEPTH, HEADS = 16, 3, 4
 BATCH, LENGTH = 2, 11
@@ -56,9 +56,9 @@ def test_parameters_are_those_of_the_report(model):
     of_stack, _ = sizes(f"{model}_report", 256)
     for (task, law), counts in PARAMETERS.items():
         event = ORIGINALS[task]()
-        rows = event.vocabulary_of(law)
+        rows = event.laws[law].vocabulary
         if model == "vanilla":
-            rows += event.positions(law)
+            rows += event.laws[law].positions
         assert of_stack + 256 * rows == counts[model]
 
 

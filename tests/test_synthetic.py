@@ -17,6 +17,7 @@ from jaxbench.data.synthetic.mqar import Mqar
 from jaxbench.data.synthetic.streams import fingerprint, stream
 from jaxbench.data.synthetic.word_problem import WordProblem
 from jaxbench.errors import InputError
+from jaxbench.tasks.pentathlon.events import ORIGINALS
 
 EVENTS: tuple[Event, ...] = (
     Mqar(),
@@ -29,6 +30,9 @@ EVENTS: tuple[Event, ...] = (
     *(EditDistance(target) for target in ("direct", "dp")),
 )
 every_event = pytest.mark.parametrize("event", EVENTS, ids=str)
+originals_too = pytest.mark.parametrize(
+    "event", (*EVENTS, *(original() for original in ORIGINALS.values())), ids=str
+)
 
 
 def laws(event: Event) -> tuple[str, ...]:
@@ -129,7 +133,7 @@ def test_a_constant_predictor_scores_the_mode(event):
         assert all(0 <= share < event.ceiling for share in floors.values()), law
 
 
-@every_event
+@originals_too
 def test_the_same_stream_draws_the_same_and_others_do_not(event):
     def drawn(law: str, count: int, split: str = "train") -> Examples:
         return event.draw(law, count, stream(0, event.name, split, law))
@@ -157,7 +161,7 @@ def test_every_split_can_be_drawn_and_test_comes_first(event):
         assert event.length(tests["test"].law) == event.length(level)
 
 
-@every_event
+@originals_too
 def test_a_level_that_does_not_exist_is_named_with_its_nearest(event):
     near = event.levels[0] + "x"
     for name in ("L99", "", near):

@@ -11,9 +11,9 @@ import pytest
 from jaxbench.data.synthetic import original_event, original_words
 from jaxbench.data.synthetic.event import IGNORE, Examples
 from jaxbench.data.synthetic.groups import group
-from jaxbench.data.synthetic.original import EPOCH, ORIGINALS, Instance
+from jaxbench.data.synthetic.original_event import EPOCH, Instance
 from jaxbench.data.synthetic.rules import share_right
-from jaxbench.errors import InputError
+from jaxbench.tasks.pentathlon.events import ORIGINALS
 
 LAWS = [
     ("mqar", "K32"),
@@ -74,19 +74,6 @@ def test_the_bits_are_the_reports(task, law, seed):
     assert fingerprint(instances) == GOLDEN[task, law, seed]
 
 
-@pytest.mark.parametrize(
-    ("task", "law", "first"),
-    [
-        ("mqar", "K32", [55, 33, 40, 6, 19, 120, 31, 121]),
-        ("flip_flop", "original", [6, 11, 7, 10, 4, 10, 9, 10]),
-    ],
-)
-def test_the_first_tokens_are_the_reports(task, law, first):
-    event = ORIGINALS[task]()
-    (instance,) = event.draw_original(event.training_stream(0), 1, law)
-    assert instance.input_t[:8].tolist() == first
-
-
 @laws
 def test_streams_of_a_run_are_42_and_43_and_go_on(task, law, monkeypatch):
     assert EPOCH == 1000
@@ -121,21 +108,15 @@ def test_examples_hold_what_counts_and_padding_asks_nothing(task, law):
         assert (targets_t[:length][~mask_t] == IGNORE).all()
         assert (targets_t[length:] == IGNORE).all()
         most = max(most, int(mask_t.sum()))
-        assert input_t.max() < event.vocabulary_of(law) <= event.vocabulary
+        assert input_t.max() < event.laws[law].vocabulary <= event.vocabulary
         # All that the model is shown fits its positions.
-        assert length <= event.positions(law)
+        assert length <= event.laws[law].positions
     assert most == event.answers(law)
 
 
 @laws
-def test_draw_is_a_function_of_the_generator(task, law):
+def test_the_report_tests_what_it_trains_on(task, law):
     event = ORIGINALS[task]()
-    first, again, other = (
-        event.draw(law, 20, np.random.default_rng(seed)) for seed in (0, 0, 1)
-    )
-    assert (first.tokens_nt == again.tokens_nt).all()
-    assert (first.targets_nt == again.targets_nt).all()
-    assert (first.tokens_nt != other.tokens_nt).any(axis=1).all()
     assert list(event.tests(law)) == ["test"]
     assert event.tests(law)["test"].law == law in event.levels
 
@@ -165,7 +146,7 @@ def test_the_oracle_reads_nothing_ahead(task, law):
     for cut in rng.integers(1, tokens_nt.shape[1], size=6):
         changed_nt = tokens_nt.copy()
         rest = changed_nt[:, cut:]
-        changed_nt[:, cut:] = rng.integers(0, event.vocabulary_of(law), rest.shape)
+        changed_nt[:, cut:] = rng.integers(0, event.laws[law].vocabulary, rest.shape)
         kept_nt = asked_nt & (np.arange(tokens_nt.shape[1]) < cut)[None]
         after_nt = event.solve(changed_nt, kept_nt)
         assert (after_nt[kept_nt] == before_nt[kept_nt]).all()
@@ -329,16 +310,3 @@ def test_the_ceiling_of_words_is_the_mean_over_what_cannot_be_known():
     errors = 8 * 49 / 60 + 9 * 50 / 60 + wrong / 3600
     assert event.ceiling == pytest.approx(1 - errors / 64, abs=1e-12)
     assert event.ceiling == pytest.approx(0.755, abs=5e-4)
-
-
-@pytest.mark.parametrize("task", ORIGINALS)
-def test_a_level_that_does_not_exist_is_refused(task):
-    event = ORIGINALS[task]()
-    for ask in (
-        lambda: event.length("K16"),
-        lambda: event.tests("K16"),
-        lambda: event.draw("K16", 1, np.random.default_rng(0)),
-    ):
-        with pytest.raises(InputError, match="no level 'K16'") as error:
-            ask()
-        assert event.levels[-1] in str(error.value)

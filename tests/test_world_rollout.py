@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from drawn import draw
 from recipes import recipe
-from world_games import simulated
+from world_games import simulated, uniform
 
 from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack
@@ -212,7 +212,7 @@ def quadratic(labels_bnha):
 @pytest.mark.integration
 def test_shooting_keeps_the_cheapest_of_what_it_drew():
     search = planning.Search(horizon=6, hold=1, samples=64)
-    prior = planning.uniform(3, search)
+    prior = uniform(3, search)
     key = jax.random.key(1)
     found = planning.shoot(key, quadratic, prior, search)
     drawn = planning.draw(key, prior, 64, search)
@@ -236,7 +236,7 @@ def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
         x = jnp.cumsum((labels[..., 1] - 8) / 8, axis=-1)
         return jnp.abs(x[..., -1] - 2.5)
 
-    found = planning.shoot(jax.random.key(0), cost, planning.uniform(2, search), search)
+    found = planning.shoot(jax.random.key(0), cost, uniform(2, search), search)
     # Four frames of (level - 8) / 8 are 2.5 at level 13.
     np.testing.assert_array_equal(found.labels_bha[..., 1], 13)
     np.testing.assert_allclose(found.cost_b, 0, atol=1e-6)
@@ -245,7 +245,7 @@ def test_shooting_finds_the_optimum_of_a_toy_with_one_decision():
 @pytest.mark.integration
 def test_cem_beats_shooting_at_equal_samples_on_a_quadratic():
     search = planning.Search(horizon=12, hold=1, samples=400, rounds=5)
-    prior, key = planning.uniform(8, search), jax.random.key(3)
+    prior, key = uniform(8, search), jax.random.key(3)
     shot = planning.shoot(key, quadratic, prior, search)
     found = planning.cem(key, quadratic, prior, search)
     np.testing.assert_allclose(
@@ -305,7 +305,7 @@ def test_the_cost_of_a_sequence_does_not_depend_on_what_is_tried_beside_it(
     goal = planning.position_goal(0.0, 10.0)
     rival = jnp.asarray(held.controllers_ntna[:, WARM_UP - 2, 1])
     search = planning.Search(horizon=3, hold=1)
-    first = planning.uniform(len(held), search)
+    first = uniform(len(held), search)
     tried = planning.draw(jax.random.key(0), first, 3, search)
     costs = planning.predicted_cost(world, start, rival, goal)(tried)
     assert costs.shape == (len(held), 3)

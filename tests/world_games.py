@@ -1,15 +1,17 @@
-"""Games for tests of the world model: simulated, or by hand with known events."""
+"""For tests of the world model: games, simulated or by hand, and a prior of plans."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 from small_run import SharedRuns
 from test_zelda_frames import make_game
 
 from jaxbench.data.game import Game
 from jaxbench.data.replays import load_replays
+from jaxbench.serving.world import planning
 
 # Frames of a game by hand before its timer starts.
 COUNTDOWN = 123
@@ -43,3 +45,10 @@ def eventful(seed: int = 0, count: int = 400, end: str = "game") -> Game:
         leader = dataclasses.replace(player.leader, post=post)
         players.append(dataclasses.replace(player, leader=leader))
     return dataclasses.replace(game, players=tuple(players), end=end)
+
+
+def uniform(situations, search):
+    """Every label as likely as any other."""
+    shape = (situations, -(-search.horizon // search.hold))
+    parts = {(8,): 1 / 2, (4, 17): 1 / 17, (5,): 1 / 5}
+    return planning.Proposal(*(jnp.full((*shape, *s), p) for s, p in parts.items()))

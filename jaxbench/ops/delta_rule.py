@@ -16,7 +16,6 @@ from jaxbench.ops.decay import (
     before_frame,
     bounded,
     decayed_products,
-    episode_numbers,
     from_start,
     to_end,
 )
@@ -116,14 +115,8 @@ def delta_rule_chunks(
       chunk: the most frames of a chunk.
       floor: as in `delta_rule`.
     """
-    batch, length = frames.q_bthk.shape[:2]
-    if length > chunk:
-        s_bhkv = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], s_bhkv)
-    episode_bt = episode_numbers(reset_bt, batch, length)
-    if frames.log_decay is not None:
-        frames = frames._replace(log_decay=bounded(frames.log_decay, floor))
     of_chunk = functools.partial(_chunk, floor)
-    return over_chunks(of_chunk, frames, episode_bt, s_bhkv, chunk)
+    return over_chunks(of_chunk, frames, s_bhkv, reset_bt, chunk, floor)
 
 
 def delta_rule(

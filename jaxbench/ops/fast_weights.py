@@ -139,15 +139,9 @@ def ttt_linear_step(
     c_now = c - tau_b[:, None, None] * grad_c
     z = _product("bhk,bhkv->bhv", q, w_now) + c_now
     y = q + gamma * _normalize(z)[0] + beta
-    full_b = count_b + 1 == model.tau_m.shape[0]
     # At the last place of a mini-batch tau is the one its update is made with.
-    return y, FastWeights(
-        _where(full_b, w_now, w),
-        _where(full_b, c_now, c),
-        _where(full_b, jnp.zeros_like(grad_w), grad_w),
-        _where(full_b, jnp.zeros_like(grad_c), grad_c),
-        jnp.where(full_b, 0, count_b + 1),
-    )
+    after = FastWeights(w, c, grad_w, grad_c, count_b + 1)
+    return y, _commit(after, model.tau_m[-1], model.tau_m.shape[0])
 
 
 def ttt_linear_reference(

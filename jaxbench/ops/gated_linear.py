@@ -109,13 +109,8 @@ def gated_linear_attention_chunks(
     T K V) work; memory: C^2 numbers per head, and one state per chunk. `floor` as in
     `gated_linear_attention`.
     """
-    batch, length = frames.q_bthk.shape[:2]
-    if length > chunk:
-        s_bhkv = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], s_bhkv)
     of_chunk = functools.partial(_chunk, bonus_hk, floor)
-    episode_bt = episode_numbers(reset_bt, batch, length)
-    inputs = frames._replace(log_decay=bounded(frames.log_decay, floor))
-    return over_chunks(of_chunk, inputs, episode_bt, s_bhkv, chunk)
+    return over_chunks(of_chunk, frames, s_bhkv, reset_bt, chunk, floor)
 
 
 def gated_linear_attention(
@@ -153,29 +148,34 @@ def gated_linear_attention(
 
 def over_chunks(
     step: Callable[[Array | None, Any, Array], tuple[Array, Array]],
-    inputs: Any,
-    episode_bt: Array,
+    frames: Any,
     state: Start,
+    reset_bt: Resets,
     chunk: int,
+    floor: float,
 ) -> Result:
-    """Runs `step(state, inputs, episode_bc) -> (state, o_bhcv)` over chunks of frames.
+    """Runs `step(state, frames, episode_bc) -> (state, o_bhcv)` over chunks of frames.
 
     Args:
       step: one chunk; its arrays are [B, H, C, ...]. A state of None is zero.
-      inputs: tree of arrays [B, T, H, ...] for which zeros do nothing to the state.
-      episode_bt: numbers of the episodes, from 0 in the episode of `state`.
-      state: before the first frame; None is zero, for a single chunk.
+      frames: `GatedFrames` or `DeltaFrames`; zeros do nothing to the state.
+      state: before the first frame; None is zero.
+      reset_bt: True where an episode starts; None is nowhere.
       chunk: the most frames of a chunk; chunks are as equal as they can be.
+      floor: of the logarithms of decays, see `bounded`.
 
     Returns:
       o_bthv and the state after the last frame.
     """
-    batch, length = episode_bt.shape
+    if frames.log_decay is not None:
+        frames = frames._replace(log_decay=bounded(frames.log_decay, floor))
+    batch, length = frames.q_bthk.shape[:2]
+    episode_bt = episode_numbers(reset_bt, batch, length)
     count = math.ceil(length / chunk)
     size = math.ceil(length / count)
     pad = count * size - length
     if count == 1:
-        one = jax.tree.map(lambda x: float32(jnp.swapaxes(x, 1, 2)), inputs)
+        one = jax.tree.map(lambda x: float32(jnp.swapaxes(x, 1, 2)), frames)
         end, o_bhcv = step(state, one, episode_bt)
         return jnp.swapaxes(o_bhcv, 1, 2), end
 
@@ -184,7 +184,7 @@ def over_chunks(
         x = jnp.pad(x, around, mode=mode)
         return jnp.moveaxis(x.reshape(batch, count, size, *x.shape[2:]), 1, 0)
 
-    split = jax.tree.map(lambda x: float32(jnp.swapaxes(blocks(x), 2, 3)), inputs)
+    split = jax.tree.map(lambda x: float32(jnp.swapaxes(blocks(x), 2, 3)), frames)
     # Padding goes on with the last episode, so it keeps that episode's state.
     episodes = blocks(episode_bt, "edge")
     # Each chunk counts from its own start: 0 is the episode of the state it is given.
@@ -195,7 +195,7 @@ def over_chunks(
     def body(state: Array, xs: tuple) -> Result:
         return step(state, *xs)
 
-    assert state is not None, "several chunks start from a state"
+    state = memory(frames.k_bthk[:, 0], frames.v_bthv[:, 0], state)
     end, o_nbhcv = lax.scan(body, state, (split, episodes))
     o_bnchv = jnp.moveaxis(o_nbhcv, 0, 1).swapaxes(2, 3)
     o_bthv = o_bnchv.reshape(batch, count * size, *o_bnchv.shape[3:])

@@ -32,53 +32,24 @@ class Stage(NamedTuple):
     spawn: tuple[float, float]
 
 
-STAGES = (
-    Stage(
-        id=31,
-        edge=68.4,
-        platforms=((-57.6, -20.0, 27.2), (20.0, 57.6, 27.2), (-18.8, 18.8, 54.4)),
-        side=224.0,
-        top=200.0,
-        bottom=-108.8,
-        spawn=(38.8, 35.2),
-    ),
-    Stage(
-        id=32,
-        edge=85.5,
-        platforms=(),
-        side=246.0,
-        top=188.0,
-        bottom=-140.0,
-        spawn=(60.0, 10.0),
-    ),
-    Stage(
-        id=8,
-        edge=56.0,
-        platforms=((-59.5, -28.0, 23.4), (28.0, 59.5, 23.4), (-15.7, 15.7, 42.0)),
-        side=174.0,
-        top=168.0,
-        bottom=-91.0,
-        spawn=(42.0, 26.6),
-    ),
-    Stage(
-        id=28,
-        edge=77.3,
-        platforms=((-61.4, -31.7, 30.1), (31.7, 61.4, 30.1), (-19.0, 19.0, 51.4)),
-        side=255.0,
-        top=250.0,
-        bottom=-123.0,
-        spawn=(46.6, 37.2),
-    ),
-    Stage(
-        id=3,
-        edge=87.7,
-        platforms=((-55.0, -25.0, 25.0), (25.0, 55.0, 25.0)),
-        side=230.0,
-        top=180.0,
-        bottom=-111.0,
-        spawn=(40.0, 32.0),
-    ),
-)
+# In-game id, edge, side, top, bottom, spawn; then the ends and height of platforms.
+_STAGES = """
+31 68.4 224 200 -108.8 38.8 35.2  -57.6 -20.0 27.2  20.0 57.6 27.2  -18.8 18.8 54.4
+32 85.5 246 188 -140.0 60.0 10.0
+8  56.0 174 168  -91.0 42.0 26.6  -59.5 -28.0 23.4  28.0 59.5 23.4  -15.7 15.7 42.0
+28 77.3 255 250 -123.0 46.6 37.2  -61.4 -31.7 30.1  31.7 61.4 30.1  -19.0 19.0 51.4
+3  87.7 230 180 -111.0 40.0 32.0  -55.0 -25.0 25.0  25.0 55.0 25.0
+"""
+
+
+def _stage(line: str) -> Stage:
+    id_, *numbers = line.split()
+    edge, side, top, bottom, x, y, *ends = map(float, numbers)
+    platforms = tuple(zip(ends[::3], ends[1::3], ends[2::3], strict=True))
+    return Stage(int(id_), edge, platforms, side, top, bottom, (x, y))
+
+
+STAGES = tuple(_stage(line) for line in _STAGES.strip().splitlines())
 
 
 class Fighter(NamedTuple):

@@ -36,35 +36,23 @@ def finish_actions(s: State, live: np.ndarray, inputs: Inputs) -> None:
     if jump.any():
         rise = np.where(inputs.jump_held, _JUMP_F[s.fighter], _SHORT_F[s.fighter])
         air = _AIR_F[s.fighter]
-        np.copyto(s.vy, rise, where=jump)
-        np.copyto(s.vx, np.clip(s.vx + inputs.x * air, -air, air), where=jump)
-        np.copyto(s.airborne, True, where=jump)
+        s.put(jump, vy=rise, vx=np.clip(s.vx + inputs.x * air, -air, air))
+        s.put(jump, airborne=True)
         s.jumps -= jump
     climbed = ended & moves.IS_CLIMB[before]
-    np.copyto(s.airborne, False, where=climbed)
-    np.copyto(s.jumps, _JUMPS_F[s.fighter], where=climbed)
-    np.copyto(s.ground, 0, where=climbed)
-    np.copyto(s.y, 0, where=climbed)
-    np.copyto(s.vx, 0, where=climbed)
-    np.copyto(s.vy, 0, where=climbed)
+    s.put(climbed, airborne=False, jumps=_JUMPS_F[s.fighter], ground=0, y=0, vx=0, vy=0)
     reborn = ended & (s.action == A.REBIRTH)
     if reborn.any():
         _respawn(s, reborn)
     waited = ended & (before == A.REBIRTH_WAIT)
-    np.copyto(s.invulnerable, _RESPAWN_INVULNERABLE, where=waited)
+    s.put(waited, invulnerable=_RESPAWN_INVULNERABLE)
 
 
 def _respawn(s: State, mask: np.ndarray) -> None:
     side = np.array([[-1, 1]], np.float32)
-    np.copyto(s.x, 12 * side, where=mask)
-    np.copyto(s.y, _RESPAWN_HEIGHT, where=mask)
-    np.copyto(s.facing, -side, where=mask)
-    for speed in (s.vx, s.vy, s.kx, s.ky):
-        np.copyto(speed, 0, where=mask)
-    np.copyto(s.percent, 0, where=mask)
-    np.copyto(s.airborne, True, where=mask)
-    np.copyto(s.jumps, _JUMPS_F[s.fighter] - 1, where=mask)
-    np.copyto(s.ground, -1, where=mask)
+    s.put(mask, x=12 * side, y=_RESPAWN_HEIGHT, facing=-side)
+    s.put(mask, vx=0, vy=0, kx=0, ky=0)
+    s.put(mask, percent=0, airborne=True, jumps=_JUMPS_F[s.fighter] - 1, ground=-1)
 
 
 def choose_actions(s: State, live: np.ndarray, inputs: Inputs) -> None:
@@ -85,9 +73,9 @@ def choose_actions(s: State, live: np.ndarray, inputs: Inputs) -> None:
     stirred = (np.abs(inputs.x) > 0.5) | (np.abs(inputs.y) > 0.5) | inputs.jump
     leave = live & (s.action == A.REBIRTH_WAIT) & stirred
     np.copyto(new, A.FALL, where=leave)
-    np.copyto(s.invulnerable, _RESPAWN_INVULNERABLE, where=leave)
+    s.put(leave, invulnerable=_RESPAWN_INVULNERABLE)
     start = (new >= 0) & ((new != s.action) | again)
-    np.copyto(s.facing, face, where=start)
+    s.put(start, facing=face)
     s.begin(start, new)
     _launch(s, inputs, start)
 
@@ -216,37 +204,29 @@ def _from_cliff(s: State, i: Inputs, hanging: np.ndarray, new: np.ndarray) -> No
 
 def _launch(s: State, i: Inputs, start: np.ndarray) -> None:
     """Sets the speeds that actions begin with."""
-    np.copyto(s.span, _SQUAT_F[s.fighter], where=start & (s.action == A.JUMP_SQUAT))
+    s.put(start & (s.action == A.JUMP_SQUAT), span=_SQUAT_F[s.fighter])
     released = (s.cliff_wait == HANGING) & ~moves.IS_HANGING[s.action]
-    np.copyto(s.cliff_wait, _CLIFF_REGRAB, where=released)
+    s.put(released, cliff_wait=_CLIFF_REGRAB)
     climb = start & moves.IS_CLIMB[s.action]
     if climb.any():
         reach = np.where(s.action == A.CLIFF_ROLL, np.float32(30), np.float32(9))
         span = np.maximum(s.span, 1).astype(np.float32)
-        np.copyto(s.vx, s.facing * reach / span, where=climb)
-        np.copyto(s.vy, -s.y / span, where=climb)
+        s.put(climb, vx=s.facing * reach / span, vy=-s.y / span)
     off_cliff = released & start & (s.action == A.JUMP_F)
-    np.copyto(s.vy, _JUMP_F[s.fighter], where=off_cliff)
+    s.put(off_cliff, vy=_JUMP_F[s.fighter])
     double = start & ((s.action == A.JUMP_AIR_F) | (s.action == A.JUMP_AIR_B))
     if double.any():
-        np.copyto(s.vy, _DOUBLE_F[s.fighter], where=double)
-        np.copyto(s.vx, i.x * _AIR_F[s.fighter], where=double)
-        np.copyto(s.fast_falling, False, where=double)
+        s.put(double, vy=_DOUBLE_F[s.fighter], vx=i.x * _AIR_F[s.fighter])
         s.jumps -= double
     dodge = start & (s.action == A.AIR_DODGE)
     if dodge.any():
         length = np.maximum(np.sqrt(i.x * i.x + i.y * i.y), np.float32(0.01))
-        np.copyto(s.vx, _DODGE_SPEED * i.x / length, where=dodge)
-        np.copyto(s.vy, _DODGE_SPEED * i.y / length, where=dodge)
-        np.copyto(s.fast_falling, False, where=dodge)
+        s.put(dodge, vx=_DODGE_SPEED * i.x / length, vy=_DODGE_SPEED * i.y / length)
     rise = start & (s.action == A.RECOVERY)
     if rise.any():
-        np.copyto(s.vy, _RECOVERY_RISE, where=rise)
-        np.copyto(s.vx, i.x * np.float32(1.3), where=rise)
-        np.copyto(s.fast_falling, False, where=rise)
-        np.copyto(s.airborne, True, where=rise)
-        np.copyto(s.jumps, 0, where=rise)
+        s.put(rise, vy=_RECOVERY_RISE, vx=i.x * np.float32(1.3))
+        s.put(rise, airborne=True, jumps=0)
+    s.put(double | dodge | rise, fast_falling=False)
     through = start & (s.action == A.PASS)
-    np.copyto(s.airborne, True, where=through)
-    np.copyto(s.vy, np.float32(-0.5), where=through)
+    s.put(through, airborne=True, vy=np.float32(-0.5))
     s.jumps -= through & (s.jumps == _JUMPS_F[s.fighter])

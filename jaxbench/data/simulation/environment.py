@@ -172,7 +172,7 @@ def step(state: State, controls: Controls) -> State:
 def _count_frames(s: State, inputs: Inputs, live: np.ndarray) -> None:
     s.age += live
     np.maximum(s.hitlag - 1, 0, out=s.hitlag)
-    np.copyto(s.hitstun, np.maximum(s.hitstun - 1, 0), where=live)
+    s.put(live, hitstun=np.maximum(s.hitstun - 1, 0))
     np.maximum(s.invulnerable - 1, 0, out=s.invulnerable)
     s.cliff_wait -= s.cliff_wait > 0
     for age, event in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -154,12 +154,15 @@ class State:
         held = Controls(*(field.copy() for field in self.controls))
         return State(**arrays, controls=held)
 
+    def put(self, mask: np.ndarray, **values: Any) -> None:
+        """Writes values into the fields of these names where `mask`, in place."""
+        for name, value in values.items():
+            np.copyto(getattr(self, name), value, where=mask)
+
     def begin(self, mask: np.ndarray, action: np.ndarray | int) -> None:
         """Starts `action` where `mask`, in place."""
-        np.copyto(self.action, action, where=mask)
-        np.copyto(self.age, 0, where=mask)
-        np.copyto(self.span, moves.SPAN[self.action], where=mask)
-        np.copyto(self.connected, False, where=mask)
+        self.put(mask, action=action)
+        self.put(mask, age=0, span=moves.SPAN[self.action], connected=False)
 
 
 ARRAYS = tuple(f.name for f in dataclasses.fields(State) if f.name != "controls")

@@ -78,7 +78,7 @@ def _strike_with_shots(s: State, i: Inputs) -> None:
     meets &= np.abs(s.y[:, other] + _BODY_Y - s.shot_y) <= 4 + _BODY_HALF
     hit = flying & meets & vulnerable(s)[:, other]
     if hit.any():
-        np.copyto(s.shot_left, 0, where=hit)
+        s.put(hit, shot_left=0)
         move = np.full_like(s.action, A.SHOT)
         none = np.zeros_like(hit)
         _resolve(s, i, hit, none, move, np.sign(s.shot_vx), lag_self=False)
@@ -101,7 +101,7 @@ def _resolve(
     blocked = hit & shielding & ~grab
     landed = hit & ~blocked
     if lag_self:
-        np.copyto(s.hitlag, lag, where=hit & ~grab)
+        s.put(hit & ~grab, hitlag=lag)
     s.last_attack[landed] = move[landed]
     chained = (s.hitstun > 0)[:, other]
     s.combo[landed] = np.where(chained, s.combo + 1, 1)[landed]
@@ -118,12 +118,11 @@ def _block(
     perfect = mask & (s.action == A.GUARD_ON) & (s.age <= _REFLECT_FRAMES)
     s.begin(perfect, A.GUARD_REFLECT)
     full = mask & ~perfect
-    np.copyto(s.shield, s.shield - damage, where=full)
+    s.put(full, shield=s.shield - damage)
     s.begin(full, A.GUARD_HIT)
     stun = np.floor(damage * np.float32(0.45) + 3).astype(np.int32)
-    np.copyto(s.span, stun, where=full)
-    np.copyto(s.vx, side * (damage * np.float32(0.06) + np.float32(0.4)), where=full)
-    np.copyto(s.hitlag, lag, where=mask)
+    s.put(full, span=stun, vx=side * (damage * np.float32(0.06) + np.float32(0.4)))
+    s.put(mask, hitlag=lag)
 
 
 def _hurt(
@@ -136,7 +135,7 @@ def _hurt(
 ) -> None:
     damage = moves.DAMAGE[move]
     percent = np.minimum(s.percent + damage, _PERCENT_MAX)
-    np.copyto(s.percent, percent, where=mask)
+    s.put(mask, percent=percent)
     # Melee's formula, for a victim at `percent` after the hit.
     weight = np.float32(200) / (_WEIGHT_F[s.fighter] + np.float32(100))
     force = (percent / 10 + percent * damage / 20) * weight * np.float32(1.4) + 18
@@ -151,35 +150,31 @@ def _hurt(
     size = np.maximum(np.sqrt(cos * cos + sin * sin), np.float32(1e-6))
     speed = force * _LAUNCH_SPEED / size
     lifted = s.airborne | tumble | (sin > 0.5)
-    np.copyto(s.kx, speed * cos, where=mask)
-    np.copyto(s.ky, np.where(lifted, speed * sin, np.float32(0)), where=mask)
-    np.copyto(s.vx, 0, where=mask)
-    np.copyto(s.vy, 0, where=mask)
-    np.copyto(s.hitstun, np.floor(force * _HITSTUN).astype(np.int32), where=mask)
-    np.copyto(s.hitlag, lag, where=mask)
+    s.put(mask, kx=speed * cos, ky=np.where(lifted, speed * sin, np.float32(0)))
+    s.put(mask, vx=0, vy=0, hitlag=lag)
+    s.put(mask, hitstun=np.floor(force * _HITSTUN).astype(np.int32))
     strength = (force >= 30).astype(np.int32) + (force >= 55)
     weak = np.where(lifted, A.DAMAGE_AIR, A.DAMAGE_N) + strength
     steep = np.abs(sin) > np.float32(0.9) * size
     fly = np.where(steep, np.where(sin > 0, A.FLY_TOP, A.FLY_LW), A.FLY_N)
     fly = np.where((force > 150) & ~steep, A.FLY_ROLL, fly)
     s.begin(mask, np.where(tumble, fly, weak))
-    np.copyto(s.facing, np.where(side == 0, s.facing, -side), where=mask)
-    np.copyto(s.fast_falling, False, where=mask)
+    s.put(mask, facing=np.where(side == 0, s.facing, -side), fast_falling=False)
     rising = mask & lifted & ~s.airborne
-    np.copyto(s.airborne, True, where=rising)
+    s.put(rising, airborne=True)
     s.jumps -= rising & (s.jumps > 0)
     # The players of a pair are 0 and 1, so the attacker is the other number.
-    np.copyto(s.last_hit_by, np.array([[1, 0]], np.int32), where=mask)
+    s.put(mask, last_hit_by=np.array([[1, 0]], np.int32))
 
 
 def wear_shields(s: State, live: np.ndarray) -> None:
     """Drains raised shields, restores lowered ones, breaks empty ones, in place."""
     up = moves.IS_SHIELDED[s.action] & live
     change = np.where(up, -_SHIELD_DRAIN, _SHIELD_GAIN)
-    np.copyto(s.shield, np.minimum(s.shield + change, SHIELD_MAX), where=live)
+    s.put(live, shield=np.minimum(s.shield + change, SHIELD_MAX))
     broken = moves.IS_SHIELDED[s.action] & (s.shield <= 0)
     if broken.any():
-        np.copyto(s.shield, _SHIELD_AFTER_BREAK, where=broken)
+        s.put(broken, shield=_SHIELD_AFTER_BREAK)
         s.begin(broken, A.DIZZY)
-        np.copyto(s.hitlag, 0, where=broken)
-    np.copyto(s.shield, np.maximum(s.shield, 0), where=s.shield < 0)
+        s.put(broken, hitlag=0)
+    s.put(s.shield < 0, shield=np.maximum(s.shield, 0))

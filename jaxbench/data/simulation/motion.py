@@ -37,14 +37,11 @@ def set_speeds(s: State, i: Inputs, live: np.ndarray) -> None:
     _air_speed(s, i, air)
     size = np.sqrt(s.kx * s.kx + s.ky * s.ky)
     keep = np.maximum(size - _KNOCKBACK_DECAY, 0) / np.maximum(size, np.float32(1e-6))
-    np.copyto(s.kx, s.kx * keep, where=air)
-    np.copyto(s.ky, s.ky * keep, where=air)
+    s.put(air, kx=s.kx * keep, ky=s.ky * keep)
     slow = np.maximum(np.abs(s.kx) - _FRICTION_F[s.fighter], 0)
-    np.copyto(s.kx, np.copysign(slow, s.kx), where=ground)
-    np.copyto(s.ky, 0, where=ground)
+    s.put(ground, kx=np.copysign(slow, s.kx), ky=0)
     fixed = moves.IS_FIXED[s.action]
-    for speed in (s.vx, s.vy, s.kx, s.ky):
-        np.copyto(speed, 0, where=fixed)
+    s.put(fixed, vx=0, vy=0, kx=0, ky=0)
 
 
 def _ground_speed(s: State, i: Inputs, ground: np.ndarray) -> None:
@@ -62,8 +59,7 @@ def _ground_speed(s: State, i: Inputs, ground: np.ndarray) -> None:
     gain = np.where(dash, np.float32(1), gain)
     gain = np.where(s.action == A.DASH_ATTACK, friction * np.float32(0.4), gain)
     change = np.clip(target - s.vx, -gain, gain)
-    np.copyto(s.vx, s.vx + change, where=ground)
-    np.copyto(s.vy, 0, where=ground)
+    s.put(ground, vx=s.vx + change, vy=0)
 
 
 def _air_speed(s: State, i: Inputs, air: np.ndarray) -> None:
@@ -77,27 +73,26 @@ def _air_speed(s: State, i: Inputs, air: np.ndarray) -> None:
     s.fast_falling |= fast
     most = np.where(s.fast_falling, _FAST_FALL_F[s.fighter], _FALL_F[s.fighter])
     down = np.where(s.fast_falling, -most, np.maximum(s.vy - gravity, -most))
-    np.copyto(s.vy, down, where=falling)
+    s.put(falling, vy=down)
     drift = falling & moves.IS_DRIFT[s.action] & (s.hitstun == 0)
     most_x = _AIR_F[s.fighter]
     gain = np.where(i.x == 0, _AIR_FRICTION, most_x / np.float32(12))
     change = np.clip(i.x * most_x - s.vx, -gain, gain)
-    np.copyto(s.vx, s.vx + change, where=drift)
-    np.copyto(s.vx, s.vx * _DODGE_DECAY, where=air & gliding)
-    np.copyto(s.vy, s.vy * _DODGE_DECAY, where=air & gliding)
+    s.put(drift, vx=s.vx + change)
+    s.put(air & gliding, vx=s.vx * _DODGE_DECAY, vy=s.vy * _DODGE_DECAY)
 
 
 def move(s: State, i: Inputs, live: np.ndarray) -> None:
     """Moves fighters, then resolves walls, floors, ends of floors and edges."""
     x0, y0 = s.x.copy(), s.y.copy()
-    np.copyto(s.x, s.x + s.vx + s.kx, where=live)
-    np.copyto(s.y, s.y + s.vy + s.ky, where=live & s.airborne)
+    s.put(live, x=s.x + s.vx + s.kx)
+    s.put(live & s.airborne, y=s.y + s.vy + s.ky)
     _push_apart(s, live)
     edge = arena.EDGE_S[s.stage][:, None]
     loose = live & s.airborne & ~moves.IS_FIXED[s.action] & ~moves.IS_CLIMB[s.action]
     beside = (np.abs(x0) >= edge) & (y0 < 0) & (s.y < 0)
     inside = loose & beside & (np.abs(s.x) < edge)
-    np.copyto(s.x, np.copysign(edge, x0), where=inside)
+    s.put(inside, x=np.copysign(edge, x0))
     left, right, height = (
         table[s.stage][:, None, :]
         for table in (arena.LEFT_SF, arena.RIGHT_SF, arena.HEIGHT_SF)
@@ -113,7 +108,7 @@ def move(s: State, i: Inputs, live: np.ndarray) -> None:
     _stay_on_floor(s, live & ~s.airborne, left, right)
     if landing.any():
         _land(s, i, landing, floor)
-        np.copyto(s.y, arena.HEIGHT_SF[s.stage[:, None], floor], where=landing)
+        s.put(landing, y=arena.HEIGHT_SF[s.stage[:, None], floor])
     _catch_cliff(s, i, loose & ~landing, edge)
 
 
@@ -126,7 +121,7 @@ def _push_apart(s: State, live: np.ndarray) -> None:
     if both.any():
         order = np.array([[-1, 1]], np.float32)
         away = np.where(gap == 0, order, np.sign(gap))
-        np.copyto(s.x, s.x + _PUSH * away, where=both)
+        s.put(both, x=s.x + _PUSH * away)
 
 
 def _stay_on_floor(
@@ -140,10 +135,8 @@ def _stay_on_floor(
         return
     slide = moves.CAN_SLIDE_OFF[s.action] & ((np.abs(s.vx) > 0.4) | (s.kx != 0))
     fall = off & slide
-    np.copyto(s.x, np.clip(s.x, low, high), where=off & ~slide)
-    np.copyto(s.vx, 0, where=off & ~slide)
-    np.copyto(s.airborne, True, where=fall)
-    np.copyto(s.fast_falling, False, where=fall)
+    s.put(off & ~slide, x=np.clip(s.x, low, high), vx=0)
+    s.put(fall, airborne=True, fast_falling=False)
     s.jumps -= fall & (s.jumps == _JUMPS_F[s.fighter])
     s.begin(fall & ~moves.IS_DAMAGE[s.action], A.FALL)
 
@@ -157,7 +150,7 @@ def _land(s: State, i: Inputs, landing: np.ndarray, floor: np.ndarray) -> None:
     lag = moves.LANDING_LAG[action]
     after = np.where(aerial, A.LANDING_AIR_N + action - A.AIR_N, after)
     span = np.where(aerial, np.where(cancelled, lag // 2, lag), span)
-    np.copyto(s.l_cancel, np.where(cancelled, 1, 2), where=landing & aerial)
+    s.put(landing & aerial, l_cancel=np.where(cancelled, 1, 2))
     helpless = (action == A.FALL_SPECIAL) | (action == A.RECOVERY)
     after = np.where(helpless | (action == A.AIR_DODGE), A.LANDING_SPECIAL, after)
     span = np.where(helpless, 26, span)
@@ -169,15 +162,9 @@ def _land(s: State, i: Inputs, landing: np.ndarray, floor: np.ndarray) -> None:
     after = np.where(tumble, np.where(in_time, tech, A.DOWN_BOUND), after)
     span = np.where(tumble, moves.SPAN[after], span)
     s.begin(landing, after)
-    np.copyto(s.span, span, where=landing)
-    np.copyto(s.airborne, False, where=landing)
-    np.copyto(s.fast_falling, False, where=landing)
-    np.copyto(s.ground, floor, where=landing)
-    np.copyto(s.jumps, _JUMPS_F[s.fighter], where=landing)
-    np.copyto(s.hitstun, 0, where=landing)
-    np.copyto(s.vy, 0, where=landing)
-    np.copyto(s.ky, 0, where=landing)
-    np.copyto(s.kx, s.kx * np.float32(0.5), where=landing)
+    s.put(landing, span=span, airborne=False, fast_falling=False, ground=floor)
+    s.put(landing, jumps=_JUMPS_F[s.fighter], hitstun=0)
+    s.put(landing, vy=0, ky=0, kx=s.kx * np.float32(0.5))
 
 
 def _catch_cliff(s: State, i: Inputs, loose: np.ndarray, edge: np.ndarray) -> None:
@@ -196,15 +183,10 @@ def _catch_cliff(s: State, i: Inputs, loose: np.ndarray, edge: np.ndarray) -> No
     both[:, 0] = False
     caught = able & ~taken & ~both
     side = np.sign(s.x)
-    np.copyto(s.facing, -side, where=caught)
-    np.copyto(s.x, side * (edge + _HANG_X), where=caught)
-    np.copyto(s.y, _HANG_Y, where=caught)
-    for speed in (s.vx, s.vy, s.kx, s.ky):
-        np.copyto(speed, 0, where=caught)
-    np.copyto(s.jumps, np.maximum(_JUMPS_F[s.fighter] - 1, 1), where=caught)
-    np.copyto(s.fast_falling, False, where=caught)
-    np.copyto(s.cliff_wait, HANGING, where=caught)
-    np.copyto(s.invulnerable, _CLIFF_INVULNERABLE, where=caught)
+    s.put(caught, facing=-side, x=side * (edge + _HANG_X), y=_HANG_Y)
+    s.put(caught, vx=0, vy=0, kx=0, ky=0)
+    s.put(caught, jumps=np.maximum(_JUMPS_F[s.fighter] - 1, 1), fast_falling=False)
+    s.put(caught, cliff_wait=HANGING, invulnerable=_CLIFF_INVULNERABLE)
     s.begin(caught, A.CLIFF_CATCH)
 
 
@@ -212,14 +194,12 @@ def move_shots(s: State, live: np.ndarray) -> None:
     """Moves projectiles and throws new ones, in place."""
     flying = s.shot_left > 0
     s.shot_left -= flying
-    np.copyto(s.shot_x, s.shot_x + s.shot_vx, where=flying)
+    s.put(flying, shot_x=s.shot_x + s.shot_vx)
     throwing = (s.action == A.SHOT) | (s.action == A.SHOT_AIR)
     thrown = live & throwing & (s.age == _SHOT_FRAME)
     if thrown.any():
-        np.copyto(s.shot_x, s.x + 8 * s.facing, where=thrown)
-        np.copyto(s.shot_y, s.y + np.float32(8), where=thrown)
-        np.copyto(s.shot_vx, s.facing * _SHOT_F[s.fighter], where=thrown)
-        np.copyto(s.shot_left, _SHOT_FRAMES, where=thrown)
+        s.put(thrown, shot_x=s.x + 8 * s.facing, shot_y=s.y + np.float32(8))
+        s.put(thrown, shot_vx=s.facing * _SHOT_F[s.fighter], shot_left=_SHOT_FRAMES)
         s.shot_id += thrown
 
 
@@ -237,22 +217,6 @@ def leave_arena(s: State) -> None:
     how = np.where(left, A.DEAD_LEFT, np.where(right, A.DEAD_RIGHT, A.DEAD_UP))
     s.begin(dead, np.where(below, A.DEAD_DOWN, how))
     s.stocks -= dead
-    for field, value in (
-        (s.percent, 0),
-        (s.shield, SHIELD_MAX),
-        (s.hitlag, 0),
-        (s.hitstun, 0),
-        (s.invulnerable, 0),
-        (s.combo, 0),
-        (s.last_attack, 0),
-        (s.last_hit_by, NOBODY),
-        (s.fast_falling, False),
-        (s.airborne, True),
-        (s.cliff_wait, 0),
-        (s.shot_left, 0),
-        (s.vx, 0),
-        (s.vy, 0),
-        (s.kx, 0),
-        (s.ky, 0),
-    ):
-        np.copyto(field, value, where=dead)
+    s.put(dead, percent=0, shield=SHIELD_MAX, hitlag=0, hitstun=0, invulnerable=0)
+    s.put(dead, combo=0, last_attack=0, last_hit_by=NOBODY, cliff_wait=0, shot_left=0)
+    s.put(dead, fast_falling=False, airborne=True, vx=0, vy=0, kx=0, ky=0)

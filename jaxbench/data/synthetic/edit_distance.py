@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Examples, Test
-from jaxbench.data.synthetic.rules import (
-    last_answers,
-    look_up,
-    mode_share,
-    require,
-    require_option,
-)
+from jaxbench.data.synthetic.event import IGNORE, Event, Examples
+from jaxbench.data.synthetic.rules import last_answers, mode_share, numbers_from
 
 TARGETS = ("direct", "dp")
 LETTERS = 4
 # Shortest and longest first string.
-_LEVELS = {"L1": (4, 6), "L2": (8, 12), "L3": (16, 24)}
-_LENGTHS = {"length_32": (32, 32)}
-_LAWS = _LEVELS | _LENGTHS
+_LAWS = {"L1": (4, 6), "L2": (8, 12), "L3": (16, 24), "length_32": (32, 32)}
 # Token ids: padding, letters, the separator, the question, then distances from 0 on.
 PAD, LETTER = 0, 1
 SEPARATOR = LETTER + LETTERS
@@ -32,7 +23,7 @@ SUBSTITUTE, INSERT, DELETE, KEEP = range(4)
 
 
 @dataclasses.dataclass(frozen=True)
-class EditDistance:
+class EditDistance(Event):
     """Levenshtein distance of s and t: the tokens s, separator, t, question.
 
     Letters are uniform over an alphabet of 4. For half of the pairs (a fair coin each)
@@ -58,42 +49,27 @@ class EditDistance:
     target: str = "direct"
 
     name = "edit_distance"
-    version = 1
     vocabulary = ANSWER + MOST_ANSWER + 1
-    levels = tuple(_LEVELS)
-    extra_laws = tuple(_LENGTHS)
+    laws = _LAWS
+    levels = ("L1", "L2", "L3")
     scored = "last"
-    ceiling = 1.0
+    values_v = numbers_from(ANSWER, vocabulary)
 
     def __post_init__(self) -> None:
-        require_option(self.name, "target", self.target, TARGETS)
+        self.require_option("target", TARGETS)
 
-    @property
-    def values_v(self) -> np.ndarray:
-        number_v = np.arange(self.vocabulary, dtype=np.float64) - ANSWER
-        return np.where(number_v >= 0, number_v, np.nan)
+    def splits(self, level: str) -> tuple[int, int]:
+        return 2000, 5000
 
     def length(self, law: str) -> int:
-        return 3 * look_up(self.name, law, _LAWS)[1] + 2
+        return 3 * self.law(law)[1] + 2
 
     def answers(self, law: str) -> int:
-        longest = look_up(self.name, law, _LAWS)[1]
+        longest = self.law(law)[1]
         return 2 * longest + 1 if self.target == "dp" else 1
 
-    def training_law(self, level: str) -> str:
-        return level
-
-    def validation_examples(self, level: str) -> int:
-        require(level in self.levels, self.name, level, self.levels)
-        return 2000
-
-    def tests(self, level: str) -> Mapping[str, Test]:
-        require(level in self.levels, self.name, level, self.levels)
-        tests = {"test": Test(level, 5000)}
-        return tests | {law: Test(law, 1000) for law in self.extra_laws}
-
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
-        shortest, longest = look_up(self.name, law, _LAWS)
+        shortest, longest = self.law(law)
         # Room for the longest string that edits can make.
         shape, width = (count, longest), 2 * longest
         first_ni = generator.integers(LETTERS, size=shape)
@@ -147,7 +123,7 @@ class EditDistance:
             first_n = first_n + grows_n
             parted_n = parted_n | (token_n == SEPARATOR)
             steps_n = letter_n & parted_n
-            row_ni[steps_n] = _next_row(
+            row_ni[steps_n] = next_row(
                 row_ni[steps_n], first_ni[steps_n], token_n[steps_n]
             )
             asked_n = asked_nt[:, place]
@@ -169,7 +145,7 @@ class EditDistance:
         second_n = np.argmax(tokens_nt == ASK, axis=1) - first_n - 1
         distance_n = last_answers(targets_nt) - ANSWER
         return {
-            "uniform": 1 / (look_up(self.name, law, _LAWS)[1] + 1),
+            "uniform": 1 / (self.law(law)[1] + 1),
             "mode": mode_share(examples, train, self.scored),
             "longer": float((distance_n == np.maximum(first_n, second_n)).mean()),
             "difference": float((distance_n == np.abs(first_n - second_n)).mean()),
@@ -181,7 +157,7 @@ def _upto(length_n: np.ndarray, width: int) -> np.ndarray:
     return np.arange(width)[None] < length_n[:, None]
 
 
-def _next_row(
+def next_row(
     row_ni: np.ndarray, first_ni: np.ndarray, letter_n: np.ndarray
 ) -> np.ndarray:
     """D(., j) from D(., j-1) and the letter t_j."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Examples, Test
-from jaxbench.data.synthetic.rules import look_up, mode_share, require, share_right
+from jaxbench.data.synthetic.event import IGNORE, Event, Examples, Test
+from jaxbench.data.synthetic.rules import mode_share, said_where, share_right
 
 WRITE, READ, SKIP, ZERO = 0, 1, 2, 3  # and ONE = 4
 
@@ -24,11 +24,10 @@ class _Law(NamedTuple):
 _LEVELS = {"L1": 64, "L2": 128, "L3": 256, "L4": 512}
 _SPARSE, _DENSE = (0.98,), (0.1,)
 _MIX = (0.8, 0.1, 0.9, 0.98)
-TEST_EXAMPLES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class FlipFlop:
+class FlipFlop(Event):
     """Pairs of an instruction and a bit: write, read, or ignore; the first writes.
 
     Tokens: write 0, read 1, ignore 2, bits 3 and 4. The last instruction reads; those
@@ -50,22 +49,14 @@ class FlipFlop:
     train_mix: bool = False
 
     name = "flip_flop"
-    version = 1
     vocabulary = 5
-    scored = "labels"
-    ceiling = 1.0
-    values_v = None
+    levels = tuple(_LEVELS)
 
-    @property
-    def levels(self) -> tuple[str, ...]:
-        return tuple(_LEVELS)
-
-    @property
-    def extra_laws(self) -> tuple[str, ...]:
-        return tuple(law for law in self._laws if law not in self.levels)
+    def splits(self, level: str) -> tuple[int, int]:
+        return 1000, 10_000
 
     def length(self, law: str) -> int:
-        return look_up(self.name, law, self._laws).tokens
+        return self.law(law).tokens
 
     def answers(self, law: str) -> int:
         return self.length(law) // 2 - 1
@@ -73,22 +64,19 @@ class FlipFlop:
     def training_law(self, level: str) -> str:
         return f"{level}+mix" if self.train_mix else level
 
-    def validation_examples(self, level: str) -> int:
-        require(level in self.levels, self.name, level, self.levels)
-        return 1000
-
     def tests(self, level: str) -> Mapping[str, Test]:
-        require(level in self.levels, self.name, level, self.levels)
-        tests = {
-            "test": Test(level, TEST_EXAMPLES),
-            "test_sparse": Test(f"{level}_sparse", TEST_EXAMPLES),
-            "test_dense": Test(f"{level}_dense", TEST_EXAMPLES),
+        test, *longer = super().tests(level).items()
+        densities = {
+            f"test_{density}": Test(f"{level}_{density}", self.splits(level)[1])
+            for density in ("sparse", "dense")
         }
-        longer = (law for law in self.extra_laws if law.startswith("length"))
-        return tests | {law: Test(law, 1000) for law in longer}
+        return dict([test, *densities.items(), *longer])
+
+    def longer(self, level: str) -> list[str]:
+        return [law for law in self.laws if law.startswith("length")]
 
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
-        tokens, skipped = look_up(self.name, law, self._laws)
+        tokens, skipped = self.law(law)
         pairs = tokens // 2
         skip_n1 = np.array(skipped)[generator.integers(len(skipped), size=(count, 1))]
         chance_np = generator.random((count, pairs))
@@ -115,8 +103,7 @@ class FlipFlop:
         bit_nt = np.maximum.accumulate(written_nt, axis=1) + 1
         known_nt = asked_nt & (bit_nt > 0) & (bit_nt <= place_t[None])
         bit_nt = np.minimum(bit_nt, place_t[None])
-        said_nt = np.take_along_axis(tokens_nt, bit_nt, axis=1)
-        return np.where(known_nt, said_nt, IGNORE).astype(np.int32)
+        return said_where(known_nt, np.take_along_axis(tokens_nt, bit_nt, axis=1))
 
     def floors(self, law: str, examples: Examples, train: Examples) -> dict[str, float]:
         """Guesses: a fair coin, the most frequent bit, the bit just before."""
@@ -128,7 +115,7 @@ class FlipFlop:
         }
 
     @property
-    def _laws(self) -> dict[str, _Law]:
+    def laws(self) -> dict[str, _Law]:
         """The levels, then the laws that only validation and tests follow."""
         plain = {name: _Law(tokens) for name, tokens in _LEVELS.items()}
         mixed = {f"{name}+mix": _Law(t, _MIX) for name, t in _LEVELS.items()}

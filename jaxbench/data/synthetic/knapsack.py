@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Examples, Test
-from jaxbench.data.synthetic.rules import (
-    last_answers,
-    look_up,
-    most_common,
-    require,
-    require_option,
-)
+from jaxbench.data.synthetic.event import IGNORE, Event, Examples
+from jaxbench.data.synthetic.rules import last_answers, most_common, numbers_from
 
 TARGETS = ("direct", "digits", "dp")
 # Capacities asked after each item under "dp": these quarters of C, rounded down.
@@ -60,7 +54,7 @@ VALUE = WEIGHT + MOST_WEIGHT + 1
 ANSWER = VALUE + MOST_VALUE + 1
 
 
-class _Instances(NamedTuple):
+class Instances(NamedTuple):
     """Capacities [N], and weights and values [N, items], 0 for no item."""
 
     capacity_n: np.ndarray
@@ -69,7 +63,7 @@ class _Instances(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Knapsack:
+class Knapsack(Event):
     """max sum_i x_i v_i subject to sum_i x_i w_i <= C, x_i in {0, 1}.
 
     Tokens: C, n, w_1, v_1 .. w_n, v_n and the question; capacities, counts, weights,
@@ -95,13 +89,11 @@ class Knapsack:
     target: str = "direct"
 
     name = "knapsack"
-    version = 1
+    laws = _LAWS
     levels = tuple(_LEVELS)
-    extra_laws = tuple(_LENGTHS)
-    ceiling = 1.0
 
     def __post_init__(self) -> None:
-        require_option(self.name, "target", self.target, TARGETS)
+        self.require_option("target", TARGETS)
 
     @property
     def vocabulary(self) -> int:
@@ -113,36 +105,22 @@ class Knapsack:
 
     @property
     def values_v(self) -> np.ndarray | None:
-        if self.target == "digits":
-            return None
-        number_v = np.arange(self.vocabulary, dtype=np.float64) - ANSWER
-        return np.where(number_v >= 0, number_v, np.nan)
+        digits = self.target == "digits"
+        return None if digits else numbers_from(ANSWER, self.vocabulary)
+
+    def splits(self, level: str) -> tuple[int, int]:
+        return 2000, 5000
 
     def length(self, law: str) -> int:
-        most = look_up(self.name, law, _LAWS).items[1]
         fed_back = DIGITS - 1 if self.target == "digits" else 0
-        return 3 + self._stride * most + fed_back
+        return 3 + self._stride * self.law(law).items[1] + fed_back
 
     def answers(self, law: str) -> int:
-        most = look_up(self.name, law, _LAWS).items[1]
-        return {"direct": 1, "digits": DIGITS, "dp": len(QUARTERS) * most + 1}[
-            self.target
-        ]
-
-    def training_law(self, level: str) -> str:
-        return level
-
-    def validation_examples(self, level: str) -> int:
-        require(level in self.levels, self.name, level, self.levels)
-        return 2000
-
-    def tests(self, level: str) -> Mapping[str, Test]:
-        require(level in self.levels, self.name, level, self.levels)
-        tests = {"test": Test(level, 5000)}
-        return tests | {law: Test(law, 1000) for law in self.extra_laws}
+        of_items = len(QUARTERS) * self.law(law).items[1] + 1
+        return {"direct": 1, "digits": DIGITS, "dp": of_items}[self.target]
 
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
-        items_n, drawn = _draw(look_up(self.name, law, _LAWS), count, generator)
+        items_n, drawn = _draw(self.law(law), count, generator)
         capacity_n, weight_ni, value_ni = drawn
         here_ni = weight_ni > 0
         tokens_nt = np.full((count, self.length(law)), PAD, np.int32)
@@ -225,13 +203,13 @@ class Knapsack:
         digit_nd = targets_nt[targets_nt != IGNORE].reshape(-1, DIGITS) - ANSWER
         return digit_nd @ 10 ** np.arange(DIGITS - 1, -1, -1)
 
-    def _read(self, tokens_nt: np.ndarray) -> _Instances:
+    def _read(self, tokens_nt: np.ndarray) -> Instances:
         """The instance that each sequence shows."""
         weight_ni = tokens_nt[:, 2 :: self._stride]
         value_ni = tokens_nt[:, 3 :: self._stride]
         weight_ni = weight_ni[:, : value_ni.shape[1]]
         here_ni = (weight_ni >= WEIGHT) & (weight_ni < VALUE)
-        return _Instances(
+        return Instances(
             tokens_nt[:, 0] - CAPACITY,
             np.where(here_ni, weight_ni - WEIGHT, 0),
             np.where(here_ni, value_ni - VALUE, 0),
@@ -248,7 +226,7 @@ def add_item(
     return np.where(left_nc >= 0, np.maximum(best_nc, with_nc), best_nc)
 
 
-def greedy(instances: _Instances) -> np.ndarray:
+def greedy(instances: Instances) -> np.ndarray:
     """The value, [N], of taking each item that still fits, the densest first."""
     left_n = instances.capacity_n.copy()
     taken_n = np.zeros_like(left_n)
@@ -259,7 +237,7 @@ def greedy(instances: _Instances) -> np.ndarray:
     return taken_n
 
 
-def _by_density(instances: _Instances) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _by_density(instances: Instances) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weights and values, [N] each, in order of v / w; of equal ones the first."""
     _, weight_ni, value_ni = instances
     density_ni = value_ni / np.maximum(weight_ni, 1)
@@ -271,7 +249,7 @@ def _by_density(instances: _Instances) -> Iterator[tuple[np.ndarray, np.ndarray]
 
 def _draw(
     law: _Law, count: int, generator: np.random.Generator
-) -> tuple[np.ndarray, _Instances]:
+) -> tuple[np.ndarray, Instances]:
     """How many items there are, [N], and instances; items past them are 0."""
     items_n = generator.integers(*law.items, size=count, endpoint=True)
     capacity_n = generator.integers(*law.capacity, size=count, endpoint=True)
@@ -280,7 +258,7 @@ def _draw(
     weight_ni = generator.integers(1, heaviest_n[:, None], size=shape, endpoint=True)
     value_ni = generator.integers(1, law.value, size=shape, endpoint=True)
     here_ni = np.arange(shape[1])[None] < items_n[:, None]
-    return items_n, _Instances(capacity_n, weight_ni * here_ni, value_ni * here_ni)
+    return items_n, Instances(capacity_n, weight_ni * here_ni, value_ni * here_ni)
 
 
 def _digit(number_n: np.ndarray, index: int | np.ndarray) -> np.ndarray:

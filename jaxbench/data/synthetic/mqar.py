@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Examples, Test
-from jaxbench.data.synthetic.rules import mode_share, require, require_option
+from jaxbench.data.synthetic.event import IGNORE, Event, Examples
+from jaxbench.data.synthetic.rules import mode_share, said_where
 from jaxbench.errors import InputError
 
 FILLERS = ("zero", "random")
@@ -27,7 +26,7 @@ class _Part(NamedTuple):
     share: int = 1
 
 
-_LEVELS = {
+_LEVELS: dict[str, tuple[_Part, ...]] = {
     "L0": (_Part(32, 4),),
     "L1": (_Part(64, 4),),
     "L2": (_Part(128, 8),),
@@ -41,11 +40,14 @@ _LEVELS = {
         _Part(256, 64),
     ),
 }
-_LENGTHS = {"length_512": (_Part(512, 128),), "length_1024": (_Part(1024, 256),)}
+_LENGTHS: dict[str, tuple[_Part, ...]] = {
+    "length_512": (_Part(512, 128),),
+    "length_1024": (_Part(1024, 256),),
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class Mqar:
+class Mqar(Event):
     """The value of a key that was seen once: k_1 v_1 .. k_K v_K, then each key again.
 
     Keys are 1 .. V/2-1 and values V/2 .. V-1, both without repetition. After the 2K
@@ -77,13 +79,9 @@ class Mqar:
     tokens: int = 0
 
     name = "mqar"
-    version = 1
-    scored = "labels"
-    ceiling = 1.0
-    values_v = None
 
     def __post_init__(self) -> None:
-        require_option(self.name, "filler", self.filler, FILLERS)
+        self.require_option("filler", FILLERS)
         if min(self.pairs, self.tokens) < 0 or (self.pairs > 0) != (self.tokens > 0):
             raise InputError(
                 f"mqar: pairs={self.pairs} and tokens={self.tokens} must both be above "
@@ -91,6 +89,12 @@ class Mqar:
             )
         if self.pairs:
             self._parts("custom")
+
+    @property
+    def laws(self) -> dict[str, tuple[_Part, ...]]:
+        """The shapes of each law's sequences."""
+        custom = {"custom": (_Part(self.tokens, self.pairs),)}
+        return (custom if self.pairs else _LEVELS) | _LENGTHS
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -109,22 +113,15 @@ class Mqar:
     def answers(self, law: str) -> int:
         return max(part.pairs for part in self._parts(law))
 
-    def training_law(self, level: str) -> str:
-        return level
+    def splits(self, level: str) -> tuple[int, int]:
+        return (1000, 1000) if level == "L0" else (3000, 3000)
 
-    def validation_examples(self, level: str) -> int:
-        require(level in self.levels, self.name, level, self.levels)
-        return 1000 if level == "L0" else 3000
-
-    def tests(self, level: str) -> Mapping[str, Test]:
-        require(level in self.levels, self.name, level, self.levels)
+    def longer(self, level: str) -> list[str]:
         length = self.length(level)
-        tests = {"test": Test(level, self.validation_examples(level))}
-        for law in self.extra_laws:
-            # L4 is as long as the shorter one, which holds twice as many pairs.
-            if length < self.length(law) or level == "L4":
-                tests[law] = Test(law, 1000)
-        return tests
+        # L4 is as long as the shorter one, which holds twice as many pairs.
+        return [
+            law for law in self.extra_laws if length < self.length(law) or level == "L4"
+        ]
 
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
         parts, length = self._parts(law), self.length(law)
@@ -152,8 +149,7 @@ class Mqar:
         first_nt = first[inverse].reshape(tokens_nt.shape) - row_n1 * length
         known_nt = asked_nt & (first_nt < np.arange(length)[None])
         after_nt = np.minimum(first_nt + 1, length - 1)
-        said_nt = np.take_along_axis(tokens_nt, after_nt, axis=1)
-        return np.where(known_nt, said_nt, IGNORE).astype(np.int32)
+        return said_where(known_nt, np.take_along_axis(tokens_nt, after_nt, axis=1))
 
     def floors(self, law: str, examples: Examples, train: Examples) -> dict[str, float]:
         """Guesses: of any value, the most frequent one, any value of the context."""
@@ -171,11 +167,8 @@ class Mqar:
 
     def _parts(self, law: str) -> tuple[_Part, ...]:
         """The shapes of a law's sequences, all of which can be drawn."""
-        laws = _LENGTHS | (
-            {"custom": (_Part(self.tokens, self.pairs),)} if self.pairs else _LEVELS
-        )
-        require(law in laws, self.name, law, laws)
-        for tokens, pairs, _ in laws[law]:
+        parts: tuple[_Part, ...] = self.law(law)
+        for tokens, pairs, _ in parts:
             if pairs > self._keys or 4 * pairs > tokens:
                 raise InputError(
                     f"mqar {law}: {pairs} are more pairs than the vocabulary or the "
@@ -183,7 +176,7 @@ class Mqar:
                     f"{max(self._keys, 0)} keys (half of it, less one), {tokens} "
                     f"tokens hold {tokens // 4} pairs (four tokens each)"
                 )
-        return laws[law]
+        return parts
 
     def _draw_part(
         self, part: _Part, count: int, generator: np.random.Generator

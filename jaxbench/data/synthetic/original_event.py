@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+import abc
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Event, Examples, Test
-from jaxbench.data.synthetic.rules import look_up, mode_share
+from jaxbench.data.synthetic.event import IGNORE, Event, Examples
+from jaxbench.data.synthetic.rules import mode_share
 
 # Instances of what the report calls an epoch, and of one evaluation.
 EPOCH = 1000
@@ -52,18 +53,28 @@ class Law(NamedTuple):
     positions: int
 
 
-class OriginalEvent(Event, Protocol):
+class OriginalEvent(Event):
     """A task of the report: what `Event` has, with numpy's legacy streams.
 
     The five tasks say `laws`, `instance`, `solve` and `floors`; the rest is here, since
     the report ran them all alike.
-
-    Attributes:
-      laws: level -> its setting.
     """
 
-    laws: Mapping[str, Law]
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """All laws: the report tests what it trains on."""
+        return tuple(self.laws)
 
+    @property
+    def vocabulary(self) -> int:
+        """Of the largest model."""
+        return max(law.vocabulary for law in self.laws.values())
+
+    def splits(self, level: str) -> tuple[int, int]:
+        """As many as the report evaluates after an epoch; it has no test split."""
+        return VALIDATION, TEST
+
+    @abc.abstractmethod
     def instance(self, state: np.random.RandomState, law: str) -> Instance:
         """Draws one sequence, with the report's calls in the report's order."""
 
@@ -75,7 +86,7 @@ class OriginalEvent(Event, Protocol):
         Raises:
           InputError: a level that does not exist.
         """
-        look_up(self.name, law, self.laws)
+        self.require(law, self.laws)
         return [self.instance(state, law) for _ in range(count)]
 
     def epoch(self, state: np.random.RandomState, law: str) -> Examples:
@@ -110,43 +121,16 @@ class OriginalEvent(Event, Protocol):
 
     def length(self, law: str) -> int:
         """Tokens of a sequence; shorter ones are padded on the right."""
-        return look_up(self.name, law, self.laws).length
+        return self.law(law).length
 
     def answers(self, law: str) -> int:
         """The most targets that a sequence of a law has."""
-        return look_up(self.name, law, self.laws).answers
-
-    def vocabulary_of(self, law: str) -> int:
-        """Token ids of the report's model."""
-        return look_up(self.name, law, self.laws).vocabulary
-
-    def positions(self, law: str) -> int:
-        """Rows of the position table of the report's model."""
-        return look_up(self.name, law, self.laws).positions
-
-    def training_law(self, level: str) -> str:
-        """The level itself."""
-        return level
-
-    def validation_examples(self, level: str) -> int:
-        """As many as the report evaluates after an epoch."""
-        look_up(self.name, level, self.laws)
-        return VALIDATION
-
-    def tests(self, level: str) -> Mapping[str, Test]:
-        """New examples of the same law, where the report has none."""
-        look_up(self.name, level, self.laws)
-        return {"test": Test(level, TEST)}
+        return self.law(law).answers
 
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
         """Draws examples from a legacy stream that the generator seeds."""
         state = np.random.RandomState(int(generator.integers(2**32)))
         return self.to_examples(self.draw_original(state, count, law), law)
-
-
-def said_where(asked_nt: np.ndarray, answer_nt: np.ndarray) -> np.ndarray:
-    """Answers where they are asked for, int32 [N, T], `IGNORE` elsewhere."""
-    return np.where(asked_nt, answer_nt, IGNORE).astype(np.int32)
 
 
 def counting_floors(examples: Examples, train: Examples) -> dict[str, float]:

@@ -12,15 +12,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxbench.data.synthetic.edit_distance import next_row
 from jaxbench.data.synthetic.event import IGNORE, Examples
+from jaxbench.data.synthetic.knapsack import Instances, add_item, greedy
 from jaxbench.data.synthetic.original_event import (
     Instance,
     Law,
     OriginalEvent,
     counting_floors,
-    said_where,
 )
-from jaxbench.data.synthetic.rules import share_right
+from jaxbench.data.synthetic.rules import said_where, share_right
 
 QUERIES = 16
 PAIRS = {"K32": 32, "K64": 64}
@@ -49,13 +50,6 @@ class OriginalMqar(OriginalEvent):
     """
 
     name = "mqar"
-    version = 1
-    vocabulary = 4 * 64 + 1
-    levels = tuple(PAIRS)
-    extra_laws = ()
-    scored = "labels"
-    ceiling = 1.0
-    values_v = None
     laws = _MQAR
 
     def instance(self, state: np.random.RandomState, law: str) -> Instance:
@@ -108,13 +102,7 @@ class OriginalFlipFlop(OriginalEvent):
     """
 
     name = "flip_flop"
-    version = 1
-    vocabulary = SYMBOLS + 2
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
     ceiling = ((STEPS - 1) / SYMBOLS + 1) / STEPS
-    values_v = None
     laws = _FLIP_FLOP
 
     def instance(self, state: np.random.RandomState, law: str) -> Instance:
@@ -147,12 +135,6 @@ class OriginalKnapsack(OriginalEvent):
     """
 
     name = "knapsack"
-    version = 1
-    vocabulary = 4096
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
-    ceiling = 1.0
     values_v = np.arange(4096, dtype=np.float64)
     laws = _KNAPSACK
 
@@ -192,12 +174,6 @@ class OriginalEditDistance(OriginalEvent):
     """
 
     name = "edit_distance"
-    version = 1
-    vocabulary = MARKER + 1
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
-    ceiling = 1.0
     values_v = np.arange(MARKER + 1, dtype=np.float64)
     laws = _EDIT_DISTANCE
 
@@ -225,38 +201,25 @@ class OriginalEditDistance(OriginalEvent):
 
 
 def best_value(capacity: int, weights_i: np.ndarray, values_i: np.ndarray) -> int:
-    """The most value that fits: f(c) = max(f(c), f(c - w) + v), item by item."""
-    best_c = np.zeros(capacity + 1, np.int64)
-    for weight, value in zip(weights_i, values_i, strict=True):
-        if weight <= capacity:
-            with_item = best_c[: capacity + 1 - weight] + value
-            best_c[weight:] = np.maximum(best_c[weight:], with_item)
-    return int(best_c[-1])
+    """The most value that fits."""
+    best_nc = np.zeros((1, capacity + 1), np.int64)
+    for weight_n, value_n in zip(weights_i[:, None], values_i[:, None], strict=True):
+        best_nc = add_item(best_nc, weight_n, value_n)
+    return int(best_nc[0, -1])
 
 
 def greedy_value(capacity: int, weights_i: np.ndarray, values_i: np.ndarray) -> int:
     """What fits when items are taken by value over weight; of equals the first."""
-    total = 0
-    for item in np.argsort(-(values_i / weights_i), kind="stable"):
-        if weights_i[item] <= capacity:
-            capacity -= int(weights_i[item])
-            total += int(values_i[item])
-    return total
+    one = Instances(np.array([capacity]), weights_i[None], values_i[None])
+    return int(greedy(one)[0])
 
 
 def edit_distance(a: np.ndarray, b: np.ndarray) -> int:
-    """Insertions, deletions and replacements from a to b, a row of the table at a time.
-
-    d(i, j) = min(d(i-1, j) + 1, d(i, j-1) + 1, d(i-1, j-1) + [a_i != b_j]).
-    """
-    place_j = np.arange(len(b) + 1)
-    row_j = place_j
-    for i, letter in enumerate(a, start=1):
-        replaced_j = row_j[:-1] + (b != letter)
-        row_j = np.append(i, np.minimum(row_j[1:] + 1, replaced_j))
-        # A run of insertions from the best place to the left.
-        row_j = np.minimum.accumulate(row_j - place_j) + place_j
-    return int(row_j[-1])
+    """Insertions, deletions and replacements from a to b."""
+    row_ni = np.arange(len(a) + 1)[None]
+    for letter_n in b[:, None]:
+        row_ni = next_row(row_ni, a[None], letter_n)
+    return int(row_ni[0, -1])
 
 
 def _asked_at_the_end(input_t: np.ndarray, answer: int) -> Instance:

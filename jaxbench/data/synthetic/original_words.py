@@ -13,9 +13,8 @@ from jaxbench.data.synthetic.original_event import (
     Law,
     OriginalEvent,
     counting_floors,
-    said_where,
 )
-from jaxbench.data.synthetic.rules import share_right
+from jaxbench.data.synthetic.rules import said_where, share_right
 
 ELEMENTS = 10
 LENGTH = 64
@@ -46,13 +45,7 @@ class OriginalWordProblem(OriginalEvent):
     """
 
     name = "word_problem"
-    version = 1
-    vocabulary = PAD + 1
-    levels = ("original",)
-    extra_laws = ()
-    scored = "labels"
     ceiling = 1 - (8 * 49 / 60 + 9 * 50 / 60 + 1.65) / LENGTH
-    values_v = None
     laws = _LAWS
 
     def instance(self, state: np.random.RandomState, law: str) -> Instance:

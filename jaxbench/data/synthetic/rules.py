@@ -1,42 +1,21 @@
-"""What several tasks share: laws by name, shares of right answers, constant answers."""
+"""What several tasks share: shares of right answers, and constant answers."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
 
 import numpy as np
 
 from jaxbench.data.synthetic.event import IGNORE, Examples
-from jaxbench.errors import InputError, nearest
-
-T = TypeVar("T")
 
 
-def look_up(task: str, law: str, laws: Mapping[str, T]) -> T:
-    """What a law means.
-
-    Raises:
-      InputError: there is no such law.
-    """
-    require(law in laws, task, law, laws)
-    return laws[law]
+def said_where(asked_nt: np.ndarray, answer_nt: np.ndarray) -> np.ndarray:
+    """Answers where they are asked for, int32 [N, T], `IGNORE` elsewhere."""
+    return np.where(asked_nt, answer_nt, IGNORE).astype(np.int32)
 
 
-def require(exists: bool, task: str, law: str, laws: Iterable[str]) -> None:
-    """Raises an InputError that names the nearest levels if `law` does not exist."""
-    if not exists:
-        raise InputError(
-            f"{task}: there is no level {law!r}; nearest: {nearest(law, laws)}"
-        )
-
-
-def require_option(task: str, option: str, value: str, valid: Iterable[str]) -> None:
-    """Raises an InputError that names the nearest values if an option has another."""
-    if value not in valid:
-        raise InputError(
-            f"{task}: {option}={value!r} is unknown; nearest: {nearest(value, valid)}"
-        )
+def numbers_from(first: int, vocabulary: int) -> np.ndarray:
+    """`Event.values_v` of tokens that count up from 0 at the first answer's id."""
+    number_v = np.arange(vocabulary, dtype=np.float64) - first
+    return np.where(number_v >= 0, number_v, np.nan)
 
 
 def last_answers(targets_nt: np.ndarray) -> np.ndarray:

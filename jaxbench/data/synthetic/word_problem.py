@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
-from jaxbench.data.synthetic.event import IGNORE, Examples, Test
+from jaxbench.data.synthetic.event import Event, Examples
 from jaxbench.data.synthetic.groups import GENERATORS, group
-from jaxbench.data.synthetic.rules import (
-    look_up,
-    mode_share,
-    require,
-    require_option,
-    share_right,
-)
+from jaxbench.data.synthetic.rules import mode_share, said_where, share_right
 
 _LEVELS = {"L1": 4, "L2": 8, "L3": 12, "L4": 16, "L5": 20, "L6": 25}
 _LENGTHS = {
@@ -26,7 +19,7 @@ _LAWS = _LEVELS | _LENGTHS
 
 
 @dataclasses.dataclass(frozen=True)
-class WordProblem:
+class WordProblem(Event):
     """Elements g_0 .. g_{k-1} of a group; after each, the product g_0 g_1 .. g_t.
 
     Elements are uniform and independent, a token each; token 0 is the identity. A
@@ -48,34 +41,24 @@ class WordProblem:
     group: str = "A5"
 
     name = "word_problem"
-    version = 1
     vocabulary = 60
+    laws = _LAWS
     levels = tuple(_LEVELS)
-    extra_laws = tuple(_LENGTHS)
-    scored = "labels"
-    ceiling = 1.0
-    values_v = None
 
     def __post_init__(self) -> None:
-        require_option(self.name, "group", self.group, GENERATORS)
+        self.require_option("group", GENERATORS)
+
+    def splits(self, level: str) -> tuple[int, int]:
+        return 5000, 10_000
 
     def length(self, law: str) -> int:
-        return look_up(self.name, law, _LAWS)
+        return self.law(law)
 
     def answers(self, law: str) -> int:
         return self.length(law)
 
-    def training_law(self, level: str) -> str:
-        return level
-
-    def validation_examples(self, level: str) -> int:
-        require(level in self.levels, self.name, level, self.levels)
-        return 5000
-
-    def tests(self, level: str) -> Mapping[str, Test]:
-        require(level in self.levels, self.name, level, self.levels)
-        longer = (f"length_{times * _LEVELS[level]}" for times in (2, 4))
-        return {"test": Test(level, 10_000)} | {law: Test(law, 1000) for law in longer}
+    def longer(self, level: str) -> list[str]:
+        return [f"length_{times * _LEVELS[level]}" for times in (2, 4)]
 
     def draw(self, law: str, count: int, generator: np.random.Generator) -> Examples:
         shape = (count, self.length(law))
@@ -84,7 +67,7 @@ class WordProblem:
 
     def solve(self, tokens_nt: np.ndarray, asked_nt: np.ndarray) -> np.ndarray:
         """The running product."""
-        return np.where(asked_nt, self._products(tokens_nt), IGNORE).astype(np.int32)
+        return said_where(asked_nt, self._products(tokens_nt))
 
     def floors(self, law: str, examples: Examples, train: Examples) -> dict[str, float]:
         """Guesses: any element, the most frequent product, the element just read."""

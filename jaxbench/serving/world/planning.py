@@ -83,29 +83,11 @@ class Plan(NamedTuple):
     first_b: jax.Array
 
 
-def uniform(situations: int, search: Search) -> Proposal:
-    """Every label as likely as any other."""
-    shape = (situations, _decisions(search))
-    return Proposal(
-        jnp.full((*shape, 8), 0.5),
-        jnp.full((*shape, 4, 17), 1 / 17),
-        jnp.full((*shape, 5), 1 / 5),
-    )
-
-
 def as_played(labels_na: np.ndarray, situations: int, search: Search) -> Proposal:
     """Labels as likely as they were among recorded controllers, uint8 [N, 6]."""
     held = np.asarray(spread(jnp.asarray(labels_na, jnp.int32))).mean(axis=0)
-    shape = (situations, _decisions(search))
-
-    def everywhere(part: np.ndarray) -> jax.Array:
-        return jnp.broadcast_to(jnp.asarray(part), (*shape, *part.shape))
-
-    return Proposal(
-        everywhere(held[:8]),
-        everywhere(held[8:76].reshape(4, 17)),
-        everywhere(held[76:]),
-    )
+    shape = (situations, _decisions(search), len(held))
+    return _proposal(jnp.broadcast_to(jnp.asarray(held), shape))
 
 
 def draw(key: jax.Array, proposal: Proposal, count: int, search: Search) -> jax.Array:
@@ -234,6 +216,12 @@ def parse_goal(text: str, discount: float) -> Goal:
     return position_goal(x, y)
 
 
+def _proposal(share_bdl: jax.Array) -> Proposal:
+    """Probabilities from the shares of controllers that held each of the labels."""
+    buttons, sticks, shoulder = jnp.split(share_bdl, (8, 76), axis=-1)
+    return Proposal(buttons, sticks.reshape(*sticks.shape[:-1], 4, 17), shoulder)
+
+
 def _decisions(search: Search) -> int:
     return -(-search.horizon // search.hold)
 
@@ -254,11 +242,7 @@ def _better(
 
 def _after(elites_bnda: jax.Array, old: Proposal, keep: float) -> Proposal:
     """Refits the proposal to the elites, keeping a share of the old one."""
-    held = jnp.mean(spread(elites_bnda), axis=1)
-    shape = held.shape[:2]
-    found = Proposal(
-        held[..., :8], held[..., 8:76].reshape(*shape, 4, 17), held[..., 76:]
-    )
+    found = _proposal(jnp.mean(spread(elites_bnda), axis=1))
     mixed = [keep * was + (1 - keep) * now for was, now in zip(old, found, strict=True)]
     buttons = jnp.clip(mixed[0], FLOOR, 1 - FLOOR)
     sticks, shoulder = (jnp.maximum(part, FLOOR) for part in mixed[1:])

@@ -11,7 +11,14 @@ from jaxbench.data.synthetic.event import Event
 from jaxbench.data.synthetic.flip_flop import FlipFlop
 from jaxbench.data.synthetic.knapsack import Knapsack
 from jaxbench.data.synthetic.mqar import Mqar
-from jaxbench.data.synthetic.original import ORIGINALS, OriginalEvent
+from jaxbench.data.synthetic.original_event import OriginalEvent
+from jaxbench.data.synthetic.original_laws import (
+    OriginalEditDistance,
+    OriginalFlipFlop,
+    OriginalKnapsack,
+    OriginalMqar,
+)
+from jaxbench.data.synthetic.original_words import OriginalWordProblem
 from jaxbench.data.synthetic.word_problem import WordProblem
 
 EVENTS: dict[str, Callable[..., Event]] = {
@@ -20,6 +27,14 @@ EVENTS: dict[str, Callable[..., Event]] = {
     "knapsack": Knapsack,
     "word_problem": WordProblem,
     "edit_distance": EditDistance,
+}
+# Those of the pentathlon's first report.
+ORIGINALS: dict[str, Callable[..., OriginalEvent]] = {
+    "mqar": OriginalMqar,
+    "flip_flop": OriginalFlipFlop,
+    "knapsack": OriginalKnapsack,
+    "word_problem": OriginalWordProblem,
+    "edit_distance": OriginalEditDistance,
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxbench.data.synthetic.event import IGNORE
 from jaxbench.data.synthetic.orders import rows
-from jaxbench.data.synthetic.original import EPOCH, OriginalEvent
+from jaxbench.data.synthetic.original_event import EPOCH, OriginalEvent
 from jaxbench.data.synthetic.streams import fingerprint
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 from jaxbench.tasks.pentathlon.loss import PRIMARY, answer_loss, summarize
@@ -88,7 +88,7 @@ def build(event: OriginalEvent, config: Mapping[str, Any], width: int) -> Task:
     length = event.length(level)
     validation = event.validation(seed, level)
     counted = event.epoch(event.training_stream(seed), level)
-    table = TokenTable(event.vocabulary_of(level), width, scale=1.0)
+    table = TokenTable(event.laws[level].vocabulary, width, scale=1.0)
     primary = PRIMARY[event.scored]
     floors = event.floors(level, validation, counted)
     return Task(
@@ -96,7 +96,7 @@ def build(event: OriginalEvent, config: Mapping[str, Any], width: int) -> Task:
         protocol="compat",
         encoder=TokenEncoder(
             table,
-            event.positions(level) if learns_positions(config["model"]) else 0,
+            event.laws[level].positions if learns_positions(config["model"]) else 0,
             scale=1.0,
         ),
         head=TokenHead(table, getattr(jnp, config["train"]["dtype"])),
