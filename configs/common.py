@@ -60,10 +60,14 @@ def recipe(
       task: a name of `jaxbench/tasks/table.py`.
       data: all keys of that section.
       model: at least the backbone, a row of the zoo or a pattern of rows.
-      train: at least how long a run is: `epochs`, `max_steps` and `evaluate_every`, or
-        `budget` and `evaluations`; and the warm-up, `warmup_steps` or
-        `warmup_fraction`.
+      train: at least how long a run is: all of `epochs` and `max_steps` (0 for the one
+        that does not count) and `evaluate_every`, or `budget` and `evaluations`; and
+        the warm-up, `warmup_steps` or `warmup_fraction`.
+
+    Raises:
+      InputError: one of those is missing.
     """
+    _check_given(task, model, train)
     config = ConfigDict()
     config.task = task
     config.protocol = "clean"  # clean, compat
@@ -75,6 +79,24 @@ def recipe(
     config.train = ConfigDict(TRAIN | train)
     config.xla = ConfigDict(XLA)
     return config
+
+
+def _check_given(task: str, model: Mapping[str, Any], train: Mapping[str, Any]) -> None:
+    """Refuses a recipe that leaves out what has no default."""
+    missing = [] if "backbone" in model else ["model.backbone"]
+    length = ("budget",) if "budget" in train else ("epochs", "max_steps")
+    missing += [f"train.{key}" for key in length if key not in train]
+    for either in (
+        ("evaluate_every", "evaluations"),
+        ("warmup_steps", "warmup_fraction"),
+    ):
+        if not set(either) & set(train):
+            missing.append(" or ".join(f"train.{key}" for key in either))
+    if missing:
+        raise InputError(
+            f"the recipe of {task!r} lacks {', '.join(missing)}; common.recipe has no "
+            "default for it"
+        )
 
 
 def split_argument(argument: str) -> tuple[str, dict[str, str]]:

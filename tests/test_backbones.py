@@ -227,6 +227,8 @@ def test_state_is_as_large_as_the_paper_says(name):
         expected = layers * STATE_BYTES[name]
     else:
         bytes_of = STATE_BYTES | dict.fromkeys(NO_STATE, 0)
+        unknown = {layer.name for layer in backbone.layers()} - set(bytes_of)
+        assert not unknown, f"no line in STATE_BYTES: {unknown}"
         expected = sum(bytes_of[layer.name] for layer in backbone.layers())
     assert state_bytes(jax.eval_shape(start, variables)) == BATCH * expected
 

@@ -51,6 +51,28 @@ def test_compat_takes_over_the_originals_optimizer():
     ] == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize(
+    ("train", "lacks"),
+    [
+        (
+            {"max_steps": 9, "evaluate_every": 1, "warmup_steps": 1},
+            "lacks train.epochs;",
+        ),
+        (
+            {"budget": "9steps", "warmup_steps": 1},
+            "train.evaluate_every or train.evaluations",
+        ),
+        (
+            {"budget": "9steps", "evaluations": 1},
+            "train.warmup_steps or train.warmup_fraction",
+        ),
+    ],
+)
+def test_a_recipe_that_leaves_out_what_has_no_default_is_told(train, lacks):
+    with pytest.raises(InputError, match=lacks):
+        common.recipe("pile", data={}, model={"backbone": "gru"}, train=train)
+
+
 def test_mistakes_are_one_clear_line():
     for text, message in (
         ("s4,widht=3", r"unknown key 'widht'.*nearest: .*width"),

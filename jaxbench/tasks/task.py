@@ -23,7 +23,11 @@ class Order(Protocol):
     steps_per_epoch: int
 
     def steps(self, start: int, count: int, pad_to: int) -> np.ndarray:
-        """Rows of steps start .. start+count-1, [pad_to, batch, ...]."""
+        """Rows of steps start .. start+count-1, [pad_to, batch, ...].
+
+        A row is an index into `arrays`, or the example itself: what `gather` is given.
+        The program never reads the steps past `count`.
+        """
 
 
 Statistics = dict[str, jax.Array]
@@ -48,7 +52,7 @@ class Task:
     """Data on the device once, a pure way to gather batches, a loss, and floors.
 
     Attributes:
-      name: the suite's name, e.g. "zelda".
+      name: `config["task"]`, e.g. "zelda".
       protocol: "clean" or "compat".
       encoder: linen module, `encoder(batch) -> x_btd` of the model's width.
       head: linen module, `head(h_btd, batch) -> outputs`. It may read targets from
@@ -60,7 +64,8 @@ class Task:
       order: `order(batch_size=, seed=)`, which rows make up which step of training:
         the same for every backbone.
       gather: pure, `(arrays, examples[B, ...]) -> batch`; runs inside the jitted step.
-        `batch["reset_bt"]` is bool [B, T].
+        `batch["reset_bt"]`, bool [B, T], where episodes begin inside a window; a task
+        without it has none. `weight_b` is added to the batch later, not here.
       loss: `(outputs, batch) -> (scalar, statistics)`. `batch["weight_b"]` is 1 for
         real examples and 0 for padding; the scalar is the weighted mean. Statistics
         are sums, so that those of several batches add up; `weight` among them is what
@@ -70,7 +75,9 @@ class Task:
       maximize: whether larger is better for `primary`.
       tokens_per_example: positions a window holds, for tokens/s.
       floors: name -> metrics a model must beat, measured on the validation split.
-      source: what the data was: source, fingerprint, splits, counts, bytes.
+      source: what the data was: at least "source" (a word), "fingerprint" (a digest)
+        and "options" (what of the recipe made it: runs that differ are not compared);
+        what else a result should tell, such as splits and counts.
       level: name of what `order` and "validation" are about, where there is more.
       curriculum: what is trained before it.
       ceiling: metrics that no model can pass, where they are known.
