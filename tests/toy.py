@@ -170,7 +170,7 @@ class Parts:
         else:
             state, facts = checkpoints.restore(self.programs.abstract_state)
             outcome = Outcome.resumed(int(state.step), facts)
-            writer = MetricWriter(folder, resume_step=outcome.step)
+            writer = MetricWriter(folder, resume_step=outcome.step, due=outcome.due)
         settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
         with TrainingProgress(budget.steps or 0) as progress:
             state = loop.train(

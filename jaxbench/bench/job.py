@@ -47,7 +47,7 @@ from jaxbench.training.programs import (
 )
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState
-from jaxbench.training.stop import StopSignals
+from jaxbench.training.stop import StoppedError, StopSignals
 from jaxbench.training.writers import MetricWriter
 
 # Validation batches of one dispatch.
@@ -274,12 +274,16 @@ def _begin(
     begun = []
     for job, checkpoints, ended, last in zip(jobs, kept, over, newest, strict=True):
         seed, rate = job.config["seed"], job.config["train"]["learning_rate"]
-        step = last if ended else common
+        step = (last if ended else common) or 0
+        checkpoints.forget_after(step)
         if step:
             abstract = shared.programs_of(shared.size).abstract_state
             state, facts = checkpoints.restore(abstract, step=step)
             outcome = Outcome.resumed(step, facts)
-            writer = MetricWriter(job.folder, resume_step=step)
+            if outcome.best and outcome.best["step"] not in checkpoints.steps("best"):
+                # It gave way to a better one, of a step that is made anew.
+                outcome.best = None
+            writer = MetricWriter(job.folder, resume_step=step, due=outcome.due)
         else:
             rows = jax.device_put(first_batch(shared.task, size), shared.home.whole)
             with compilation.reported(), compilation.program("initial values"):
@@ -353,11 +357,22 @@ def _train(
                 if not run.ended
             ]
             first_steps = 0
+
+        def check() -> None:
+            """Between batches of a test split, which may be long."""
+            progress.evaluating()
+            signals.check()
+
         for job, run in zip(jobs, runs, strict=True):
             if run.outcome.status == "ok" and task.finals:
                 shared.heartbeat.phase("test")
-                best, _ = run.checkpoints.restore(programs.abstract_state, "best")
-                job.scored(score_finals(best, placed, programs, progress.evaluating))
+                try:
+                    best, _ = run.checkpoints.restore(programs.abstract_state, "best")
+                    job.scored(score_finals(best, placed, programs, check))
+                except StoppedError as stopped:
+                    # All is saved: it goes on with the test splits.
+                    run.outcome.status = "interrupted"
+                    run.outcome.reason = str(stopped)
     for job, run in zip(jobs, runs, strict=True):
         run.checkpoints.close()
         if run.outcome.status in FINISHED:
