@@ -8,8 +8,9 @@ import pytest
 from toy import BATCH, Parts, toy_task
 
 from jaxbench.errors import InputError
+from jaxbench.tasks.rules import parse_budget
 from jaxbench.training import loop
-from jaxbench.training.budget import Budget, parse_budget, read_budget
+from jaxbench.training.budget import Budget, read_budget
 from jaxbench.training.meter import Meter
 from jaxbench.training.outcome import Outcome, TrainingRun
 from jaxbench.training.progress import TrainingProgress

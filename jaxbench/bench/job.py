@@ -343,7 +343,8 @@ def _train(
                     for stage in task.stages
                 ],
                 budget=shared.budget,
-                evaluate_every=build.evaluate_every(shared.config, shared.budget),
+                evaluate_every=build.evaluate_every(shared.config, shared.budget, task),
+                evaluation_share=train.get("evaluation_share", 0.0),
                 checkpoint_every=train["checkpoint_every"],
                 progress=progress,
                 stop=signals.reason,
