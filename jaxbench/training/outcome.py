@@ -31,6 +31,7 @@ class Outcome:
         and a budget of seconds leave out, and how long they took.
       train_seconds, evaluate_seconds: of the other updates, and of validations. Of runs
         that train together each has its share.
+      started_from: the run whose weights were the first ones; None for drawn ones.
       convergence: how far the run is on its way to its goal, where it has one.
     """
 
@@ -46,6 +47,7 @@ class Outcome:
     first_seconds: float = 0.0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    started_from: dict[str, Any] | None = None
     convergence: Convergence = dataclasses.field(default_factory=Convergence)
 
     @classmethod
@@ -70,6 +72,7 @@ class Outcome:
             "first_seconds": self.first_seconds,
             "train_seconds": self.train_seconds,
             "evaluate_seconds": self.evaluate_seconds,
+            "started_from": self.started_from,
             "convergence": dataclasses.asdict(self.convergence),
         }
 
