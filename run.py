@@ -5,6 +5,8 @@ options:
                            commas between: zelda.py:mamba*2+swa,width=128,epochs=1
   --config.KEY=VALUE       any setting of the recipe: --config.train.learning_rate=3e-4
   --workdir=FOLDER         the run's folder (default: runs/TASK/BACKBONE/SEED-HASH)
+  --extend=RUN             train that finished run longer, in a folder of its own; its
+                           config but for a longer length, whose schedule it follows
   --help                   this; after a --config also all its settings
 """
 
@@ -50,8 +52,7 @@ def _main(arguments: list[str]) -> int:
     extend = flags.DEFINE_string(
         "extend",
         None,
-        "Folder of a finished run to train longer, in a folder of its own: same config "
-        "but for a longer length, whose schedule it follows from there on",
+        "Folder of a finished run to train longer",
         flag_values=given,
     )
     try:
