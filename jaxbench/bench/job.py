@@ -37,7 +37,7 @@ from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
 from jaxbench.training.compiling import Compilation
 from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.goal import EarlyStopping, Goal
-from jaxbench.training.outcome import Outcome, TrainingRun
+from jaxbench.training.outcome import Outcome, TrainingRun, go_on
 from jaxbench.training.programs import (
     FirstState,
     Placement,
@@ -284,16 +284,13 @@ def _begin(
     for job, checkpoints, ended, last in zip(jobs, kept, over, newest, strict=True):
         seed, rate = job.config["seed"], job.config["train"]["learning_rate"]
         step = (last if ended else common) or 0
-        checkpoints.forget_after(step)
         if step:
             abstract = shared.programs_of(shared.size).abstract_state
             state, facts = checkpoints.restore(abstract, step=step)
-            outcome = Outcome.resumed(step, facts)
-            if outcome.best and outcome.best["step"] not in checkpoints.steps("best"):
-                # It gave way to a better one, of a step that is made anew.
-                outcome.best = None
+            outcome = go_on(checkpoints, step, facts)
             writer = MetricWriter(job.folder, resume_step=step, due=outcome.due)
         else:
+            checkpoints.forget_after(0)
             rows = jax.device_put(first_batch(shared.task, size), shared.home.whole)
             with compilation.reported(), compilation.program("initial values"):
                 state = shared.first_state(rate)(seed, arrays, rows)

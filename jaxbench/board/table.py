@@ -448,8 +448,8 @@ def _name(rows: Sequence[Row]) -> None:
     families: dict[str, list[Row]] = {}
     for row in rows:
         had = [n for n in _ANCESTORS if n in row.facts]
-        told = (_WORDS[n].format(row.facts[n]) for n in had)
-        row.name = ", ".join([row.backbone, *told])
+        words = (_WORDS[n].format(row.facts[n]) for n in had)
+        row.name = ", ".join([row.backbone, *words])
         families.setdefault(row.backbone, []).append(row)
     for alike in families.values():
         for name in dict.fromkeys(name for row in alike for name in row.facts):

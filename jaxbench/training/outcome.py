@@ -99,3 +99,19 @@ class TrainingRun:
     def order(self) -> Order:
         """Which rows make up which step of the lesson that is trained now."""
         return self.orders[self.outcome.convergence.lesson]
+
+
+def go_on(checkpoints: Checkpoints, step: int, facts: Mapping[str, Any]) -> Outcome:
+    """What a run had come to at `step`, of which it goes on; what came later is gone.
+
+    Args:
+      checkpoints: of the run.
+      step: of a state under "last".
+      facts: of that state.
+    """
+    checkpoints.forget_after(step)
+    outcome = Outcome.resumed(step, facts)
+    if outcome.best and outcome.best["step"] not in checkpoints.steps("best"):
+        # It gave way to a better one, of an update that is made anew.
+        outcome.best = None
+    return outcome
