@@ -5,6 +5,8 @@ options:
                            commas between: zelda.py:mamba*2+swa,width=128,epochs=1
   --config.KEY=VALUE       any setting of the recipe: --config.train.learning_rate=3e-4
   --workdir=FOLDER         the run's folder (default: runs/TASK/BACKBONE/SEED-HASH)
+  --extend=RUN             train that finished run longer, in a folder of its own; its
+                           config but for a longer length, whose schedule it follows
   --help                   this; after a --config also all its settings
 """
 
@@ -18,6 +20,7 @@ from absl import flags
 
 from jaxbench.bench.check import check_values
 from jaxbench.bench.environment import apply_environment, xla_environment
+from jaxbench.bench.extend import extended
 from jaxbench.bench.recipe import define_config, parse_flags, resolved
 from jaxbench.cli.command import EXIT_CODES
 from jaxbench.errors import InputError, printable
@@ -46,10 +49,19 @@ def _main(arguments: list[str]) -> int:
         "Run folder; by default runs/TASK/BACKBONE/SEED-HASH",
         flag_values=given,
     )
+    extend = flags.DEFINE_string(
+        "extend",
+        None,
+        "Folder of a finished run to train longer",
+        flag_values=given,
+    )
     try:
         parse_flags(arguments, given)
         config = resolved(recipe)
         check_values(config)
+        base = Path(extend.value).expanduser() if extend.value else None
+        if base is not None:
+            config = extended(config, base)
         apply_environment(xla_environment(config["xla"]))
         # Only now may anything import jax: its settings bind when it loads.
         from jaxbench.bench.job import run_job
@@ -57,7 +69,7 @@ def _main(arguments: list[str]) -> int:
         from jaxbench.bench.run_folder import default_folder
 
         folder = Path(workdir.value or default_folder(config))
-        result = run_job(config, folder)
+        result = run_job(config, folder, extend=base)
     except InputError as error:
         print(f"run.py: error: {printable(str(error))}", file=sys.stderr, flush=True)
         return 2

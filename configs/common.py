@@ -33,6 +33,7 @@ TRAIN = {
     "ema_decay": 0.0,  # of averaged parameters for evaluation; 0 for none
     "steps_per_dispatch": 16,
     "checkpoint_every": 1000,  # steps, besides each evaluation
+    "start_from": "",  # folder of a run, whose best weights are the first ones
     "max_skips": 0,  # updates that may not be finite before the run is over
 }
 # Settings that must reach XLA before it starts; see bench/environment.py.

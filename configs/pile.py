@@ -27,7 +27,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "splits": "",  # "train=0:90M,validation=90M:95M,test=95M:100M"; "": found
             "window": 512,  # bytes a model sees
             "sampler": "random",  # random offsets; sequential: the original's chunks
-            "validation_bytes": 2_000_000,  # scored, from the split's start; 0 for all
+            "validation_bytes": 2_000_000,  # scored at most, from the start; 0 for all
             "cache": "~/.cache/jaxbench/corpora",  # unpacked corpora; "" for none
         },
         model={
@@ -42,7 +42,8 @@ def get_config(argument: str = "") -> ConfigDict:
             "warmup_fraction": 0.02,  # of the budget
             "weight_decay": 0.1,
             "b2": 0.95,
-            "evaluations": 10,  # validations, evenly over the budget
+            "evaluations": 10,  # validations at most, evenly over the budget
+            "evaluation_share": 0.2,  # of the budget, for validations; 0: any part
             "max_skips": 10,
         },
     )

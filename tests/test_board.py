@@ -166,6 +166,12 @@ def test_rows_are_named_by_what_differs_in_words(tmp_path):
         write(tmp_path / "new" / str(k), found)
     names = {row["name"] for row in make_board([tmp_path / "new"])["rows"]}
     assert names == {"gru, dropout 0.0", "gru, dropout 0.3"}
+    # What a run had before it began is said where there is nothing to tell it from.
+    differs = {"train.start_from": "mine", "train.extended": "20 steps"}
+    found = result(identity={"version": 1, "differs": differs})
+    write(tmp_path / "begun", found)
+    (row,) = make_board([tmp_path / "begun"])["rows"]
+    assert row["name"] == "gru, from the weights of mine, extended from 20 steps"
 
 
 def test_untuned_runs_beside_a_search_are_left_out_and_counted(tmp_path):

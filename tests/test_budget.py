@@ -8,8 +8,12 @@ import pytest
 from toy import BATCH, Parts, toy_task
 
 from jaxbench.errors import InputError
-from jaxbench.training.budget import Budget, parse_budget, read_budget
-from jaxbench.training.outcome import Meter, Outcome, TrainingRun
+from jaxbench.tasks.rules import parse_budget
+from jaxbench.training import loop
+from jaxbench.training.budget import Budget, read_budget
+from jaxbench.training.meter import Meter
+from jaxbench.training.outcome import Outcome, TrainingRun
+from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.records import read_metrics
 
 
@@ -100,6 +104,37 @@ def test_a_budget_of_seconds_ends_with_the_time(parts, tmp_path, monkeypatch):
     assert outcome.last["step"] == 20
 
 
+def test_slow_validations_are_made_less_often(parts, tmp_path, monkeypatch):
+    """Each takes 3 s of a budget of 40 s: a fifth of it has room for two."""
+    monkeypatch.setattr(parts, "order", Endless())
+    clock = Clock(parts, 1.0)
+    programs = type(parts.programs)(**{**vars(parts.programs), "train": clock.run})
+    monkeypatch.setattr(parts, "programs", programs)
+    score, said = loop.score, []
+
+    def slow_score(*arguments):
+        clock.now += 3
+        return score(*arguments)
+
+    monkeypatch.setattr(loop, "score", slow_score)
+    monkeypatch.setattr(TrainingProgress, "say", lambda self, line: said.append(line))
+    left = []
+    monkeypatch.setattr(
+        TrainingProgress, "update", lambda self, *facts: left.append(facts[-2:])
+    )
+    settings = dict(checkpoint_every=0, first_steps=5, evaluate_every=4, clock=clock)
+    parts.train(tmp_path, Budget(40, "seconds"), evaluation_share=0.2, **settings)
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    steps = [r["step"] for r in records if r["split"] == "validation"]
+    # The guess before the first one, 4 batches of a third of an update, has room for 6.
+    assert len(steps) <= 3 and steps[-1] == 45
+    assert "validates 6 times, about 1.3 s each: 20% of the time" in said[0]
+    # A second of the clock is a second of training, in which nothing is validated.
+    assert all(rate == pytest.approx(1.0) for rate, _ in left)
+    # In the end the last validation is all that is left, and it is counted.
+    assert left[-2][1] > 3 and left[-1][1] == pytest.approx(3.0)
+
+
 class Endless:
     """An order without epochs."""
 
@@ -111,6 +146,7 @@ class Endless:
 
 def test_validations_stand_at_parts_of_the_time(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "order", Endless())
+    monkeypatch.setattr(loop, "LONGEST_DISPATCH", 100)
     train(parts, tmp_path, monkeypatch, Budget(40, "seconds"), evaluate_every=10)
     records = read_metrics(tmp_path / "metrics.jsonl")
     steps = [r["step"] for r in records if r["split"] == "validation"]
@@ -119,8 +155,6 @@ def test_validations_stand_at_parts_of_the_time(parts, tmp_path, monkeypatch):
 
 
 def test_validating_and_saving_spend_nothing(parts, tmp_path, monkeypatch):
-    from jaxbench.training import loop
-
     clock = Clock(parts, 1.0)
     programs = type(parts.programs)(**{**vars(parts.programs), "train": clock.run})
     monkeypatch.setattr(parts, "programs", programs)
@@ -149,7 +183,7 @@ def test_an_interrupted_budget_of_seconds_goes_on(parts, tmp_path, monkeypatch):
 
     def stop():
         asked.append(1)
-        return "enough" if len(asked) == 3 else None
+        return "enough" if len(asked) == 7 else None
 
     _, first = train(parts, tmp_path, monkeypatch, budget, stop=stop)
     assert first.status == "interrupted" and first.step == 16

@@ -21,8 +21,9 @@ from jaxbench.errors import InputError
 from jaxbench.models.build import build_stack, count_parameters
 from jaxbench.models.model import Model
 from jaxbench.serving.writing import SEPARATOR, Writer, check_prompt
-from jaxbench.tasks.pile import language
+from jaxbench.tasks.pile import entry, language
 from jaxbench.tasks.pile.loss import byte_loss, summarize
+from jaxbench.training.budget import read_budget
 from jaxbench.training.loop import score
 from jaxbench.training.programs import Placement, evaluation_batches
 from jaxbench.training.step import make_evaluate_program
@@ -47,8 +48,8 @@ def corpus(size: int = 4000, held_out: int = 1003) -> Corpus:
 
 
 def task(**overrides):
-    settings = dict(window=WINDOW, validation_bytes=0)
-    return language.build(corpus(), recipe("pile", **(settings | overrides)), 16)
+    given = recipe("pile", **(dict(window=WINDOW) | overrides))
+    return language.build(corpus(), given, 16, validation_bytes=0)
 
 
 def drawn_model(made):
@@ -57,6 +58,44 @@ def drawn_model(made):
     model = Model(encoder=made.encoder, stack=stack, head=made.head, readout="all")
     batch = made.gather({}, jnp.asarray(made.splits["validation"][:2]))
     return model, jax.device_put(draw(model, batch))
+
+
+# --- how much is scored ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, limit, validations",
+    [
+        ("budget=10min", 2_000_000, None),
+        ("budget=60s", 200_000, None),
+        ("budget=1s", 100_000, None),
+        ("budget=1h,validation_bytes=0", 12_000_000, None),
+        ("budget=60s,evaluation_share=0", 2_000_000, None),
+        ("budget=60s,validation_bytes=500", 500, None),
+        # Passes of a third of an update, all together at most a fifth of the training.
+        ("budget=50MB", 2_000_000, 10),
+        ("budget=5MB", 300_000, 10),
+        ("budget=5MB,evaluations=3", 1_000_000, 3),
+        ("budget=1MB", 100_000, 6),
+        ("budget=40kB", 100_000, 1),
+        ("budget=40kB,evaluation_share=0", 2_000_000, 10),
+    ],
+)
+def test_validations_are_in_proportion_to_the_budget(text, limit, validations):
+    config = json.loads(pile.get_config(text).to_json())
+    check_values(config)
+    assert entry.validation_limit(config) == limit
+    if validations is None:
+        return
+    budget = read_budget(
+        config["train"]["budget"], batch_size=32, tokens_per_example=512
+    )
+    stage = SimpleNamespace(split="validation")
+    task = SimpleNamespace(
+        splits={"validation": range(-(-limit // 512))}, stages=[stage]
+    )
+    every = build.evaluate_every(config, budget, task)
+    assert -(-budget.total // every) == min(validations, budget.total)
 
 
 # --- every byte once -----------------------------------------------------------

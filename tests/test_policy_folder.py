@@ -103,9 +103,9 @@ def test_runs_that_cannot_play_say_why(run, shared_runs, tmp_path):
     refused("mode='fast' is none of", mode="fast")
     refused("hold=2 must be between 0 and .* trained with, 1", hold=2)
     rewrite({"model.width": 32})
-    refused(r"does not fit the run's config.json: \['\w+'\].* is \(.*\) there and")
+    refused(r"do not fit this model: params/\S+ is \(.*\) there and")
     rewrite({"model.head": "independent"})
-    refused("does not fit the run's config.json")
+    refused("do not fit this model")
     with pytest.raises(InputError, match="of the task 'pile', which has no controller"):
         Policy.load(shared_runs("text"))
     rewrite(protocol="compat")
@@ -131,14 +131,14 @@ def test_runs_that_cannot_play_say_why(run, shared_runs, tmp_path):
 def test_weights_that_are_not_finite_are_refused(run, monkeypatch):
     from jaxbench.serving import weights
 
-    restore = weights._restore
+    restore = weights.read_weights
 
     def broken(*arguments):
         variables, step = restore(*arguments)
         params = jax.tree.map(lambda x: x.at[...].set(np.nan), variables["params"])
         return {**variables, "params": params}, step
 
-    monkeypatch.setattr(weights, "_restore", broken)
+    monkeypatch.setattr(weights, "read_weights", broken)
     with pytest.raises(InputError, match=r"best weights of the run .* are not finite"):
         Policy.load(run)
 

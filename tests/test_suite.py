@@ -33,6 +33,7 @@ from jaxbench.bench.suite.schedule import Limits, finished_results, run_suite
 from jaxbench.errors import InputError
 
 BEAT = {"phase": "train", "step": 4, "total": 100, "loss": 1.5, "steps_per_s": 2.0}
+BEAT["seconds_left"] = 48.0
 RECORD = {"step": 4, "split": "train", "total_loss": 1.5}
 HOLD = "import time; time.sleep(100)"
 

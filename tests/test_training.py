@@ -254,23 +254,62 @@ def test_what_mixers_sow_is_logged_and_joins_the_loss(tmp_path):
             assert not any(key.startswith("model/") for key in record)
 
 
-def test_a_stopped_run_goes_on_to_the_same_numbers(parts, tmp_path):
-    saves = {"checkpoint_every": 12}
-    whole, expected = parts.train(tmp_path / "whole", 22, **saves)
-    asked = iter(range(100))
+class Killed(BaseException):
+    """Nothing catches it, so nothing more is written."""
 
-    def stop():
-        return "SIGTERM received" if next(asked) == 1 else None
 
-    _, first = parts.train(tmp_path / "cut", 22, stop=stop, **saves)
-    assert first.status == "interrupted" and first.step == 12
-    resumed, second = parts.train(tmp_path / "cut", 22, **saves)
-    assert second.status == "ok" and second.step == 22
-    assert equal_trees(resumed, whole)
-    assert second.best == expected.best and second.last == expected.last
-    a = read_metrics(tmp_path / "whole" / "metrics.jsonl")
-    b = read_metrics(tmp_path / "cut" / "metrics.jsonl")
-    assert a == b
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_stopped_anywhere_goes_on_to_the_same_numbers(parts, tmp_path, killed):
+    """Before every dispatch, and before every batch of every validation."""
+    saves = {"checkpoint_every": 4}
+    asks, events = [], []
+    whole, expected = parts.train(
+        tmp_path / "whole", 12, stop=lambda: asks.append(1), **saves
+    )
+    records = read_metrics(tmp_path / "whole" / "metrics.jsonl")
+    for place in range(len(asks)):
+        folder, asked = tmp_path / f"cut{place}", iter(range(100))
+
+        def stop(place=place, asked=asked):
+            if next(asked) < place:
+                return None
+            if killed:
+                raise Killed
+            return "SIGTERM received"
+
+        try:
+            _, first = parts.train(folder, 12, stop=stop, **saves)
+            assert first.status == "interrupted" and first.reason == "SIGTERM received"
+            events.append((first.step, first.due))
+        except Killed:
+            pass
+        resumed, second = parts.train(folder, 12, **saves)
+        assert second.status == "ok" and second.step == 12 and not second.due
+        assert equal_trees(resumed, whole)
+        assert second.best == expected.best and second.last == expected.last
+        assert read_metrics(folder / "metrics.jsonl") == records
+        saved = Checkpoints(folder / "checkpoints")
+        assert saved.latest_step() == 12
+        assert saved.latest_step("best") == expected.best["step"]
+        assert saved.facts(12)["best"] == expected.best
+        saved.close()
+    if not killed:
+        # In both of the validations, in both of their batches.
+        assert [events.count((step, True)) for step in (8, 12)] == [2, 2]
+
+
+def test_a_validation_begins_when_its_state_is_on_disk(parts, tmp_path, monkeypatch):
+    saved, score = [], loop.score
+
+    def look(states, *rest):
+        checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+        saved.append((int(states.step), checkpoints.latest_step()))
+        checkpoints.close()
+        return score(states, *rest)
+
+    monkeypatch.setattr(loop, "score", look)
+    parts.train(tmp_path / "run", 20, checkpoint_every=0)
+    assert saved == [(8, 8), (16, 16), (20, 20)]
 
 
 def test_a_state_lost_after_the_last_checkpoint_is_trained_again(parts, tmp_path):

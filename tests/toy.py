@@ -18,7 +18,7 @@ from jaxbench.training import loop
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.optimizer import adamw, schedule
-from jaxbench.training.outcome import Outcome, TrainingRun
+from jaxbench.training.outcome import Outcome, TrainingRun, go_on
 from jaxbench.training.programs import (
     FirstState,
     Placement,
@@ -169,8 +169,8 @@ class Parts:
             state, writer = self.start(), MetricWriter(folder)
         else:
             state, facts = checkpoints.restore(self.programs.abstract_state)
-            outcome = Outcome.resumed(int(state.step), facts)
-            writer = MetricWriter(folder, resume_step=outcome.step)
+            outcome = go_on(checkpoints, int(state.step), facts)
+            writer = MetricWriter(folder, resume_step=outcome.step, due=outcome.due)
         settings = dict(evaluate_every=0, checkpoint_every=3) | overrides
         with TrainingProgress(budget.steps or 0) as progress:
             state = loop.train(

@@ -19,6 +19,7 @@ from jaxbench.tasks.table import find
 from jaxbench.tasks.task import Order, Task
 from jaxbench.training.budget import Budget, read_budget
 from jaxbench.training.goal import EarlyStopping, Goal
+from jaxbench.training.meter import PASSES_OF_AN_UPDATE
 from jaxbench.training.optimizer import adamw, schedule
 from jaxbench.training.programs import FirstState, Placement
 from jaxbench.training.step import Update
@@ -137,15 +138,26 @@ def build_goal(
     )
 
 
-def evaluate_every(config: Config, budget: Budget) -> float:
-    """Steps, or seconds, between two validations."""
+def evaluate_every(config: Config, budget: Budget, task: Task) -> float:
+    """Steps, or seconds, between two validations.
+
+    They are fewer than `train.evaluations` where they would cost more than
+    `train.evaluation_share` of a budget of steps; of one of seconds, the loop sees to
+    it.
+    """
     train = config["train"]
     if "evaluations" not in train:
         return train["evaluate_every"]
     if not train["evaluations"]:
         return 0
-    every = budget.total / train["evaluations"]
-    return every if budget.unit == "seconds" else math.ceil(every)
+    count, share = train["evaluations"], train["evaluation_share"]
+    if budget.unit == "seconds":
+        return budget.total / count
+    if share:
+        rows = len(task.splits[task.stages[-1].split])
+        updates = rows / train["batch_size"] / PASSES_OF_AN_UPDATE
+        count = max(1, min(count, round(share * budget.total / updates)))
+    return math.ceil(budget.total / count)
 
 
 def build_update(

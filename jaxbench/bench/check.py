@@ -16,6 +16,7 @@ from jaxbench.tasks.rules import (
     not_negative,
     number,
     one_of,
+    parse_budget,
     parse_count,
     parse_options,
     positive,
@@ -23,7 +24,6 @@ from jaxbench.tasks.rules import (
     within,
 )
 from jaxbench.tasks.table import find
-from jaxbench.training.budget import parse_budget
 from jaxbench.training.records import flatten
 
 # Of the keys that recipes of several tasks have; a task adds those of its own. A rule

@@ -24,6 +24,10 @@ from jaxbench.training.records import flatten
 # Of the meaning of digests: another number starts all boards anew.
 VERSION = 1
 FILE = Path(__file__).with_name("defaults.json")
+# Names a run by its folder, of which the last part counts.
+START = "train.start_from"
+# How long the run was that this one extends; no recipe has it, --extend sets it.
+EXTENDED = "train.extended"
 # They change where and how fast a run goes, never what it computes.
 NOT_IDENTITY = ("xla.", "data.workers", "data.cache", "config_hash")
 
@@ -44,7 +48,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     # Through JSON, so that tuples and lists compare equal.
     own = json.loads(json.dumps(flatten(config)))
     return {
-        key: portable(value)
+        key: Path(value).name if key == START else portable(value)
         for key, value in {**known, **own}.items()
         if not key.startswith(NOT_IDENTITY)
     }
@@ -69,6 +73,7 @@ def command(config: Mapping[str, Any]) -> str:
     """The command line that makes such a run, folders by their name alone.
 
     Under compat every setting is named, since that protocol has defaults of its own.
+    For a run that extends another, RUN stands for the folder of that one.
     """
     compat = config["protocol"] == "compat"
     own = identity(config) if compat else differs(config)
@@ -76,9 +81,10 @@ def command(config: Mapping[str, Any]) -> str:
     settings = [
         f"--config.{key}={value}"
         for key, value in own.items()
-        if key not in ("task", "protocol") and value is not None
+        if key not in ("task", "protocol", EXTENDED) and value is not None
     ]
-    return shlex.join(["python", "run.py", f"--config={recipe}", *settings])
+    extend = ["--extend=RUN"] if EXTENDED in own else []
+    return shlex.join(["python", "run.py", f"--config={recipe}", *settings, *extend])
 
 
 def portable(value: Any) -> Any:

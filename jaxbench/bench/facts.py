@@ -153,6 +153,7 @@ class Facts:
                     "first_step": outcome.first_skip if outcome.skips else None,
                 },
                 "copies": self.copies,
+                "started_from": outcome.started_from,
                 "solved": self._solved(batch),
                 "budget": self._budget(),
                 "best": outcome.best,

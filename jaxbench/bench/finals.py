@@ -19,7 +19,7 @@ def score_finals(
     state: TrainState,
     arrays: Mapping[str, jax.Array],
     programs: Programs,
-    report: Callable[[], None],
+    check: Callable[[], None],
 ) -> dict[str, dict[str, float]]:
     """Metrics of every split in the task's `finals`.
 
@@ -32,7 +32,7 @@ def score_finals(
       state: of one run, with the weights to score.
       arrays: the task's, on the devices.
       programs: of the run.
-      report: called after every batch.
+      check: called before every batch; what it raises ends the scoring.
     """
     task, size = programs.update.task, programs.evaluation_batch_size
     form = task.splits[task.stages[-1].split].shape[1:]
@@ -42,7 +42,7 @@ def score_finals(
     scores = {}
     for name in alike:
         batches = evaluation_batches(task.splits[name], programs)
-        (scores[name],) = score(state, arrays, programs, batches, report)
+        (scores[name],) = score(state, arrays, programs, batches, check)
     others = [name for name in task.finals if name not in alike]
     if not others:
         return scores
@@ -58,12 +58,12 @@ def score_finals(
         count = min(count, len(rows))
         total: dict[str, np.ndarray] = {}
         for start in range(0, len(rows), count):
+            check()
             index = start + np.arange(count)
             weight = (index < len(rows)).astype(np.float32)
             batch = rows[np.minimum(index, len(rows) - 1)]
             sums: Any = evaluate(variables, arrays, batch[None], weight[None])
             for key, value in jax.device_get(sums).items():
                 total[key] = total.get(key, 0.0) + np.asarray(value, np.float64)
-            report()
         scores[name] = task.summarize(total)
     return scores

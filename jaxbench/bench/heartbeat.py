@@ -35,8 +35,10 @@ class Heartbeat:
         """
         self._write(self._content | {"phase": name})
 
-    def step(self, step: int, total: int, loss: float, rate: float) -> None:
-        """Says how far training is; `rate` in steps a second."""
+    def step(
+        self, step: int, total: int, loss: float, rate: float, left: float
+    ) -> None:
+        """Says how far training is; `rate` in steps a second, `left` in seconds."""
         if time.monotonic() - self._written < EVERY_SECONDS and step < total:
             return
         self._write(
@@ -46,6 +48,7 @@ class Heartbeat:
                 "total": total,
                 "loss": loss,
                 "steps_per_s": rate,
+                "seconds_left": left,
             }
         )
 

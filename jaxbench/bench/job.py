@@ -21,6 +21,7 @@ import numpy as np
 from jaxbench.bench import build
 from jaxbench.bench.beside import check_copies
 from jaxbench.bench.check import check_finite, check_values
+from jaxbench.bench.extend import check_longer, check_start, copy_run, describe_start
 from jaxbench.bench.facts import Facts
 from jaxbench.bench.finals import score_finals
 from jaxbench.bench.heartbeat import Heartbeat
@@ -36,7 +37,7 @@ from jaxbench.training.checkpoint import Checkpoints, require_space, tree_bytes
 from jaxbench.training.compiling import Compilation
 from jaxbench.training.disk import disk_is_full, full_disk_message
 from jaxbench.training.goal import EarlyStopping, Goal
-from jaxbench.training.outcome import Outcome, TrainingRun
+from jaxbench.training.outcome import Outcome, TrainingRun, go_on
 from jaxbench.training.programs import (
     FirstState,
     Placement,
@@ -47,7 +48,8 @@ from jaxbench.training.programs import (
 )
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState
-from jaxbench.training.stop import StopSignals
+from jaxbench.training.stop import StoppedError, StopSignals
+from jaxbench.training.weights import start_from
 from jaxbench.training.writers import MetricWriter
 
 # Validation batches of one dispatch.
@@ -89,13 +91,15 @@ class Shared:
     compilation: Compilation
 
 
-def run_job(config: Config, folder: Path) -> dict[str, Any]:
+def run_job(
+    config: Config, folder: Path, *, extend: Path | None = None
+) -> dict[str, Any]:
     """Trains and evaluates one run: `run_jobs` of one."""
-    return run_jobs([config], [folder])[0]
+    return run_jobs([config], [folder], extend=extend)[0]
 
 
 def run_jobs(
-    configs: Sequence[Config], folders: Sequence[Path]
+    configs: Sequence[Config], folders: Sequence[Path], *, extend: Path | None = None
 ) -> list[dict[str, Any]]:
     """Trains and evaluates one backbone on one task; resumes what was begun.
 
@@ -105,6 +109,7 @@ def run_jobs(
       folders: the run folders. One that already holds its config's finished run is left
         as it is. Those with a checkpoint are gone on with, several from the last step
         that all of them have saved.
+      extend: the finished run that a single one goes on with, see `extend.extended`.
 
     Returns:
       What each `result.json` holds. Its `status` is "ok", "diverged", "oom",
@@ -119,6 +124,7 @@ def run_jobs(
     for config, folder in zip(configs, folders, strict=True):
         check_values(config)
         check_place(folder, "--workdir")
+        check_start(config, folder)
         check_owner(folder, config)
     results = [read_result(folder) for folder in folders]
     todo = []
@@ -131,7 +137,7 @@ def run_jobs(
     jobs = [Facts(configs[i], folders[i], len(todo)) for i in todo]
     try:
         if jobs:
-            _run(jobs)
+            _run(jobs, extend)
     except InputError:
         raise
     except Exception as error:
@@ -147,13 +153,15 @@ def run_jobs(
     return [result for result in results if result is not None]
 
 
-def _run(jobs: Sequence[Facts]) -> None:
+def _run(jobs: Sequence[Facts], extend: Path | None) -> None:
     """Builds what is shared, then trains as many at a time as fit the memory."""
     shared = _prepare(jobs)
     with contextlib.ExitStack() as exits:
         for job in jobs:
             exits.enter_context(held(job.folder, "the run folder"))
             claim(job.folder, job.config)
+            if extend is not None:
+                copy_run(extend, job.folder)
         arrays = {
             name: jax.device_put(np.asarray(value), shared.home.whole)
             for name, value in shared.task.arrays.items()
@@ -180,6 +188,7 @@ def _prepare(jobs: Sequence[Facts]) -> Shared:
     check_finite(task.arrays)
     order = task.order(batch_size=train["batch_size"], seed=config["seed"])
     budget = build.build_budget(config, task, order)
+    check_longer(config, budget)
     goal = build.build_goal(config, task, budget)
     for job in jobs:
         job.prepared(task, order, budget, goal)
@@ -274,17 +283,22 @@ def _begin(
     begun = []
     for job, checkpoints, ended, last in zip(jobs, kept, over, newest, strict=True):
         seed, rate = job.config["seed"], job.config["train"]["learning_rate"]
-        step = last if ended else common
+        step = (last if ended else common) or 0
         if step:
             abstract = shared.programs_of(shared.size).abstract_state
             state, facts = checkpoints.restore(abstract, step=step)
-            outcome = Outcome.resumed(step, facts)
-            writer = MetricWriter(job.folder, resume_step=step)
+            outcome = go_on(checkpoints, step, facts)
+            writer = MetricWriter(job.folder, resume_step=step, due=outcome.due)
         else:
+            checkpoints.forget_after(0)
             rows = jax.device_put(first_batch(shared.task, size), shared.home.whole)
             with compilation.reported(), compilation.program("initial values"):
                 state = shared.first_state(rate)(seed, arrays, rows)
             outcome, writer = Outcome(), MetricWriter(job.folder)
+            if given := train["start_from"]:
+                state, at = start_from(state, Path(given).expanduser())
+                outcome.started_from = describe_start(job.config, at)
+                _say(f"starting from the weights of {given}, step {at}")
         job.outcome, job.copies = outcome, len(jobs)
         orders = [
             stage.order(batch_size=size, seed=seed) for stage in shared.task.stages
@@ -339,7 +353,8 @@ def _train(
                     for stage in task.stages
                 ],
                 budget=shared.budget,
-                evaluate_every=build.evaluate_every(shared.config, shared.budget),
+                evaluate_every=build.evaluate_every(shared.config, shared.budget, task),
+                evaluation_share=train.get("evaluation_share", 0.0),
                 checkpoint_every=train["checkpoint_every"],
                 progress=progress,
                 stop=signals.reason,
@@ -353,11 +368,26 @@ def _train(
                 if not run.ended
             ]
             first_steps = 0
-        for job, run in zip(jobs, runs, strict=True):
-            if run.outcome.status == "ok" and task.finals:
+
+        def check() -> None:
+            """Between batches of a test split, which may be long."""
+            progress.evaluating()
+            signals.check()
+
+        scored = [
+            (job, run)
+            for job, run in zip(jobs, runs, strict=True)
+            if task.finals and run.outcome.status == "ok"
+        ]
+        try:
+            for job, run in scored:
                 shared.heartbeat.phase("test")
                 best, _ = run.checkpoints.restore(programs.abstract_state, "best")
-                job.scored(score_finals(best, placed, programs, progress.evaluating))
+                job.scored(score_finals(best, placed, programs, check))
+        except StoppedError as stopped:
+            # All is saved: they go on, together, with the test splits.
+            for _, run in scored:
+                run.outcome.status, run.outcome.reason = "interrupted", str(stopped)
     for job, run in zip(jobs, runs, strict=True):
         run.checkpoints.close()
         if run.outcome.status in FINISHED:

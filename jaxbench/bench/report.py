@@ -91,6 +91,10 @@ def _facts(result: Mapping[str, Any]) -> str:
         parts.append(f"{speed} on {result['device']['kind']}")
     if result["data"]:
         parts.append(f"data: {data_name(result['data'])}")
+    if result.get("extended"):
+        parts.append(f"extends a run of {result['extended']}")
+    if start := result.get("started_from"):
+        parts.append(f"began with the weights of {start['run']}, step {start['step']}")
     return ", ".join(parts)
 
 

@@ -32,7 +32,7 @@ _RESULT: Mapping[str, Any] = {
 _PARTS = (
     "primary skips params shape budget solved best last floors ceiling curve seconds "
     "throughput memory latency play export decode speculative scores excluded data "
-    "device versions identity config"
+    "device versions identity config started_from"
 ).split()
 _NUMBERS = ("best.metrics", "last.metrics", "params", "shape")
 
@@ -63,6 +63,8 @@ def blank_result(config: Mapping[str, Any], status: str, reason: str) -> dict[st
         "examples": 0,
         "skips": {"count": 0, "first_step": None},
         "copies": 1,
+        "extended": config["train"].get("extended"),
+        "started_from": None,
         "solved": None,
         "best": None,
         "last": None,

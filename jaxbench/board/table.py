@@ -24,13 +24,7 @@ OTHER_FAMILY = "patterns"
 FEWEST_RATES = 3
 # Settings that are in a board's key, in a row's own columns, or change no number.
 _NOT_A_RECIPE = (
-    "seed",
-    "purpose",
-    "task",
-    "protocol",
-    "model.backbone",
-    "data.",
-    "xla.",
+    *("seed", "purpose", "task", "protocol", "model.backbone", "data.", "xla."),
 )
 _RATE = "train.learning_rate"
 _WORDS = {
@@ -40,7 +34,11 @@ _WORDS = {
     "parameters": "{:,.0f} parameters",
     "updates": "{:,.0f} updates",
     "seconds": "{:,.0f} s",
+    "train.start_from": "from the weights of {}",
+    "train.extended": "extended from {}",
 }
+# Every row with one of them says so: it had more training than its length tells.
+_ANCESTORS = ("train.start_from", "train.extended")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -449,7 +447,9 @@ def _name(rows: Sequence[Row]) -> None:
     """Names rows of one backbone by the facts in which they differ."""
     families: dict[str, list[Row]] = {}
     for row in rows:
-        row.name = row.backbone
+        had = [n for n in _ANCESTORS if n in row.facts]
+        words = (_WORDS[n].format(row.facts[n]) for n in had)
+        row.name = ", ".join([row.backbone, *words])
         families.setdefault(row.backbone, []).append(row)
     for alike in families.values():
         for name in dict.fromkeys(name for row in alike for name in row.facts):

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
-from jax.sharding import SingleDeviceSharding
 
 from jaxbench.bench import build
 from jaxbench.bench.trained import read_finished
@@ -23,7 +19,7 @@ from jaxbench.tasks.rules import parse_options
 from jaxbench.tasks.table import find
 from jaxbench.tasks.zelda import controller, imitation
 from jaxbench.tasks.zelda import view as views
-from jaxbench.training.manifest import check, complete_steps
+from jaxbench.training.weights import read_weights
 
 Variables = Mapping[str, Any]
 
@@ -79,7 +75,7 @@ def load_trained_policy(folder: Path | str, which: str = "best") -> TrainedPolic
             "protocol=clean"
         )
     model = build_policy_model(config)
-    variables, step = _restore(folder, which, _shapes(model))
+    variables, step = read_weights(folder, which, _shapes(model))
     if not all(np.isfinite(leaf).all() for leaf in _floats(variables)):
         raise InputError(
             f"the {which} weights of the run {folder} are not finite; give another run"
@@ -122,84 +118,8 @@ def _shapes(model: Model) -> dict[str, Any]:
     return {name: found.get(name, {}) for name in ("params", "constants")}
 
 
-def _restore(
-    folder: Path, which: str, expected: Mapping[str, Any]
-) -> tuple[Variables, int]:
-    place = (folder / "checkpoints" / which).absolute()  # orbax refuses relative paths
-    with _quiet():
-        steps = complete_steps(place)
-        if not steps:
-            raise InputError(
-                f"the run {folder} has no checkpoint under {place}; run it again in "
-                "another folder"
-            )
-        check(place / str(steps[-1]))
-        state = place / str(steps[-1]) / "state"
-        reader = ocp.PyTreeCheckpointer()
-        try:
-            saved = reader.metadata(state).item_metadata.tree
-            # `TrainState.ema_params` is empty where no average was kept.
-            averaged = isinstance(saved["ema_params"], dict) and saved["ema_params"]
-            params = "ema_params" if averaged else "params"
-            device = SingleDeviceSharding(jax.devices()[0])
-            wanted = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(
-                    leaf.shape, leaf.dtype, sharding=device
-                ),
-                {name: saved[name] for name in (params, "constants", "step")},
-            )
-            read = reader.restore(
-                state,
-                args=ocp.args.PyTreeRestore(
-                    item=wanted,
-                    restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-                    partial_restore=True,
-                ),
-            )
-        except (ValueError, KeyError, OSError, AttributeError) as error:
-            raise InputError(
-                f"the checkpoint {state} cannot be read "
-                f"({str(error).splitlines()[0][:160]}); run it again in another folder"
-            ) from error
-        finally:
-            reader.close()
-    found = {"params": read[params], "constants": read["constants"]}
-    if _described(found) != _described(expected):
-        raise InputError(
-            f"the checkpoint {state} does not fit the run's config.json: "
-            f"{_difference(_described(found), _described(expected))}; put the folder's "
-            "own files back"
-        )
-    return found, int(read["step"])
-
-
-def _described(tree: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
-    name = next(k for k in {**expected, **found} if found.get(k) != expected.get(k))
-    return (
-        f"{name} is {found.get(name, 'absent')} there and "
-        f"{expected.get(name, 'absent')} in the model"
-    )
-
-
 def _floats(tree: Any) -> list[np.ndarray]:
     leaves = (np.asarray(leaf) for leaf in jax.tree.leaves(tree))
     return [
         x.astype(np.float32) for x in leaves if jnp.issubdtype(x.dtype, np.floating)
     ]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences orbax's warnings about a folder that is only read."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -16,6 +16,9 @@ Rule = Callable[[str, Any], None]
 
 # What a letter behind a count multiplies it by.
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+# Units of a budget.
+BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
+SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 # Above what a step counter, a length or a size on a device can be.
@@ -102,6 +105,39 @@ def parse_count(key: str, text: str) -> int:
             f"{key}={text!r} must be a number such as 200k, 1.5m or 2000000"
         )
     return int(value)
+
+
+def parse_budget(text: str) -> tuple[float, str]:
+    """Reads "10min", "90s", "50MB", "2000steps" as a number of a unit, in any case.
+
+    Returns:
+      The number in "seconds", "bytes" or "steps", and that word.
+
+    Raises:
+      InputError: no positive number, or no unit that is known.
+    """
+    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    unit = text.strip()[len(number) :]
+    known = [*SECONDS, *BYTES, "steps"]
+    unit = next((name for name in known if name.lower() == unit.lower()), unit)
+    if unit not in known:
+        hint = f"nearest: {nearest(unit, known)}" if unit else f"one of {known}"
+        raise InputError(
+            f"train.budget={text!r} needs a unit, for example 10min, 50MB or "
+            f"2000steps; {hint}"
+        )
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(
+            f"train.budget={text!r} must be more than nothing, for example 10min, "
+            "50MB or 2000steps"
+        )
+    if unit in SECONDS:
+        return value * SECONDS[unit], "seconds"
+    return value * BYTES.get(unit, 1), "bytes" if unit in BYTES else "steps"
 
 
 def parse_options(text: str, key: str = "model.options") -> dict[str, Any]:

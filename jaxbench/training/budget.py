@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-from jaxbench.errors import InputError, nearest
-
-BYTES = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
-SECONDS = {"s": 1, "min": 60, "h": 3600}
+from jaxbench.errors import InputError
+from jaxbench.tasks.rules import parse_budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,39 +35,6 @@ class Budget:
     def done(self, step: int, seconds: float) -> bool:
         """Whether nothing is left."""
         return self.spent(step, seconds) >= self.total
-
-
-def parse_budget(text: str) -> tuple[float, str]:
-    """Reads "10min", "90s", "50MB", "2000steps" as a number of a unit, in any case.
-
-    Returns:
-      The number in "seconds", "bytes" or "steps", and that word.
-
-    Raises:
-      InputError: no positive number, or no unit that is known.
-    """
-    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    unit = text.strip()[len(number) :]
-    known = [*SECONDS, *BYTES, "steps"]
-    unit = next((name for name in known if name.lower() == unit.lower()), unit)
-    if unit not in known:
-        hint = f"nearest: {nearest(unit, known)}" if unit else f"one of {known}"
-        raise InputError(
-            f"train.budget={text!r} needs a unit, for example 10min, 50MB or "
-            f"2000steps; {hint}"
-        )
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(
-            f"train.budget={text!r} must be more than nothing, for example 10min, "
-            "50MB or 2000steps"
-        )
-    if unit in SECONDS:
-        return value * SECONDS[unit], "seconds"
-    return value * BYTES.get(unit, 1), "bytes" if unit in BYTES else "steps"
 
 
 def read_budget(text: str, *, batch_size: int, tokens_per_example: int) -> Budget:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 import sys
@@ -48,6 +49,9 @@ class Checkpoints:
         manager, folder = self._managers[which], self.folder / which
         if step in manifest.complete_steps(folder):
             return
+        if which == "last":
+            # It may be of a step of the same number that was lost.
+            self._noted.unlink(missing_ok=True)
         # Looked up first, so that no half of one is written where a whole cannot be.
         if shutil.disk_usage(self.folder).free < tree_bytes(state):
             raise InputError(full_disk_message(self.folder))
@@ -55,7 +59,7 @@ class Checkpoints:
             with _quiet_orbax():
                 if step in manager.all_steps():
                     # A process ended between the last two steps of saving it.
-                    manager.delete(step)
+                    self._delete(which, step)
                 manager.save(
                     step,
                     args=ocp.args.Composite(
@@ -68,19 +72,36 @@ class Checkpoints:
                 keep = manifest.complete_steps(folder)[-self._keep[which] :]
                 for old in manager.all_steps():
                     if old < keep[0]:
-                        manager.delete(old)
+                        self._delete(which, old)
         except Exception as error:
             if disk_is_full(error):
                 raise InputError(full_disk_message(self.folder)) from error
             raise
 
+    def note(self, step: int, facts: dict[str, Any]) -> None:
+        """Replaces the facts of the newest state under "last", which stays as it is."""
+        partial = self._noted.with_suffix(".partial")
+        try:
+            partial.write_text(json.dumps({"step": step, "facts": facts}))
+            partial.replace(self._noted)
+        except OSError as error:
+            if disk_is_full(error):
+                raise InputError(full_disk_message(self.folder)) from error
+            raise
+
+    def forget_after(self, step: int) -> None:
+        """Removes states of later steps, whose updates are made anew."""
+        for which, manager in self._managers.items():
+            for later in [s for s in manager.all_steps() if s > step]:
+                self._delete(which, later)
+
     def latest_step(self, which: str = "last") -> int | None:
         """The newest complete step under `which`, or None."""
         return max(manifest.complete_steps(self.folder / which), default=None)
 
-    def steps(self) -> set[int]:
-        """The steps of all complete states under "last"."""
-        return set(manifest.complete_steps(self.folder / "last"))
+    def steps(self, which: str = "last") -> set[int]:
+        """The steps of all complete states under `which`."""
+        return set(manifest.complete_steps(self.folder / which))
 
     def facts(self, step: int) -> dict[str, Any]:
         """The facts that were saved with a state under "last".
@@ -92,7 +113,7 @@ class Checkpoints:
         restored = self._managers["last"].restore(
             step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())
         )
-        return restored["facts"]
+        return self._noted_facts(step) or restored["facts"]
 
     def restore(
         self, abstract: TrainState, which: str = "last", step: int | None = None
@@ -126,12 +147,31 @@ class Checkpoints:
                 f"configuration ({str(error).splitlines()[0][:160]}); use another "
                 "--workdir"
             ) from error
-        return pack_like(abstract, restored["state"]), restored["facts"]
+        noted = self._noted_facts(step) if which == "last" else None
+        return pack_like(abstract, restored["state"]), noted or restored["facts"]
 
     def close(self) -> None:
         """Waits for and releases both managers."""
         for manager in self._managers.values():
             manager.close()
+
+    @property
+    def _noted(self) -> Path:
+        return self.folder / "noted.json"
+
+    def _noted_facts(self, step: int) -> dict[str, Any] | None:
+        """What `note` wrote of this step; None where it wrote nothing that is whole."""
+        try:
+            noted = json.loads(self._noted.read_text())
+            return noted["facts"] if noted["step"] == step else None
+        except (OSError, ValueError, KeyError, TypeError):
+            # The validation that it tells of is made again.
+            return None
+
+    def _delete(self, which: str, step: int) -> None:
+        """Removes a state; from the first moment on it is not complete."""
+        (self.folder / which / str(step) / manifest.FILE).unlink(missing_ok=True)
+        self._managers[which].delete(step)
 
     def _manager(self, which: str) -> ocp.CheckpointManager:
         folder = self.folder / which

@@ -14,17 +14,22 @@ from jaxbench.tasks.task import Task
 from jaxbench.training.budget import Budget
 from jaxbench.training.checkpoint import Checkpoints
 from jaxbench.training.goal import EarlyStopping, Goal
-from jaxbench.training.outcome import Meter, TrainingRun
+from jaxbench.training.meter import Meter
+from jaxbench.training.outcome import TrainingRun
 from jaxbench.training.programs import Programs, place_span
 from jaxbench.training.progress import TrainingProgress
 from jaxbench.training.state import TrainState, leaf_names
 from jaxbench.training.step import MODEL_METRICS
+from jaxbench.training.stop import StoppedError
 
 # Sums the train step adds to the task's own.
 STEP_STATISTICS = (
     *("steps", "skipped"),
     *("gradient_norm", "total_loss", "auxiliary_loss"),
 )
+
+# Seconds that a dispatch may take where its length is free: a stop waits for its end.
+LONGEST_DISPATCH = 5.0
 
 
 class Lesson(NamedTuple):
@@ -53,6 +58,7 @@ def train(
     stop: Callable[[], str | None],
     goal: Goal | EarlyStopping | None = None,
     first_steps: int = 0,
+    evaluation_share: float = 0.0,
     leave: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TrainState:
@@ -63,6 +69,10 @@ def train(
     multiples of K, epochs, evaluations and checkpoints, counted from step 0, so a
     resumed run makes the dispatches that the unbroken one would have made. The metrics
     of a dispatch are fetched while the next one runs.
+
+    A state is saved before it is validated, and the validation that a run was stopped
+    in is made first when it goes on: whenever a run is stopped or killed, at most the
+    updates since its last save are lost, and what it ends with is the same.
 
     Args:
       states: of all runs, see `Placement.stack`; its buffers are given away.
@@ -75,21 +85,32 @@ def train(
         validations besides those at each epoch's end and at the end of the run; 0 for
         none.
       checkpoint_every: steps between saves besides those at each validation; 0: none.
-      stop: returns a reason to stop now, or None; asked after every dispatch.
+      stop: returns a reason to stop now, or None; asked before every dispatch and
+        every batch of a validation.
       goal: what ends a lesson, and training before its budget; None for nothing.
       first_steps: updates at the start of this process that are made, but timed apart;
         0 for none.
+      evaluation_share: of a budget of seconds, what validations may take together: they
+        are made less often where they would take more; 0 for any amount.
       leave: return as soon as no more than so many runs go on: a program of fewer runs
-        would take them further in less time.
+        would take them further in less time. They are saved.
       clock: seconds, for tests.
 
     Returns:
       The states of all runs, each where it ended; after a divergence, the last good
       one.
     """
-    placement, meter = programs.placement, Meter(runs, clock)
+    placement = programs.placement
+    meter = Meter(runs, clock, updates_of_evaluation(programs, lessons))
     pending: tuple[int, int, Any] | None = None
     timed = first_steps == 0
+
+    def every() -> float:
+        """Between two validations, in the budget's unit; 0 for none but the last."""
+        if budget.unit == "seconds":
+            return meter.interval(budget, evaluate_every, evaluation_share)
+        periods = (int(evaluate_every), *(run.order.steps_per_epoch for run in runs))
+        return min((p for p in periods if p), default=0)
 
     def settle() -> None:
         """Writes the metrics of the dispatch that was not waited for."""
@@ -101,93 +122,134 @@ def train(
             meter.reach(end)
             losses = record(states, runs, end, count, each, programs)
             if losses:
-                progress.update(end, float(np.mean(losses)), meter.last_step(budget))
+                loss, rate = float(np.mean(losses)), meter.steps_per_second
+                left = meter.seconds_left(budget, end, every())
+                progress.update(end, loss, meter.last_step(budget), rate, left)
 
-    for run in runs:
-        run.ended |= run.outcome.is_over(budget, goal)
-    while len(going := [run for run in runs if not run.ended]) > leave:
-        step = going[0].outcome.step
-        before = meter.seconds_at(step)
-        validation_periods = [
-            *(run.order.steps_per_epoch for run in going),
-            int(evaluate_every) if budget.unit == "steps" else 0,
-        ]
-        periods = [programs.steps_per_dispatch, *validation_periods, checkpoint_every]
-        end = min((step // p + 1) * p for p in periods if p)
-        if timed:
-            end = min(end, meter.last_step(budget))
-        else:
-            end = min(end, step + first_steps, budget.steps or end)
-        examples = examples_of(runs, step, end - step, programs)
-        # A run that has ended makes no updates: its state stays what it is.
-        updates = [0 if run.ended else end - step for run in runs]
-        each = 1.0 if budget.unit == "steps" else meter.seconds_per_step
-        span = place_span(
-            *(placement, updates),
-            *(budget.spent(step, before), each, budget.total),
-        )
-        with jax.transfer_guard("disallow"):
-            states, statistics = programs.train(states, arrays, examples, span)
-        settle()
-        for run in going:
-            if not run.ended:
-                run.outcome.step = end
-        pending = (end, end - step, statistics)
-        if not timed:
-            jax.block_until_ready(statistics)
-            meter.leave_out(end - step)
-            timed = True
-        if all(leaf.is_ready() for leaf in jax.tree.leaves(statistics)):
-            # This device computes before it returns: the time is known at once.
-            settle()
+    def check() -> None:
+        """Between batches of a validation, which may be long."""
+        progress.evaluating()
+        if (reason := stop()) is not None:
+            raise StoppedError(reason)
 
-        reason = stop()
-        after = meter.seconds_at(end)
-        ends = budget.done(end, after)
-        evaluates = any(end % p == 0 for p in validation_periods if p)
-        if budget.unit == "seconds" and not ends:
-            evaluates |= passes(before, after, evaluate_every)
-        saves = bool(checkpoint_every) and end % checkpoint_every == 0
-        if not (evaluates or saves or reason or ends):
-            continue
-
-        settle()
-        # The time until here was estimated; now it is known.
-        ends = budget.done(end, runs[0].outcome.train_seconds)
-        if evaluates or ends:
-            validate(states, runs, arrays, programs, lessons, goal, progress, meter)
+    def save() -> None:
         for index, run in enumerate(runs):
-            if run.ended:
-                continue
-            run.ended = run.outcome.is_over(budget, goal)
-            if reason is not None and not run.ended:
-                run.ended, run.outcome.status = True, "interrupted"
-                run.outcome.reason = reason
-            if run.ended or evaluates or saves:
+            if run.outcome.step and not run.ended:
                 state = placement.take(states, index)
                 run.checkpoints.save("last", state, run.outcome.facts())
-        meter.start()
-    settle()
 
-    unscored = [
-        (index, run)
-        for index, run in enumerate(runs)
-        if run.ended and run.outcome.status == "ok"
-        if run.outcome.step and run.outcome.best is None
-    ]
-    if unscored:
-        # The budget ended in a curriculum: its last level is what is scored.
-        batches = lessons[-1].validation
-        found = score(states, arrays, programs, batches, progress.evaluating)
-        for index, run in unscored:
-            keep_validation(run, found[index], programs.update.task)
-            state = placement.take(states, index)
-            run.checkpoints.save("best", state, run.outcome.facts())
-            run.checkpoints.save("last", state, run.outcome.facts())
+    def validate_due() -> None:
+        meter.start()
+        if any(run.outcome.due for run in runs):
+            validate(
+                states, runs, arrays, programs, lessons, goal, progress, meter, check
+            )
+        for run in runs:
+            run.ended |= run.outcome.is_over(budget, goal)
+        meter.start()
+
+    unscored: list[TrainingRun] = []
+    try:
+        validate_due()
+        while len(going := [run for run in runs if not run.ended]) > leave:
+            if (reason := stop()) is not None:
+                raise StoppedError(reason)
+            step = going[0].outcome.step
+            before = meter.seconds_at(step)
+            validation_periods = [
+                *(run.order.steps_per_epoch for run in going),
+                int(evaluate_every) if budget.unit == "steps" else 0,
+            ]
+            periods = [
+                *(programs.steps_per_dispatch, *validation_periods, checkpoint_every)
+            ]
+            end = min((step // p + 1) * p for p in periods if p)
+            each = 1.0 if budget.unit == "steps" else meter.seconds_per_step
+            if not timed:
+                end = min(end, step + first_steps, budget.steps or end)
+            else:
+                end = min(end, meter.last_step(budget))
+                if budget.unit == "seconds" and each:
+                    # Its steps depend on the clock anyway, and a stop waits no longer.
+                    end = min(end, step + max(1, int(LONGEST_DISPATCH / each)))
+            examples = examples_of(runs, step, end - step, programs)
+            # A run that has ended makes no updates: its state stays what it is.
+            updates = [0 if run.ended else end - step for run in runs]
+            span = place_span(
+                *(placement, updates),
+                *(budget.spent(step, before), each, budget.total),
+            )
+            with jax.transfer_guard("disallow"):
+                states, statistics = programs.train(states, arrays, examples, span)
+            settle()
+            for run in going:
+                if not run.ended:
+                    run.outcome.step = end
+            pending = (end, end - step, statistics)
+            if not timed:
+                jax.block_until_ready(statistics)
+                meter.leave_out(end - step)
+                timed = True
+                progress.say(meter.describe_evaluations(budget, every()))
+                long = programs.steps_per_dispatch * meter.seconds_per_step
+                if budget.unit == "steps" and long > 2 * LONGEST_DISPATCH:
+                    progress.say(
+                        f"a dispatch takes about {long:.0f} s, and a signal to stop "
+                        "waits for its end; a lower train.steps_per_dispatch hears it "
+                        "sooner"
+                    )
+            if all(leaf.is_ready() for leaf in jax.tree.leaves(statistics)):
+                # This device computes before it returns: the time is known at once.
+                settle()
+
+            after = meter.seconds_at(end)
+            ends = budget.done(end, after)
+            evaluates = any(end % p == 0 for p in validation_periods if p)
+            if budget.unit == "seconds" and not ends:
+                evaluates |= passes(before, after, every())
+            saves = bool(checkpoint_every) and end % checkpoint_every == 0
+            if not (evaluates or saves or ends):
+                continue
+
+            settle()
+            # The time until here was estimated; now it is known.
+            evaluates |= budget.done(end, runs[0].outcome.train_seconds)
+            for run in runs:
+                run.outcome.due = evaluates and not run.ended
+            save()
+            validate_due()
+        settle()
+        save()
+        unscored += [
+            run
+            for run in runs
+            if run.ended and run.outcome.status == "ok"
+            if run.outcome.step and run.outcome.best is None
+        ]
+        if unscored:
+            # The budget ended in a curriculum: its last level is what is scored.
+            found = score(states, arrays, programs, lessons[-1].validation, check)
+            for index, run in enumerate(runs):
+                if run in unscored:
+                    keep_validation(run, found[index], programs.update.task)
+                    keep_best(run, placement.take(states, index))
+    except StoppedError as stopped:
+        settle()
+        save()
+        for run in runs:
+            if not run.ended or run in unscored:
+                run.ended, run.outcome.status = True, "interrupted"
+                run.outcome.reason = str(stopped)
     skips = np.atleast_1d(*jax.device_get((states.skips, states.first_skip)))
     for run, count, first in zip(runs, *skips, strict=True):
         run.outcome.skips, run.outcome.first_skip = int(count), int(first)
     return states
+
+
+def updates_of_evaluation(programs: Programs, lessons: Sequence[Lesson]) -> float:
+    """How many updates read as many examples as the last lesson's validation does."""
+    groups = len(lessons[-1].validation) * programs.batches_per_evaluation
+    return groups / programs.update.micro_batches
 
 
 def passes(before: float, now: float, every: float) -> bool:
@@ -266,42 +328,45 @@ def validate(
     goal: Goal | EarlyStopping | None,
     progress: TrainingProgress,
     meter: Meter,
+    check: Callable[[], None],
 ) -> None:
-    """Scores each run that goes on with the whole validation split of its lesson.
+    """Scores each run that is due with the whole validation split of its lesson.
 
     Saves what is the best so far, and begins the next lesson where one is learned.
+    `check` is called before every batch; until the last one nothing is changed.
     """
     task, names = programs.update.task, [lesson.name for lesson in lessons]
-    found: dict[int, list[dict[str, float]]] = {}
-    scored = []
-    for index, run in enumerate(runs):
-        if run.ended:
-            continue
-        lesson = run.outcome.convergence.lesson
-        if lesson not in found:
-            batches = lessons[lesson].validation
-            found[lesson] = score(
-                states, arrays, programs, batches, progress.evaluating
-            )
-        keep_validation(run, found[lesson][index], task)
-        scored.append((index, run, found[lesson][index]))
+    due = [(index, run) for index, run in enumerate(runs) if run.outcome.due]
+    found = {
+        lesson: score(states, arrays, programs, lessons[lesson].validation, check)
+        for lesson in {run.outcome.convergence.lesson for _, run in due}
+    }
     meter.evaluated()
-    if scored:
-        step = scored[0][1].outcome.step
-        told = ", ".join(f"{metrics[task.primary]:.4f}" for *_, metrics in scored)
-        progress.say(f"step {step}: validation {task.primary} {told}")
+    scored = [
+        (index, run, found[run.outcome.convergence.lesson][index]) for index, run in due
+    ]
+    step = due[0][1].outcome.step
+    told = ", ".join(f"{metrics[task.primary]:.4f}" for *_, metrics in scored)
+    progress.say(f"step {step}: validation {task.primary} {told}")
     for index, run, metrics in scored:
+        keep_validation(run, metrics, task)
         outcome, now = run.outcome, run.outcome.convergence
         lesson, better = now.lesson, outcome.best is outcome.last
         if goal is not None and goal.judge(now, names, step, metrics):
             # Scores of an easier lesson are no scores of this one.
-            outcome.best = None
+            outcome.best, better = None, False
             who = f" by run {index + 1}" if len(runs) > 1 else ""
             following = f"{names[now.lesson]} next"
             progress.say(f"step {step}: {names[lesson]} is learned{who}, {following}")
-        elif better:
-            state = programs.placement.take(states, index)
-            run.checkpoints.save("best", state, outcome.facts())
+        keep_best(run, programs.placement.take(states, index) if better else None)
+
+
+def keep_best(run: TrainingRun, state: TrainState | None) -> None:
+    """Saves a state as the best one, where there is one, and that it was validated."""
+    run.outcome.due = False
+    if state is not None:
+        run.checkpoints.save("best", state, run.outcome.facts())
+    run.checkpoints.note(run.outcome.step, run.outcome.facts())
 
 
 def keep_validation(run: TrainingRun, metrics: dict[str, float], task: Task) -> None:
@@ -322,21 +387,20 @@ def score(
     arrays: Mapping[str, jax.Array],
     programs: Programs,
     batches: list[tuple[jax.Array, jax.Array]],
-    report: Callable[[], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[dict[str, float]]:
     """Metrics of each run over the given batches, summed in float64 between dispatches.
 
-    `report` is called after each dispatch.
+    `check` is called before each dispatch.
     """
     variables = states.evaluation_variables()
     total: dict[str, np.ndarray] = {}
     for examples_kb, weight_kb in batches:
+        check()
         with jax.transfer_guard("disallow"):
             statistics = programs.evaluate(variables, arrays, examples_kb, weight_kb)
         for name, value in jax.device_get(statistics).items():
             total[name] = total.get(name, 0.0) + np.asarray(value, np.float64)
-        if report is not None:
-            report()
     summarize = programs.update.task.summarize
     return [summarize(sums) for sums in programs.placement.each(total)]
 

@@ -1,10 +1,9 @@
-"""What is kept of each run while it trains: its record, its files, its time."""
+"""What is kept of each run while it trains: its record and its files."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxbench.tasks.task import Order
@@ -22,6 +21,8 @@ class Outcome:
       status: "ok", "diverged" or "interrupted".
       reason: why, where and what to do, when status is not "ok".
       step: updates done.
+      due: whether a validation belongs to `step` and has not been made. States are
+        saved before they are scored: a run that is stopped in between loses nothing.
       best: {"step", "metrics"} of the best validation so far, or None.
       last: the same of the newest validation, or None.
       skips, first_skip: updates left out because they were not finite, and the step of
@@ -30,12 +31,14 @@ class Outcome:
         and a budget of seconds leave out, and how long they took.
       train_seconds, evaluate_seconds: of the other updates, and of validations. Of runs
         that train together each has its share.
+      started_from: the run whose weights were the first ones; None for drawn ones.
       convergence: how far the run is on its way to its goal, where it has one.
     """
 
     status: str = "ok"
     reason: str = ""
     step: int = 0
+    due: bool = False
     best: dict[str, Any] | None = None
     last: dict[str, Any] | None = None
     skips: int = 0
@@ -44,6 +47,7 @@ class Outcome:
     first_seconds: float = 0.0
     train_seconds: float = 0.0
     evaluate_seconds: float = 0.0
+    started_from: dict[str, Any] | None = None
     convergence: Convergence = dataclasses.field(default_factory=Convergence)
 
     @classmethod
@@ -61,12 +65,14 @@ class Outcome:
     def facts(self) -> dict[str, Any]:
         """The part that a resumed run goes on from."""
         return {
+            "due": self.due,
             "best": self.best,
             "last": self.last,
             "first_steps": self.first_steps,
             "first_seconds": self.first_seconds,
             "train_seconds": self.train_seconds,
             "evaluate_seconds": self.evaluate_seconds,
+            "started_from": self.started_from,
             "convergence": dataclasses.asdict(self.convergence),
         }
 
@@ -95,72 +101,17 @@ class TrainingRun:
         return self.orders[self.outcome.convergence.lesson]
 
 
-class Meter:
-    """Times updates that are known to have ended, and shares the time among runs.
-
-    The runs that have not ended share it equally, so that the seconds of all add up to
-    those of the clock. How far a budget of seconds has come is asked of the first run,
-    which is then the only one.
+def go_on(checkpoints: Checkpoints, step: int, facts: Mapping[str, Any]) -> Outcome:
+    """What a run had come to at `step`, of which it goes on; what came later is gone.
 
     Args:
-      runs: those that train together.
-      clock: seconds.
+      checkpoints: of the run.
+      step: of a state under "last".
+      facts: of that state.
     """
-
-    def __init__(self, runs: Sequence[TrainingRun], clock: Callable[[], float]):
-        self._runs, self._clock = runs, clock
-        self._step = runs[0].outcome.step
-        self._since = clock()
-
-    def start(self) -> None:
-        """Goes on after something that is neither training nor validation."""
-        self._since = self._clock()
-
-    def reach(self, step: int) -> None:
-        """Update `step` has just been seen to have ended."""
-        self._share("train_seconds")
-        self._step = max(step, self._step)
-
-    def leave_out(self, steps: int) -> None:
-        """The first `steps` updates have ended; they do not count."""
-        for run in self._runs:
-            run.outcome.first_steps += 0 if run.ended else steps
-        self._share("first_seconds")
-        self._step += steps
-
-    def evaluated(self) -> None:
-        """A validation has just ended."""
-        self._share("evaluate_seconds")
-
-    def _share(self, name: str) -> None:
-        now = self._clock()
-        going = [run.outcome for run in self._runs if not run.ended]
-        for outcome in going:
-            each = (now - self._since) / len(going)
-            setattr(outcome, name, getattr(outcome, name) + each)
-        self._since = now
-
-    @property
-    def seconds_per_step(self) -> float:
-        """What an update takes; 0 while that is not known."""
-        outcome = self._runs[0].outcome
-        counted = self._step - outcome.first_steps
-        if counted > 0 and outcome.train_seconds > 0:
-            return outcome.train_seconds / counted
-        if outcome.first_steps:
-            return outcome.first_seconds / outcome.first_steps
-        return 0.0
-
-    def seconds_at(self, step: int) -> float:
-        """When update `step` ends, in training seconds, as far as can be told."""
-        return self._runs[0].outcome.train_seconds + self.seconds_per_step * max(
-            step - self._step, 0
-        )
-
-    def last_step(self, budget: Budget) -> int:
-        """The update with which the budget will be spent, as far as can be told."""
-        if budget.steps is not None:
-            return budget.steps
-        step, each = self._runs[0].outcome.step, self.seconds_per_step
-        left = budget.total - self.seconds_at(step)
-        return step + max(1, math.ceil(left / each)) if each else step + 1
+    checkpoints.forget_after(step)
+    outcome = Outcome.resumed(step, facts)
+    if outcome.best and outcome.best["step"] not in checkpoints.steps("best"):
+        # It gave way to a better one, of an update that is made anew.
+        outcome.best = None
+    return outcome

@@ -14,7 +14,6 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 PLAIN_EVERY_SECONDS = 15.0
@@ -27,7 +26,7 @@ class TrainingProgress:
       total: steps of the whole run, 0 while that is not known.
       start: steps done before this process started.
       label: what is being trained.
-      report: told (step, total, loss, steps a second) at every update.
+      report: told (step, total, loss, steps a second, seconds left) at every update.
       report_phase: told "evaluate" as long as that goes on.
     """
 
@@ -37,7 +36,7 @@ class TrainingProgress:
         *,
         start: int = 0,
         label: str = "train",
-        report: Callable[[int, int, float, float], None] | None = None,
+        report: Callable[[int, int, float, float, float], None] | None = None,
         report_phase: Callable[[str], None] | None = None,
     ):
         self._report = report
@@ -47,10 +46,10 @@ class TrainingProgress:
         self.label = label
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
-        self._began = self._printed = time.monotonic()
+        self._printed = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
-        self._began = self._printed = time.monotonic()
+        self._printed = time.monotonic()
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("[bold]{task.description}"),
@@ -58,7 +57,6 @@ class TrainingProgress:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[facts]}"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
                 console=self._console,
             )
             self._bar.start()
@@ -76,20 +74,26 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, loss: float, total: int) -> None:
-        """Shows that `step` of `total` updates are done, and the newest loss."""
+    def update(
+        self, step: int, loss: float, total: int, rate: float, left: float
+    ) -> None:
+        """Shows that `step` of `total` updates are done, and the newest loss.
+
+        Args:
+          step, loss, total: of the run.
+          rate: updates a second while it trains.
+          left: seconds until its end, validations among them.
+        """
         self.total = max(step, total)
         now = time.monotonic()
-        rate = (step - self.start) / max(now - self._began, 1e-9)
         if self._report is not None:
-            self._report(step, self.total, loss, rate)
-        facts = f"loss {loss:.4f}  {rate:.1f} steps/s"
+            self._report(step, self.total, loss, rate, left)
+        facts = f"loss {loss:.4f}  {rate:.1f} steps/s  {left:.0f} s left"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, total=self.total, facts=facts)
         elif now - self._printed >= PLAIN_EVERY_SECONDS or step >= self.total:
             self._printed = now
-            left = (self.total - step) / max(rate, 1e-9)
-            self.say(f"step {step}/{self.total}  {facts}  {left:.0f} s left")
+            self.say(f"step {step}/{self.total}  {facts}")
 
     def evaluating(self) -> None:
         """Reports that an evaluation goes on: a long one must not look like a hang."""

@@ -6,6 +6,10 @@ import signal
 from types import FrameType, TracebackType
 
 
+class StoppedError(Exception):
+    """Somebody asked to stop in the midst of a part of a run; the message says who."""
+
+
 class StopSignals:
     """Turns SIGTERM and SIGINT into a reason to stop at the next dispatch.
 
@@ -34,6 +38,11 @@ class StopSignals:
     def reason(self) -> str | None:
         """Why to stop, or None."""
         return self._reason
+
+    def check(self) -> None:
+        """Raises StoppedError where there is a reason to stop."""
+        if (reason := self.reason()) is not None:
+            raise StoppedError(reason)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -42,12 +42,18 @@ class MetricWriter:
       folder: the run folder.
       resume_step: records of later steps are dropped first: they belong to updates
         that the restored checkpoint does not contain. None starts afresh.
+      due: whether that step is validated anew: a record of it is dropped, too.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int | None = None):
+    def __init__(
+        self, folder: Path, *, resume_step: int | None = None, due: bool = False
+    ):
         self.path = folder / "metrics.jsonl"
         kept = [] if resume_step is None else read_metrics(self.path)
         kept = [r for r in kept if resume_step is not None and r["step"] <= resume_step]
+        if due:
+            again = (resume_step, "validation")
+            kept = [r for r in kept if (r["step"], r["split"]) != again]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json_line(record) for record in kept))
         partial.replace(self.path)

@@ -19,7 +19,7 @@ from rich.text import Text
 from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.process import Child
 from jaxbench.bench.terms import terms
-from jaxbench.training.budget import parse_budget
+from jaxbench.tasks.rules import parse_budget
 
 PLAIN_EVERY_SECONDS = 60.0
 DONE_SHOWN = 12
@@ -171,7 +171,6 @@ def doing_text(content: Mapping[str, Any], unit: str = "steps") -> str:
     """What a running run does, in a few words; "~" before a total that is a guess."""
     if "step" not in content:
         return str(content.get("phase", "starting"))
-    left = (content["total"] - content["step"]) / max(content["steps_per_s"], 1e-9)
     about = "~" if unit == "seconds" else ""
     step = f"step {content['step']}/{about}{content['total']}"
     if content.get("phase") == "evaluate":
@@ -179,7 +178,7 @@ def doing_text(content: Mapping[str, Any], unit: str = "steps") -> str:
     return (
         f"{step}, "
         f"loss {content['loss']:.4f}, "
-        f"{content['steps_per_s']:.1f} steps/s, {clock(left)} left"
+        f"{content['steps_per_s']:.1f} steps/s, {clock(content['seconds_left'])} left"
     )
 
 

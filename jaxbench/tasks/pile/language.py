@@ -30,19 +30,22 @@ SAMPLERS: dict[str, Callable[..., Order]] = {
 }
 
 
-def build(corpus: Corpus, config: Mapping[str, Any], width: int) -> Task:
+def build(
+    corpus: Corpus, config: Mapping[str, Any], width: int, *, validation_bytes: int
+) -> Task:
     """The task of predicting each byte of a text from those before it.
 
     Training windows are `data.window` + 1 bytes, inputs and targets one apart, from a
-    zero state. Validation cuts the first `data.validation_bytes` of the held-out split
-    (0: all of it) into windows; of each, the byte before it is the first input, so
-    every byte is a target once and no state is carried. The test split, cut alike, is
-    for `jaxbench score`. The protocol is a name: the recipe sets what differs.
+    zero state. Validation cuts the start of the held-out split into windows; of each,
+    the byte before it is the first input, so every byte is a target once and no state
+    is carried. The first `data.validation_bytes` (0: all) of the test split, cut alike,
+    are for `jaxbench score`. The protocol is a name: the recipe sets what differs.
 
     Args:
       corpus: bytes and splits.
       config: the resolved recipe, configs/pile.py, whose values were checked.
       width: of the encoder's output.
+      validation_bytes: how many are scored; 0 for the whole split.
 
     Raises:
       InputError: a split shorter than a window.
@@ -51,7 +54,12 @@ def build(corpus: Corpus, config: Mapping[str, Any], width: int) -> Task:
     window, sampler = data["window"], data["sampler"]
     splits = {
         name: consecutive_windows(
-            corpus.bytes_n, where, window=window, limit=data["validation_bytes"]
+            corpus.bytes_n,
+            where,
+            window=window,
+            limit=validation_bytes
+            if name == "validation"
+            else data["validation_bytes"],
         )
         for name, where in corpus.splits.items()
         if name != "train"
