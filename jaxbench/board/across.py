@@ -141,6 +141,7 @@ def _compared(
                 "family": families[name][0],
                 "status": "ok",
                 "reason": "",
+                "verdict": "",
                 "takes_part": False,
                 "why_not": "" if whole else "it has no score on some of the tasks",
                 "seeds": min(len(s) for s in strata),

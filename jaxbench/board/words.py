@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxbench.board.table import FEWEST_RATES, Row
 from jaxbench.tasks.columns import Column, Need
 
 MOST_NAMES = 6
+BEST_POSSIBLE = "best possible"
 # Times of one row on a shared machine differ so much from one day to the next.
 NEAR = 1.2
 _SCALES = {
@@ -85,6 +86,40 @@ def lead(
     else:
         answer = f"{names(leaders)} lead and are not told apart"
     return _need(need, column, leaders, f"{answer} ({evidence}).{beside}", True)
+
+
+def verdict(
+    value: float | None, column: Column, floors: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
+    """What a score beats among the floors, and what it does not.
+
+    Args:
+      floors: of a board, hardest first.
+
+    Returns:
+      A sentence, empty without floors, and the easiest floor that is not beaten.
+    """
+    sign = -1 if column.better == "high" else 1
+    beaten, unbeaten, first = [], [], ""
+    for floor in reversed(floors):
+        if value is None or floor["name"] == BEST_POSSIBLE:
+            continue
+        told = shown(floor["value"], column)
+        if sign * value < sign * floor["value"]:
+            beaten.append(f"{floor['name']} ({told})")
+        elif first:
+            unbeaten.append(f"{floor['name']} ({told})")
+        else:
+            first = floor["name"]
+            unbeaten.append(f"{first} ({told}: {floor['explain']})")
+    said = [
+        f"{verb} {names(found, len(found))}"
+        for verb, found in (("does not beat", unbeaten), ("beats", beaten))
+        if found
+    ]
+    if not said:
+        return "", ""
+    return f"{column.label} {shown(value, column)} {'; it '.join(said)}", first
 
 
 def _need(

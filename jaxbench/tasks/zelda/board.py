@@ -215,6 +215,13 @@ BOARD = TaskBoard(
         "accuracy/buttons_exact": ("all 8 buttons", "%", 2, "every button right"),
     },
     columns=COLUMNS,
+    headlines=(
+        "change/any",
+        "accuracy/all",
+        "f1/buttons_micro",
+        "state_bytes",
+        "steps_per_s",
+    ),
     needs=(
         Need("predict the next controller", "score"),
         Need("tell when the player changes something", "change/any"),

@@ -103,8 +103,5 @@ ENTRY = Entry(
     seed_chooses_data=lambda config: config["data"]["splits"] > 1,
     data_path="replays",
     data_is="folder",
-    terms=Terms(
-        token="frame",
-        headlines=("loss", "accuracy/all", "f1/buttons_micro", "change/any"),
-    ),
+    terms=Terms(token="frame"),
 )
