@@ -444,7 +444,16 @@ def _figures(
 def _title(table: Table, variant: str) -> str:
     key = table.key
     parts = [f"{key.task} {variant}".strip(), f"{key.protocol} protocol", key.budget]
-    return ", ".join(filter(None, parts))
+    return ", ".join(filter(None, [*parts, _size(table)]))
+
+
+def _size(table: Table) -> str:
+    """The size to which all backbones were brought; empty where there is none."""
+    for key, unit in (("parameters", "parameters"), ("flops", "FLOPs a token")):
+        found = {run.text(f"config.model.{key}") for run in table.results}
+        if len(found) == 1 and "" not in found:
+            return f"backbones of {found.pop()} {unit}"
+    return ""
 
 
 def _goes_with(
