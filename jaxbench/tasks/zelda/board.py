@@ -196,6 +196,17 @@ def says_not(result: Mapping[str, Any]) -> list[str]:
         "the last controller: choose by what you need."
     )
     splits = data.get("splits") or {}
+    for name in ("validation", "test"):
+        players = (splits.get(name) or {}).get("players")
+        if players:
+            count = len(splits[name]["games"])
+            unknown = players["unknown"]
+            said.append(
+                f"{players['also_train']} of {count} {name} games are of a player "
+                "who also trains"
+                + (f"; of {unknown} nobody knows, they have no code" if unknown else "")
+                + "."
+            )
     games = (splits.get("validation") or {}).get("games")
     if isinstance(games, list) and "test" not in splits:
         said.append(
