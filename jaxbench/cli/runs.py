@@ -121,7 +121,7 @@ def _add_suite(commands: Any) -> None:
         default="auto",
         choices=("auto", "on", "off"),
         help="train the seeds and rates of a backbone as one program (default: where "
-        "that pays; such runs have no speed columns)",
+        "that pays; such runs have no updates/s, and their seconds are shares)",
     )
     suite.add_argument(
         "--retry", action="store_true", help="run again what did not end ok"
