@@ -133,7 +133,7 @@ COMMON = (
     Column(
         "params_total",
         "params.total",
-        "parameters",
+        "all parameters",
         better="low",
         digits=0,
         group="size",
@@ -142,7 +142,7 @@ COMMON = (
     Column(
         "params_backbone",
         "params.backbone",
-        "of backbone",
+        "backbone parameters",
         better="low",
         digits=0,
         group="size",
