@@ -11,7 +11,9 @@ from jaxbench.errors import InputError, nearest
 
 # Keys of every recipe, and their values where the recipe says nothing else.
 MODEL = {
-    "width": 256,
+    "width": 256,  # 0: what follows, or a recipe's size, decides
+    "parameters": "",  # of the stack, e.g. 200k: finds the width
+    "flops": "",  # of the stack a token, forward, e.g. 400k: finds the width
     "options": "",  # of the mixers: "heads=8 window=16 channel.experts=4"
     "dropout": 0.0,  # on residual branches
     "remat": False,  # recompute activations in the backward pass
@@ -36,6 +38,8 @@ TRAIN = {
     "start_from": "",  # folder of a run, whose best weights are the first ones
     "max_skips": 0,  # updates that may not be finite before the run is over
 }
+# Each says how wide a model is; who gives one takes back the defaults of the others.
+SIZED = ("width", "size", "parameters", "flops")
 # Settings that must reach XLA before it starts; see bench/environment.py.
 XLA = {
     "platform": "",  # "cpu", "cuda"; "" for the best one there is
@@ -130,12 +134,16 @@ def apply_settings(config: ConfigDict, settings: dict[str, str]) -> None:
     """Overwrites fields of `config` by key, each value read as its default's type.
 
     A key is a dotted path (`train.epochs`) or a last part that is unique (`epochs`).
+    One that says how wide a model is takes the place of the others.
 
     Raises:
       InputError: unknown or ambiguous key (nearest keys named), or a value that is
         not of the field's type.
     """
     paths = _leaf_paths(config)
+    if {key.rpartition(".")[2] for key in settings} & {*SIZED}:
+        for key in {*SIZED} & {*config.model}:
+            config.model[key] = type(config.model[key])()
     for key, text in settings.items():
         matches = [p for p in paths if p == key or p.endswith("." + key)]
         if key in paths:

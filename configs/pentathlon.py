@@ -42,9 +42,7 @@ def recipe(
         data=compat_data if compat else data,
         model={
             "backbone": backbone or ("deltanet_report" if compat else "deltanet"),
-            "width": 256 if compat else 128,  # 0: parameters or flops decide
-            "parameters": "",  # of the stack, e.g. 200k: finds the width
-            "flops": "",  # of the stack a token, forward, e.g. 400k: finds the width
+            "width": 256 if compat else 128,
             "positions": "row",  # what the row asks for; none, learned
             "dropout": 0.1 if compat else 0.0,  # residual branches, embedded tokens
         },
@@ -73,7 +71,5 @@ def recipe(
             "stop": not compat,  # end a run that has reached its goal
         }
     )
-    if settings.keys() & {"parameters", "flops"} and "width" not in settings:
-        config.model.width = 0
     common.apply_settings(config, settings)
     return config

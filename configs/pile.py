@@ -32,8 +32,8 @@ def get_config(argument: str = "") -> ConfigDict:
         },
         model={
             "backbone": backbone or "mamba2",
-            "size": "100m",  # 1m, 10m, 100m, 350m, published; "" to give the width
-            "width": 0,  # with size="": the model's; 0: the size decides
+            "size": "100m",  # 1m, 10m, 100m, 350m, published, with its embedding
+            "width": 0,
         },
         train={
             "budget": "10min",  # of training: 10min, 50MB of text, or 2000steps
@@ -47,8 +47,6 @@ def get_config(argument: str = "") -> ConfigDict:
             "max_skips": 10,
         },
     )
-    if settings.get("width") and "size" not in settings:
-        config.model.size = ""
     if settings.get("protocol") == "compat":
         config.data.sampler = "sequential"
         config.train.learning_rate = 3e-4

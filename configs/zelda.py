@@ -30,6 +30,7 @@ def get_config(argument: str = "") -> ConfigDict:
             "validation_fraction": 0.1,  # of the games: chooses the best weights
             "test_fraction": 0.1,  # of the games: scored once, at the end (clean)
             "splits": 1,  # how many ways of holding games out the seeds go through
+            "split_by": "game",  # or player: nobody who trains is held out (clean)
             "split_seed": 0,  # who is held out: the same games for every `seed`
             "drop_idle": True,  # do not score frames of the dead and entering (clean)
             "window": 30,  # frames a decision sees

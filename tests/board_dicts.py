@@ -35,6 +35,7 @@ def row(
         "family": "recurrent cells",
         "status": "ok" if values else "diverged",
         "reason": "" if values else "loss is nan at step 4; lower the learning rate",
+        "verdict": "",
         "takes_part": several,
         "why_not": "" if several else "fewer than three seeds",
         "seeds": len(values),

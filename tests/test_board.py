@@ -346,6 +346,18 @@ def test_what_cannot_be_compared_is_a_part(tmp_path):
         assert len({part["title"] for part in board["parts"]}) == 2
 
 
+def test_a_board_of_one_size_says_so(tmp_path):
+    sized = {"config": {"model": {"parameters": "195k", "flops": ""}}}
+    for name in ("gru", "s4"):
+        write(tmp_path / name, result(name, **sized))
+    board = make_board([tmp_path])
+    assert board["title"].endswith(", backbones of 195k parameters")
+    for view in board["views"]:
+        assert {"params_backbone", "state_bytes"} <= set(view["columns"])
+    write(tmp_path / "s5", result("s5"))
+    assert "195k" not in make_board([tmp_path])["title"]
+
+
 def test_pile_rows_are_compared_at_one_budget(tmp_path):
     metrics = {"nats_per_byte": 2.0, "bits_per_byte": 2.9}
     evaluated = {"step": 10, "metrics": metrics}

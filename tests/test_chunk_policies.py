@@ -213,7 +213,8 @@ def test_a_run_is_trained_timed_and_played_by_commands(tmp_path):
     calls = {"cwd": tmp_path, "cache": tmp_path}
     made = run_py(recipe, "--workdir=run", *SMALL, **calls)
     assert made.returncode == 0, made.stderr
-    assert "accuracy/all" in made.stdout and "floor: copy_previous" in made.stdout
+    assert "verdict: whole controller" in made.stdout
+    assert "floor: copy previous" in made.stdout
     before = json.loads((tmp_path / "run/result.json").read_text())
     metrics = before["best"]["metrics"]
     assert before["primary"] == {"metric": "accuracy/all", "maximize": True}

@@ -27,9 +27,6 @@ def test_at_most_one_null_board_in_twenty_claims_anything(rows, kind):
     """Rows that differ in noise and in seeds; the whole table: benchmarks/claims.py."""
     boards, plans = 40, [(3,), (1, 3, 5, 15)]
     spreads = ("log-normal 0.8", "one row x5")
-    if kind == "bimodal":
-        # Unlike rows of two modes: results/claims says why no test can help there.
-        spreads = ("alike", "alike")
     found = [
         simulation.false_claims(rows, plan, kind, spread, boards, seed)
         for plan in plans
@@ -50,6 +47,8 @@ def test_intervals_cover_what_they_state(seeds):
     assert simulation.coverage(34, seeds, "normal", "alike", 60) >= 0.93
     assert simulation.coverage(34, seeds, "normal", "log-normal 0.8", 60) >= 0.93
     assert simulation.coverage(3, seeds, "normal", "one row x5", 400) >= 0.93
+    # 0.93 and more of skewed noise in results/claims; here is room for chance.
+    assert simulation.coverage(34, seeds, "skewed", "alike", 60) >= 0.92
 
 
 def test_a_row_lends_its_noise_to_nobody_with_fewer_than_three_seeds():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from configs import pentathlon
+from configs import pentathlon, zelda
 from jaxbench.bench import build
 from jaxbench.bench.check import check_values
 from jaxbench.errors import InputError
@@ -252,3 +252,18 @@ def test_the_length_of_a_sequence_is_part_of_its_cost():
     # A curriculum costs what its last level does.
     both = recipe(f"{text},level=L1..L3")
     assert build.model_shape(both)[0] == widths[1]
+
+
+def test_twelve_rows_of_one_size_imitate():
+    """195k lies within 5 % of a width of each; coarse heads leave gaps elsewhere."""
+    rows = "gru lstm mlp s4 s5 mamba mamba2 swa transformer deltanet rwkv hgrn".split()
+    for name in rows:
+        config = zelda.get_config(f"{name},parameters=195k").to_dict()
+        check_values(config)
+        width, depth, options = build.model_shape(config)
+        count = Counter(name, options).exact(width, depth)
+        assert abs(count - 195_000) <= 0.05 * 195_000, name
+    # The last word about the width counts, that of a preset first.
+    text = "gru,preset=quick,flops=40k"
+    assert zelda.get_config(text).model.width == 0
+    assert zelda.get_config("gru,width=8").model.parameters == ""

@@ -102,11 +102,12 @@ def test_one_backbone_recalls_and_tracks():
 def test_a_net_that_cannot_track_tells_the_groups_apart():
     for eigenvalues in ("True", "False"):
         commutes, others = (
-            answers(f"{group}_deltanet_noconv_{eigenvalues}") for group in ("Z60", "A5")
+            answers(f"{group}_deltanet_noconv/negative={eigenvalues}")
+            for group in ("Z60", "A5")
         )
         assert min(r["scores"]["test"]["accuracy"] for r in commutes) >= 0.98
         assert max(r["scores"]["test"]["accuracy"] for r in others) < 0.6
-    with_convolutions = answers("Z60_deltanet_conv_False")
+    with_convolutions = answers("Z60_deltanet_conv")
     assert not any(r["solved"]["step"] for r in with_convolutions)
 
 

@@ -98,6 +98,18 @@ def test_fighters_that_come_back_are_on_their_own_frames(melee_odd):
     assert doubles.is_teams and [it.team for it in doubles.players] == [1, 1, 0, 0]
 
 
+def test_players_are_told_apart_by_hashes_of_their_codes(train):
+    """Codes of the net alone count, from version 3.9 on; none can be read here."""
+    assert slippi.identity("abcd＃12") == slippi.identity(" ABCD#12") != ""
+    assert slippi.identity("ABCD#12") != slippi.identity("ABCD#13")
+    for no_code in (None, "", "P1", "Platinum Player", "#1", "ABCD#"):
+        assert slippi.identity(no_code) == ""
+    known = {p.who for g in train if g.version >= (3, 9, 0) for p in g.players}
+    assert len(known) > 10  # and none of the games at a console
+    assert all(len(who) == 16 and int(who, 16) for who in known - {""})
+    assert not any(p.who for g in train if g.version < (3, 9, 0) for p in g.players)
+
+
 def test_nana_is_the_follower(melee_train, odd):
     game = slippi.parse(melee_train / "iceclimbers-falco_dreamland_d2ba1a09.slp")
     climbers, falco = game.players

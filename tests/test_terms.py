@@ -25,7 +25,10 @@ def language_result(**changes):
         "skips": {"count": 2, "first_step": 7},
         "best": {"step": 3000, "metrics": nats},
         "last": {"step": 3000, "metrics": nats},
-        "floors": {"unigram": {"nats_per_byte": 3.1, "bits_per_byte": 4.5}},
+        "floors": {
+            "unigram": {"nats_per_byte": 3.1, "bits_per_byte": 4.5},
+            "trigram": {"nats_per_byte": 1.1, "bits_per_byte": 1.6},
+        },
         "throughput": {"steps_per_s": 2995 / 600, "tokens_per_s": 81_783.0},
         "data": {
             "source": "corpus",
@@ -60,7 +63,6 @@ def test_data_is_called_by_kind_and_name():
 
 
 def test_tasks_that_nobody_knows_have_plain_terms():
-    assert terms("mqar").name("accuracy") == "accuracy"
     assert terms("mqar").speed({"steps_per_s": 2.0}) == "2.0 steps/s"
     assert terms("pile").speed({"tokens_per_s": None}) == ""
 
@@ -68,8 +70,11 @@ def test_tasks_that_nobody_knows_have_plain_terms():
 def test_a_language_run_is_told_in_bytes(capsys, tmp_path):
     print_result(language_result(), tmp_path)
     out = " ".join(capsys.readouterr().out.split())
-    assert "nats/byte" in out and "nats_per_byte" not in out
-    assert "nats/byte, quarter 4" in out and "floor: unigram" in out
+    assert (
+        "verdict: nats/byte 1.2500 does not beat trigram (1.1000: counts 3 bytes" in out
+    )
+    assert "; it beats unigram (3.1000)." in out
+    assert "nats_per_byte" not in out and "floor: unigram" in out
     assert "3,000 steps, 49.2 MB of text, 100,000,000 parameters" in out
     assert "(width 640, depth 20), 2 updates skipped, the first at step 7" in out
     assert "81,783 bytes/s on H200, data: corpus classics100.xz" in out

@@ -142,6 +142,48 @@ def test_games_are_held_out_twice_once_to_choose_and_once_to_score():
     assert set(few.splits) == {"train", "validation"} and few.finals == ()
 
 
+def test_players_who_train_are_not_held_out_if_that_is_asked():
+    """Players a and b meet, so their games stay together; nobody knows who "" is."""
+    played = ["ab", "a", "b", "c", "c", "d", "e", "f", " ", " ", " ", "g"]
+    games = [
+        dataclasses.replace(
+            game,
+            players=tuple(
+                dataclasses.replace(player, who=(names + names[-1])[i].strip())
+                for i, player in enumerate(game.players)
+            ),
+        )
+        for names, game in zip(
+            played,
+            make_games(12, externals=(20, 20), internals=(22, 22), count=200),
+            strict=True,
+        )
+    ]
+    who = {game.name: {p.who for p in game.players} for game in games}
+    for seed in range(6):
+        options = dataclasses.replace(
+            OPTIONS, seed=seed, split_by="player", test_fraction=0.2
+        )
+        data = protocols.clean(games, options)
+        held = {
+            name: set().union(*(who[g] for g in data.parts[name]))
+            for name in data.parts
+        }
+        assert not held["train"] & (held["validation"] | held["test"])
+        assert not held["validation"] & held["test"] and "" in held["train"]
+        for counts in data.players.values():
+            assert counts == {"also_train": 0, "unknown": 0}
+    mixed = [
+        protocols.clean(games, dataclasses.replace(OPTIONS, seed=seed)).players
+        for seed in range(6)
+    ]
+    assert any(counts["validation"]["also_train"] for counts in mixed)
+    assert any(counts["validation"]["unknown"] for counts in mixed)
+    alone = dataclasses.replace(OPTIONS, split_by="player")
+    with pytest.raises(InputError, match="split_by=player: 0 groups of games"):
+        protocols.clean(games[8:11], alone)
+
+
 @pytest.mark.usefixtures("no_floors")
 def test_seeds_go_through_the_splits():
     games = make_games(10, count=200)

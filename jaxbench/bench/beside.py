@@ -66,7 +66,7 @@ def pays(config: Config) -> bool:
 
     They do where an update is small: much of its time is then overhead between
     operations, which one program has once for all runs, and the start of a process is
-    much of a run. Larger ones have more to lose: memory, and speed columns.
+    much of a run. Larger ones have more to lose: memory, and updates/s.
     """
     try:
         check_copies([config])

@@ -1,4 +1,4 @@
-"""A finished run as a table for people."""
+"""A finished run's last words: what it beat, and the numbers that matter."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jaxbench.bench.terms import data_name, seen_bytes, terms, text_size
+from jaxbench.board.board import board_of_run
+from jaxbench.board.words import BEST_POSSIBLE
+from jaxbench.board.write import columns_of, label, show
 from jaxbench.tasks.entry import Terms
 
 MOST_FLOORS = 3
 
 
 def print_result(result: Mapping[str, Any], folder: Path) -> None:
-    """Prints status, metrics beside the floors, speed and where everything lies."""
+    """Prints a verdict, six numbers beside the floors, speed, and where the rest lies.
+
+    The numbers are those that the task's board puts first, with their units.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
@@ -24,54 +31,45 @@ def print_result(result: Mapping[str, Any], folder: Path) -> None:
         f"{result['backbone']} on {result['task']} "
         f"({result['protocol']}, seed {result['seed']}): {result['status']}"
     )
-    best, last = result["best"], result["last"]
-    if best is None:
-        console.print(title, highlight=False)
-    else:
-        words = terms(result["task"])
-        console.print(_metric_table(title, best, last, _hardest(result), words))
+    console.print(title, highlight=False, markup=False)
+    if result["best"] is not None:
+        board = board_of_run(result, folder)
+        for line in _verdict(result, board):
+            console.print(line, highlight=False, markup=False)
+        console.print(_numbers(board))
     if result["reason"]:
         console.print(f"reason: {result['reason']}", highlight=False, markup=False)
     console.print(_facts(result), highlight=False, markup=False)
-    console.print(f"run folder: {folder}", highlight=False, markup=False)
+    where = f"run folder: {folder} (all metrics: result.json)"
+    console.print(where, highlight=False, markup=False)
 
 
-def _hardest(result: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
-    """The floors that are hardest to beat, as many as a line has room for."""
-    primary, floors = result["primary"], result["floors"] or {}
-    sign = -1 if primary["maximize"] else 1
-    known = [name for name in floors if primary["metric"] in floors[name]]
-    known.sort(key=lambda name: sign * floors[name][primary["metric"]])
-    return {name: floors[name] for name in known[:MOST_FLOORS]}
+def _verdict(result: Mapping[str, Any], board: Mapping[str, Any]) -> list[str]:
+    """One line: what the run beat, and whether it solved its task."""
+    parts = [board["rows"][0]["verdict"]]
+    if result.get("solved"):
+        step = result["solved"]["step"]
+        parts.append("Not solved" if step is None else f"Solved at step {step:,}")
+    told = ". ".join(filter(None, parts))
+    return [f"verdict: {told}."] if told else []
 
 
-def _metric_table(
-    title: str,
-    best: Mapping[str, Any],
-    last: Mapping[str, Any],
-    floors: Mapping[str, Mapping[str, float]],
-    words: Terms,
-) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("validation")
-    table.add_column(f"best (step {best['step']})", justify="right")
-    table.add_column(f"last (step {last['step']})", justify="right")
-    for name in floors:
-        table.add_column(f"floor: {name}", justify="right")
-    metrics = best["metrics"]
-    names = [n for n in words.headlines if n in metrics]
-    names += [n for n in metrics if n not in names]
-    for name in names:
-        row = [metrics[name], last["metrics"].get(name)]
-        row += [floor.get(name) for floor in floors.values()]
-        table.add_row(words.name(name), *(_number(value) for value in row))
+def _numbers(board: Mapping[str, Any]) -> Table:
+    """The task's headlines, a line each, beside the floors that are hardest to beat."""
+    columns, cells = columns_of(board), board["rows"][0]["cells"]
+    floors = [f for f in board["floors"] if f["name"] != BEST_POSSIBLE][:MOST_FLOORS]
+    table = Table()
+    table.add_column("")
+    table.add_column("this run", justify="right")
+    for floor in floors:
+        table.add_column(escape(f"floor: {floor['name']}"), justify="right")
+    table.add_column("what it is")
+    for key in board["headlines"]:
+        column, values = columns[key], [cells[key]]
+        values += [floor["cells"].get(key) for floor in floors]
+        told = (escape(show(column, value)) for value in values)
+        table.add_row(escape(label(column)), *told, escape(column["explain"]))
     return table
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
 
 
 def _facts(result: Mapping[str, Any]) -> str:

@@ -25,6 +25,9 @@ def together(parts: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
     backbones without a hole.
     """
     _unique_titles(parts)
+    for part in parts:
+        # The default: said once, of all.
+        part["title"] = part["title"].replace(", clean protocol", "")
     tasks = sorted({part["task"] for part in parts})
     protocols = Counter(part["protocol"] for part in parts)
     protocol = protocols.most_common(1)[0][0]
@@ -32,7 +35,7 @@ def together(parts: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
     scaled = [_scaled(part) for part in alike]
     comparable = len({part["task"] for part in alike}) > 1 and None not in scaled
     board = {
-        "title": ", ".join(tasks),
+        "title": ", ".join(tasks) + ", clean protocol" * ("clean" in protocols),
         "question": (
             "Which sequence backbone should I use?"
             if len(tasks) > 1
@@ -141,6 +144,7 @@ def _compared(
                 "family": families[name][0],
                 "status": "ok",
                 "reason": "",
+                "verdict": "",
                 "takes_part": False,
                 "why_not": "" if whole else "it has no score on some of the tasks",
                 "seeds": min(len(s) for s in strata),

@@ -14,12 +14,13 @@ from scipy import stats
 from jaxbench.board import across, origin, words
 from jaxbench.board import target as targets
 from jaxbench.board.claims import FEWEST_SEEDS, Claims, decide, decide_times
-from jaxbench.board.read import Result, at, finite, read_results
+from jaxbench.board.read import Result, at, clean, finite, read_results
 from jaxbench.board.table import (
     Row,
     Table,
     by_board,
     expanded,
+    key_of,
     make_table,
     seed_of,
     value,
@@ -37,6 +38,7 @@ VIEWS = {
 }
 BESIDE = ("params_backbone", "params_total", "state_bytes")
 FEWEST_CORRELATED = 5
+MOST_HEADLINES = 6
 
 
 def make_board(folders: Sequence[Path]) -> dict[str, Any]:
@@ -56,6 +58,14 @@ def make_board(folders: Sequence[Path]) -> dict[str, Any]:
         for key, members in by_board(results).items()
     ]
     return parts[0] if len(parts) == 1 else across.together(parts, command)
+
+
+def board_of_run(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The board of one run alone, whatever it was for and however it ended."""
+    said = str(content["status"]), str(content["reason"] or "")
+    run = Result(folder.name, str(folder.parent), *said, clean(content))
+    row = Row(run.text("backbone"), run.text("backbone"), {}, "", [run])
+    return _board(Table(key_of(run), [row], [run], {}, []), "")
 
 
 def _board(table: Table, command: str) -> dict[str, Any]:
@@ -99,7 +109,10 @@ def _board(table: Table, command: str) -> dict[str, Any]:
         "unknown": words.unknown(rows, claims, score),
         "columns": [_column(c) for c in columns],
         "score": score.key,
-        "rows": [_row(rows[k], k, claims, score, columns, spreads) for k in ordered],
+        "rows": [
+            _row(rows[k], k, claims, score, columns, spreads, floors) for k in ordered
+        ],
+        "headlines": _headlines(shows, columns, score),
         "floors": floors,
         "views": _views(columns, score, needs),
         "figures": _figures(shows, columns, score, rows),
@@ -241,8 +254,11 @@ def _row(
     score: Column,
     columns: Sequence[Column],
     spreads: Mapping[str, Claims],
+    floors: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     takes_part = bool(claims.takes_part[k])
+    mean = None if row.failed else row.cell(score)
+    verdict, unbeaten = words.verdict(mean, score, floors)
     by_key = {column.key: column for column in columns}
     return {
         "name": row.name,
@@ -251,6 +267,8 @@ def _row(
         "family": row.family,
         "status": row.status,
         "reason": row.reason,
+        "verdict": verdict,
+        "unbeaten": unbeaten,
         "takes_part": takes_part,
         "why_not": "" if takes_part else _why_not(row),
         "seeds": len(row.ok),
@@ -321,10 +339,8 @@ def _floors(
     explained = {name: shows.floors.get(name, "learns nothing") for name in found}
     ceiling = next((r.get("ceiling") for r in table.results if r.get("ceiling")), None)
     if ceiling:
-        found["best possible"], explained["best possible"] = (
-            ceiling,
-            "no model passes it",
-        )
+        found[words.BEST_POSSIBLE] = ceiling
+        explained[words.BEST_POSSIBLE] = "no model passes it"
     lines = [
         {
             "name": name.replace("_", " "),
@@ -354,6 +370,13 @@ def _column(column: Column) -> dict[str, Any]:
         "group": column.group,
         "explain": column.explain,
     }
+
+
+def _headlines(shows: TaskBoard, columns: Sequence[Column], score: Column) -> list[str]:
+    """The columns that a run's own last words show, the score first."""
+    keys = [column.key for column in columns]
+    wanted = shows.headlines or tuple(column.key for column in COMMON)
+    return [score.key, *(key for key in wanted if key in keys)][:MOST_HEADLINES]
 
 
 def _views(
@@ -421,7 +444,16 @@ def _figures(
 def _title(table: Table, variant: str) -> str:
     key = table.key
     parts = [f"{key.task} {variant}".strip(), f"{key.protocol} protocol", key.budget]
-    return ", ".join(filter(None, parts))
+    return ", ".join(filter(None, [*parts, _size(table)]))
+
+
+def _size(table: Table) -> str:
+    """The size to which all backbones were brought; empty where there is none."""
+    for key, unit in (("parameters", "parameters"), ("flops", "FLOPs a token")):
+        found = {run.text(f"config.model.{key}") for run in table.results}
+        if len(found) == 1 and "" not in found:
+            return f"backbones of {found.pop()} {unit}"
+    return ""
 
 
 def _goes_with(

@@ -122,7 +122,7 @@ function tableOf(board, state) {
       return el("th", { scope: "row", style: `--c:${colorOf(row.family)}` }, entry.button);
     }
     if (key === "status" && row) {
-      return el("td", { class: "words" }, row.status === "ok" ? "ok"
+      return el("td", { class: "words" }, row.status === "ok" ? words
         : [el("b", {}, row.status, " "), el("small", {}, row.reason)]);
     }
     const td = el("td", {}, words), raw = value(entry, key);
@@ -142,7 +142,7 @@ function tableOf(board, state) {
     return td;
   }
   function detail(row) {
-    const facts = [["family", row.family], ["status", row.status], ["reason", row.reason], ["takes no part", row.why_not],
+    const facts = [["family", row.family], ["status", row.status], ["reason", row.reason], ["verdict", row.verdict], ["takes no part", row.why_not],
       ["seeds", row.score?.values?.map((v) => number(v, 5)).join(", ")], ["runs", row.runs?.join(", ")]];
     return el("td", { colspan: keys.length }, el("dl", {}, facts.filter(([, words]) => words)
       .map(([name, words]) => [el("dt", {}, name), el("dd", {}, words)])),

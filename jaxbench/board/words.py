@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxbench.board.claims import FEWEST_SEEDS, Claims, detectable
+from jaxbench.board.claims import (
+    FEWEST_OF_FEW_ROWS,
+    FEWEST_OF_TWO_LEVELS,
+    FEWEST_ROWS,
+    FEWEST_SEEDS,
+    Claims,
+    detectable,
+)
 from jaxbench.board.table import FEWEST_RATES, Row
 from jaxbench.tasks.columns import Column, Need
 
 MOST_NAMES = 6
+BEST_POSSIBLE = "best possible"
 # Times of one row on a shared machine differ so much from one day to the next.
 NEAR = 1.2
 _SCALES = {
@@ -85,6 +93,40 @@ def lead(
     else:
         answer = f"{names(leaders)} lead and are not told apart"
     return _need(need, column, leaders, f"{answer} ({evidence}).{beside}", True)
+
+
+def verdict(
+    value: float | None, column: Column, floors: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
+    """What a score beats among the floors, and what it does not.
+
+    Args:
+      floors: of a board, hardest first.
+
+    Returns:
+      A sentence, empty without floors, and the easiest floor that is not beaten.
+    """
+    sign = -1 if column.better == "high" else 1
+    beaten, unbeaten, first = [], [], ""
+    for floor in reversed(floors):
+        if value is None or floor["name"] == BEST_POSSIBLE:
+            continue
+        told = shown(floor["value"], column)
+        if sign * value < sign * floor["value"]:
+            beaten.append(f"{floor['name']} ({told})")
+        elif first:
+            unbeaten.append(f"{floor['name']} ({told})")
+        else:
+            first = floor["name"]
+            unbeaten.append(f"{first} ({told}: {floor['explain']})")
+    said = [
+        f"{verb} {names(found, len(found))}"
+        for verb, found in (("does not beat", unbeaten), ("beats", beaten))
+        if found
+    ]
+    if not said:
+        return "", ""
+    return f"{column.label} {shown(value, column)} {'; it '.join(said)}", first
 
 
 def _need(
@@ -219,17 +261,28 @@ def unknown(rows: Sequence[Row], claims: Claims, column: Column) -> list[str]:
         noise = _noise(claims, rows, range(len(rows)))
         gap = ""
         if noise and len(scored) > 1:
-            told = shown(detectable(noise, FEWEST_SEEDS, len(scored)), column)
-            six = shown(detectable(noise, 6, len(scored)), column)
+            first = FEWEST_OF_FEW_ROWS if len(scored) < FEWEST_ROWS else FEWEST_SEEDS
+            told = shown(detectable(noise, first, len(scored)), column)
+            twice = shown(detectable(noise, 2 * first, len(scored)), column)
             gap = (
-                f"; with the noise of rows that have them, three seeds each would show "
-                f"gaps of {told}, six of {six}"
+                f"; with the noise of rows that have them, {first} seeds each would "
+                f"show gaps of {told}, {2 * first} of {twice}"
             )
         said.append(
             f"{len(few)} of {plural(len(scored), 'row')} "
             f"{'has' if len(few) == 1 else 'have'} fewer than {FEWEST_SEEDS} seeds and "
             f"no part in any claim: {plural(more, 'seed')} more each would change "
             f"that{gap}."
+        )
+    short = [r for k, r in enumerate(rows) if claims.takes_part[k]]
+    short = [row for row in short if row.seeds < claims.needs]
+    if short and claims.takes_part.sum() > 1:
+        why = f"on a board of fewer than {FEWEST_ROWS} rows"
+        if claims.needs == FEWEST_OF_TWO_LEVELS:
+            why = "where scores jump between two levels"
+        said.append(
+            f"{names([row.name for row in short])}: nothing is claimed with fewer than "
+            f"{claims.needs} seeds {why}."
         )
     reasons: dict[str, list[str]] = {}
     for row in scored:
@@ -274,13 +327,16 @@ def statistics_in_words(claims: Claims, column: Column) -> list[str]:
         "the others, chose its rate on a seed that is not scored.",
         "One row is called better than another if two tests agree (over the seeds "
         "that both have, and over all seeds of each), allowing for the number of "
-        "pairs, so that at most about one board in twenty claims anything false. Rows "
-        "whose seeds jump between two levels and differ in noise are not covered.",
+        "pairs, so that at most about one board in twenty claims anything false. On a "
+        f"board of fewer than {FEWEST_ROWS} rows both need {FEWEST_OF_FEW_ROWS} seeds, "
+        f"and {FEWEST_OF_TWO_LEVELS} where scores jump between two levels, since few "
+        "seeds may all be on one of them.",
         "Rank is an interval: from 1 + the rows proven better to the number of rows "
         "less those proven worse. The first tier are all rows that are not proven "
         "worse than the first.",
-        "An interval of a score covers its mean over all possible seeds in about 95 "
-        "of 100 cases. It is made of the row's own seeds; rows may lend it steadiness, "
-        "never a smaller noise.",
+        "An interval of a score covers its mean over all possible seeds in at least 93 "
+        "of 100 cases, in 97 where noise is normal; in 3 of 4 where a row has three "
+        "seeds and they jump between two levels. It is made of the row's own seeds; "
+        "rows may lend it steadiness, never a smaller noise.",
         "A run that failed counts as worse than any score.",
     ]

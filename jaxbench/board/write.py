@@ -26,8 +26,8 @@ HOW = {
     "does_not_say": "What it does not say",
 }
 FACTS = (
-    *("name", "backbone", "family", "status", "reason", "takes_part", "why_not"),
-    *("seeds", "swept", "tier"),
+    *("name", "backbone", "family", "status", "reason", "verdict"),
+    *("takes_part", "why_not", "seeds", "swept", "tier"),
 )
 _BINARY = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 _DECIMAL = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
@@ -113,8 +113,13 @@ def texts(board: Board, row: Mapping[str, Any]) -> dict[str, str]:
         "interval": "" if None in ends else " to ".join(show(column, e) for e in ends),
         "rank": f"{first} to {last}" if first != last else str(first or ""),
         "seeds": str(row["seeds"]),
-        "status": row["status"],
+        "status": row["status"] + remark(row),
     }
+
+
+def remark(row: Mapping[str, Any]) -> str:
+    """What stands behind a row's status: the easiest floor that it does not beat."""
+    return f", does not beat {row['unbeaten']}" if row.get("unbeaten") else ""
 
 
 def boards(

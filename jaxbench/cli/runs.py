@@ -24,6 +24,8 @@ SUITE = """\
       --only=deltanet,deltanet/noconv,transformer,transformer/conv \\
       --seeds=6 --side_by_side
       several tasks, one board; the seeds of a backbone as one program
+  jaxbench suite --config=configs/zelda.py --only=original --parameters=200k
+      backbones of one size
   jaxbench suite --config=configs/zelda.py --dry_run
       what would run, and what is done
 """
@@ -81,6 +83,19 @@ def _add_suite(commands: Any) -> None:
     )
     suite.add_argument("--epochs", type=int, help="the same as --config.train.epochs")
     suite.add_argument(
+        "--parameters",
+        default="",
+        metavar="COUNT",
+        help="backbones of one size, within 5 %%: 200k finds each one's width (see "
+        "--dry_run); the same as parameters=200k in the recipe's text",
+    )
+    suite.add_argument(
+        "--flops",
+        default="",
+        metavar="COUNT",
+        help="the same by operations a token, forward: 400k",
+    )
+    suite.add_argument(
         "--jobs", type=int, default=0, help="runs at once (0: one for each GPU, or 1)"
     )
     suite.add_argument(
@@ -109,7 +124,7 @@ def _add_suite(commands: Any) -> None:
         default="auto",
         choices=("auto", "on", "off"),
         help="train the seeds and rates of a backbone as one program (default: where "
-        "that pays; such runs have no speed columns)",
+        "that pays; such runs have no updates/s, and their seconds are shares)",
     )
     suite.add_argument(
         "--retry", action="store_true", help="run again what did not end ok"

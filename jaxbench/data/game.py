@@ -43,6 +43,8 @@ class Player:
       team: team id in team games, else -1.
       leader: the character.
       nana: the follower of the Ice Climbers, else None.
+      who: a salted hash of the netplay connect code, to tell players apart; empty where
+        there is none. Never shown: codes are short enough to be found by trying all.
     """
 
     port: int
@@ -51,6 +53,7 @@ class Player:
     team: int
     leader: Character
     nana: Character | None
+    who: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ import numpy as np
 from jaxbench.data.game import Character, Game, Items, Player
 
 # Raise it whenever `parse` or `Game` changes what a replay turns into.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _ALIGN = 16
 _ABANDONED_SECONDS = 3600
@@ -171,6 +171,7 @@ def _pack(game: Game) -> tuple[dict[str, Any], bytes]:
                 "kind": player.kind,
                 "character": player.character,
                 "team": player.team,
+                "who": player.who,
                 "leader": fighter(player.leader),
                 "nana": fighter(player.nana),
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,6 +110,9 @@ _RANGES = {
     "knockback_y": (-1_000, 1_000),
     "self_x_ground": (-1_000, 1_000),
 }
+# "#" is recorded in its full width.
+_CODE = re.compile(r"[^#＃]{1,8}[#＃]\d{1,5}")
+_SALT = b"jaxbench player"
 # So few frames are left out however short the game is.
 _FEW_FRAMES = 3
 
@@ -316,9 +320,22 @@ def _players(
             team=int(player.team.color) if start.is_teams and player.team else -1,
             leader=read[int(player.port), False],
             nana=read.get((int(player.port), True)),
+            who=identity(getattr(player.netplay, "code", None)),
         )
         for player in players
     )
+
+
+def identity(code: str | None) -> str:
+    """A salted hash of a connect code, "ABCD#123"; empty for anything else.
+
+    Games record codes from 3.9 on, if they were played over the net. Tags that are
+    entered at a console name nobody: many share one, or play under that of another.
+    """
+    if not code or not _CODE.fullmatch(code.strip()):
+        return ""
+    text = code.strip().upper().replace("＃", "#")
+    return hashlib.blake2b(text.encode(), digest_size=8, salt=_SALT).hexdigest()
 
 
 def _last_rows(id_r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

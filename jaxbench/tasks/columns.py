@@ -98,6 +98,7 @@ class TaskBoard:
       maximize: those of `scores` of which more is better.
       labels: name -> (label, unit, digits, sentence) of `scores`.
       columns: besides those of every task.
+      headlines: keys of the five columns that a run's last words show after its score.
       needs: in the order of the answer.
       row_options: data options in which rows of one board may differ.
       equal_budget: whether only runs of one budget are compared.
@@ -114,6 +115,7 @@ class TaskBoard:
         default_factory=dict
     )
     columns: tuple[Column, ...] = ()
+    headlines: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     row_options: tuple[str, ...] = ()
     equal_budget: bool = False
@@ -131,7 +133,7 @@ COMMON = (
     Column(
         "params_total",
         "params.total",
-        "parameters",
+        "all parameters",
         better="low",
         digits=0,
         group="size",
@@ -140,7 +142,7 @@ COMMON = (
     Column(
         "params_backbone",
         "params.backbone",
-        "of backbone",
+        "backbone parameters",
         better="low",
         digits=0,
         group="size",

@@ -22,8 +22,6 @@ class Terms:
       token: what a model reads one after the other.
       rate: the speed of training to quote: its key in `throughput`, and its unit.
       rate_format: how that number is printed.
-      names: of metrics, where theirs are not for people.
-      headlines: metrics that come first, as far as a result has them.
       equal_budgets: whether runs are only compared at one budget, of one unit; without
         it a board says how budgets differ and leaves the rest to its reader.
     """
@@ -31,18 +29,12 @@ class Terms:
     token: str = "token"
     rate: tuple[str, str] = ("steps_per_s", "steps/s")
     rate_format: str = ",.1f"
-    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    headlines: tuple[str, ...] = ()
     equal_budgets: bool = False
 
     @property
     def counts_examples(self) -> bool:
         """Whether examples, not their tokens, are what people count."""
         return self.rate[0] != "tokens_per_s"
-
-    def name(self, metric: str) -> str:
-        """A metric's name for people."""
-        return self.names.get(metric, metric)
 
     def speed(self, throughput: Mapping[str, Any]) -> str:
         """The rate with its unit; empty where there is none."""

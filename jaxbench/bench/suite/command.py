@@ -122,6 +122,10 @@ def _base(options: argparse.Namespace, text: str) -> dict[str, Any]:
                 "or 50MB"
             )
         base["train"]["epochs"] = options.epochs
+    given = {key: getattr(options, key) for key in ("parameters", "flops")}
+    if any(given.values()):
+        base["model"] |= {"width": 0} | given
+        base["model"] |= {"size": ""} if "size" in base["model"] else {}
     if options.memory_limit is not None:
         base["xla"]["memory_limit"] = parse_gigabytes(options.memory_limit)
     return base
@@ -142,6 +146,8 @@ def _only(options: argparse.Namespace, text: str) -> str:
 def print_plan(request: Request, folder: Path, *, jobs: int, retry: bool) -> None:
     """Prints every run of a suite and whether it is done; nothing is run."""
     console = _console()
+    if request.base["model"]["parameters"] or request.base["model"]["flops"]:
+        console.print(_widths(request))
     done = finished_results(request, folder, retry=retry)
     table = Table(title=f"suite {folder}, {jobs} at once", title_justify="left")
     for column in ("backbone", "purpose", "seed", "learning rate", "state"):
@@ -163,6 +169,34 @@ def print_plan(request: Request, folder: Path, *, jobs: int, retry: bool) -> Non
     count = request.planned(done)[0] - len(cells)
     later = f", then {count} at the rates the sweep finds" if count else ""
     console.print(f"{len(cells)} runs, {left} to do{later}", highlight=False)
+
+
+def _widths(request: Request) -> Table:
+    """The widths that bring the backbones to one size, or why none does."""
+    # It imports jax, which a suite's own process otherwise does without.
+    from jaxbench.bench.build import model_shape
+    from jaxbench.models.sizes import OF_MATCH, Counter
+    from jaxbench.tasks.table import find
+
+    model, task = request.base["model"], request.base["task"]
+    asked = model["parameters"] or model["flops"]
+    unit = "parameters" if model["parameters"] else "FLOPs a token"
+    table = Table(
+        title=f"backbones of {asked} {unit}, within {OF_MATCH:.0%}",
+        title_justify="left",
+    )
+    for column in ("backbone", "width", unit):
+        table.add_column(column, justify="left" if column == "backbone" else "right")
+    length = 0 if model["parameters"] else find(task).positions(request.base)
+    for name in request.backbones:
+        try:
+            config = {**request.base, "model": {**model, "backbone": name}}
+            width, depth, options = model_shape(config)
+            count = Counter(name, options, length=length).exact(width, depth)
+            table.add_row(Text(name), str(width), f"{count:,.0f}")
+        except InputError as error:
+            table.add_row(Text(name), "none", Text(str(error)))
+    return table
 
 
 def print_outcome(outcome: SuiteOutcome) -> None:

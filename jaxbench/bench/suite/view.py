@@ -19,7 +19,12 @@ from rich.text import Text
 from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.process import Child
 from jaxbench.bench.terms import terms
+<<<<<<< HEAD
 from jaxbench.tasks.rules import parse_budget
+=======
+from jaxbench.tasks.columns import declared
+from jaxbench.training.budget import parse_budget
+>>>>>>> board2
 
 PLAIN_EVERY_SECONDS = 60.0
 DONE_SHOWN = 12
@@ -153,6 +158,8 @@ def outcome_text(result: Mapping[str, Any]) -> str:
     if result["status"] != "ok":
         return str(result["reason"])
     metric, words = result["primary"]["metric"], terms(result["task"])
+    shows = declared(result["task"])
+    name = shows.labels.get(metric, (metric,))[0] if shows else metric
     value = result["best"]["metrics"][metric]
     rate = words.speed(result["throughput"])
     speed = f", {rate}" if rate else ""
@@ -164,7 +171,7 @@ def outcome_text(result: Mapping[str, Any]) -> str:
         if len(memory["tried"]) > 1 and memory["remat"]
         else ""
     )
-    return f"best {words.name(metric)} {value:.4f}{speed}{skipped}{fitted}"
+    return f"best {name} {value:.4f}{speed}{skipped}{fitted}"
 
 
 def doing_text(content: Mapping[str, Any], unit: str = "steps") -> str:

@@ -117,6 +117,13 @@ BOARD = TaskBoard(
         "last_accuracy": ("last right", "%", 2, "last answer of a sequence"),
     },
     columns=COLUMNS,
+    headlines=(
+        "sequence_accuracy",
+        "loss",
+        "steps_to_target",
+        "state_bytes",
+        "steps_per_s",
+    ),
     needs=(
         Need("answer right", "score"),
         Need("solve it in the fewest updates", "steps_to_target"),

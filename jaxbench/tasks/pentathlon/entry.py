@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxbench.tasks.entry import Entry, Terms
+from jaxbench.tasks.entry import Entry
 from jaxbench.tasks.pentathlon.curriculum import parse_levels
 from jaxbench.tasks.pentathlon.events import build_event, build_original
 from jaxbench.tasks.rules import each, not_negative, one_of, seed
@@ -46,12 +46,4 @@ ENTRY = Entry(
     },
     check=_check,
     positions=_positions,
-    terms=Terms(
-        names={
-            "last_accuracy": "last-answer accuracy",
-            "sequence_accuracy": "whole-sequence accuracy",
-            "mean_accuracy": "accuracy of a sequence",
-        },
-        headlines=("accuracy", "last_accuracy", "sequence_accuracy"),
-    ),
 )

@@ -164,6 +164,13 @@ BOARD = TaskBoard(
         )
     },
     columns=COLUMNS,
+    headlines=(
+        "bits_per_byte",
+        "accuracy",
+        "context_gain",
+        "state_bytes",
+        "tokens_per_s",
+    ),
     needs=(
         Need("predict the next byte", "score"),
         Need("read the most text a second", "tokens_per_s", timed=True),

@@ -64,9 +64,6 @@ def validation_limit(config: Mapping[str, Any]) -> int:
     return min(limit, most) if most else limit
 
 
-_QUARTERS = {
-    f"nats_per_byte/quarter_{i}": f"nats/byte, quarter {i}" for i in (1, 2, 3, 4)
-}
 ENTRY = Entry(
     build=_build,
     rules={
@@ -81,13 +78,6 @@ ENTRY = Entry(
         token="byte",
         rate=("tokens_per_s", "bytes/s"),
         rate_format=",.0f",
-        names={
-            "nats_per_byte": "nats/byte",
-            "bits_per_byte": "bits/byte",
-            "bytes": "scored bytes",
-            **_QUARTERS,
-        },
-        headlines=("nats_per_byte", "bits_per_byte"),
         equal_budgets=True,
     ),
 )

@@ -42,6 +42,13 @@ BOARD = TaskBoard(
             over_seeds="mean",
         ),
     ),
+    headlines=(
+        "distance",
+        "action_state_accuracy",
+        "params_total",
+        "state_bytes",
+        "steps_per_s",
+    ),
     needs=(
         Need("foretell the next frame", "score"),
         Need("carry the least from frame to frame", "state_bytes", exact=True),

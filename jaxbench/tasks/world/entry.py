@@ -35,9 +35,5 @@ ENTRY = Entry(
     emits="frame",
     data_path="replays",
     data_is="folder",
-    terms=Terms(
-        token="frame",
-        names={"distance": "distance, units"},
-        headlines=("state_error", "distance", "action_state_accuracy"),
-    ),
+    terms=Terms(token="frame"),
 )

@@ -196,6 +196,17 @@ def says_not(result: Mapping[str, Any]) -> list[str]:
         "the last controller: choose by what you need."
     )
     splits = data.get("splits") or {}
+    for name in ("validation", "test"):
+        players = (splits.get(name) or {}).get("players")
+        if players:
+            count = len(splits[name]["games"])
+            unknown = players["unknown"]
+            said.append(
+                f"{players['also_train']} of {count} {name} games are of a player "
+                "who also trains"
+                + (f"; of {unknown} nobody knows, they have no code" if unknown else "")
+                + "."
+            )
     games = (splits.get("validation") or {}).get("games")
     if isinstance(games, list) and "test" not in splits:
         said.append(
@@ -215,6 +226,13 @@ BOARD = TaskBoard(
         "accuracy/buttons_exact": ("all 8 buttons", "%", 2, "every button right"),
     },
     columns=COLUMNS,
+    headlines=(
+        "change/any",
+        "accuracy/all",
+        "f1/buttons_micro",
+        "state_bytes",
+        "steps_per_s",
+    ),
     needs=(
         Need("predict the next controller", "score"),
         Need("tell when the player changes something", "change/any"),

@@ -76,6 +76,8 @@ def _check(config: Mapping[str, Any]) -> None:
             f"data.splits={data['splits']}: protocol=compat holds out the last games, "
             "as the original did; leave it at 1"
         )
+    if compat and data["split_by"] != "game":
+        raise InputError("data.split_by=player needs protocol=clean; use game")
     if late and in_chunks:
         raise InputError(
             f"data.max_delay={late}: head={head} learns chunks of one delay; leave it "
@@ -95,6 +97,7 @@ ENTRY = Entry(
     rules={
         **RULES,
         "data.splits": positive,
+        "data.split_by": one_of("game", "player"),
         "data.test_fraction": within("[0, 1)"),
         **each("data.delay data.max_delay data.noise_scale", not_negative),
         **each("data.mirror data.noise", within("[0, 1]")),
@@ -111,8 +114,5 @@ ENTRY = Entry(
     seed_chooses_data=lambda config: config["data"]["splits"] > 1,
     data_path="replays",
     data_is="folder",
-    terms=Terms(
-        token="frame",
-        headlines=("loss", "accuracy/all", "f1/buttons_micro", "change/any"),
-    ),
+    terms=Terms(token="frame"),
 )

@@ -247,6 +247,7 @@ def _describe(
                 "games": data.parts[name],
                 "examples": len(examples),
                 "frames": len(data.labels[name][2]),
+                **({"players": data.players[name]} if name in data.players else {}),
             }
             for name, examples in data.splits.items()
         },

@@ -35,6 +35,7 @@ class Options:
     test_fraction: float = 0.0
     splits: int = 1
     split: int = 0
+    split_by: str = "game"
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Options:
@@ -55,7 +56,7 @@ class Options:
         """
         facts = dataclasses.asdict(self)
         del facts["split"]
-        off = {"max_delay": 0, "test_fraction": 0, "splits": 1}
+        off = {"max_delay": 0, "test_fraction": 0, "splits": 1, "split_by": "game"}
         return {k: v for k, v in facts.items() if k not in off or v != off[k]}
 
 
@@ -68,6 +69,8 @@ class Data:
       labels: split name -> scored frames, see `windows.clean_labels`.
       parts: split name -> names of its games.
       left_out: {"game", "reason"} of games and players not used.
+      players: split name -> how many of its games are of a player who also trains, and
+        of how many that is not known; without the split that trains.
       facts: further entries of `Task.source`.
     """
 
@@ -78,6 +81,7 @@ class Data:
     parts: dict[str, list[str]]
     left_out: list[dict[str, str]]
     facts: dict[str, Any]
+    players: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def clean(games: Sequence[Game], options: Options) -> Data:
@@ -85,24 +89,17 @@ def clean(games: Sequence[Game], options: Options) -> Data:
 
     A seeded permutation of the games gives validation its first share and test the
     next, at least one game each; all perspectives of a game are in one split. Two games
-    are too few for a test split. A player may be in several splits: who played is not
-    read.
+    are too few for a test split. With `split_by="player"` all games of one imitated
+    player are in one split, see `_hold_out`; otherwise a player may be in several.
     """
     selected, left_out = _select(games, options.character)
     chosen = sorted({g for g, _ in selected})
     if len(chosen) < 2:
         raise _too_few(games, chosen, options.character, left_out)
-    key = [options.seed, options.split] if options.split else options.seed
-    shuffled = np.random.default_rng(key).permutation(chosen).tolist()
-    share = round(options.validation_fraction * len(chosen))
-    held_out = min(max(1, share), len(chosen) - 1)
-    tested = 0
-    if options.test_fraction:
-        share = max(1, round(options.test_fraction * len(chosen)))
-        tested = min(share, len(chosen) - held_out - 1)
-    split_of = dict.fromkeys(shuffled, "train")
-    split_of |= dict.fromkeys(shuffled[:held_out], "validation")
-    split_of |= dict.fromkeys(shuffled[held_out : held_out + tested], "test")
+    who: dict[int, set[str]] = {g: set() for g in chosen}
+    for g, p in selected:
+        who[g].add(games[g].players[p].who)
+    split_of, tested = _hold_out(who, options)
     arrays, perspectives = frames.store(
         games,
         selected,
@@ -134,11 +131,86 @@ def clean(games: Sequence[Game], options: Options) -> Data:
     facts: dict[str, Any] = {
         "games_used": len(chosen),
         "perspectives": len(perspectives),
-        "split_by": "game",
+        "split_by": options.split_by,
     }
     if options.splits > 1:
         facts["split"] = options.split
-    return Data(arrays, splits, gather, labels, parts, left_out, facts)
+    players = _also_train(who, split_of)
+    return Data(arrays, splits, gather, labels, parts, left_out, facts, players)
+
+
+def _hold_out(
+    who: Mapping[int, set[str]], options: Options
+) -> tuple[dict[int, str], bool]:
+    """Which split each game is in, and whether there is a test split.
+
+    Units are games, or with `split_by="player"` all games that imitated players join,
+    games of unknown players in training: nobody knows whether their players are those
+    who are held out. In seeded order each goes to validation while its games fit into
+    what that still lacks, then to test, then to training.
+
+    Raises:
+      InputError: players are too few, or have too many games, to hold one out.
+    """
+    chosen = list(who)
+    validated = min(
+        max(1, round(options.validation_fraction * len(chosen))), len(chosen) - 1
+    )
+    tested = 0
+    if options.test_fraction:
+        share = max(1, round(options.test_fraction * len(chosen)))
+        tested = min(share, len(chosen) - validated - 1)
+    units = [[g] for g in chosen]
+    if options.split_by == "player":
+        units = _units(who)
+    lacks = {"validation": validated, "test": tested}
+    key = [options.seed, options.split] if options.split else options.seed
+    split_of = dict.fromkeys(chosen, "train")
+    for k in np.random.default_rng(key).permutation(len(units)):
+        unit = units[k]
+        for name, count in lacks.items():
+            if len(unit) <= count:
+                lacks[name] -= len(unit)
+                split_of |= dict.fromkeys(unit, name)
+                break
+    found = set(split_of.values())
+    if not {"train", "validation", *(["test"] if tested else [])} <= found:
+        unknown = sum("" in names for names in who.values())
+        raise InputError(
+            f"data.split_by=player: {len(units)} groups of games share no player "
+            f"({unknown} of {len(chosen)} games are of players without a connect code "
+            f"and can only train), too few or too large to hold out {validated} and "
+            f"{tested} games; add replays, raise the fractions or use split_by=game"
+        )
+    return split_of, bool(tested)
+
+
+def _units(who: Mapping[int, set[str]]) -> list[list[int]]:
+    """Games in groups that no player joins; without those of unknown players."""
+    units: list[tuple[set[str], list[int]]] = []
+    for g, names in who.items():
+        joined = [unit for unit in units if unit[0] & (names - {""})]
+        units = [unit for unit in units if unit not in joined]
+        merged = names.union(*(unit[0] for unit in joined))
+        units.append((merged, sorted([g, *(g for _, of in joined for g in of)])))
+    return [games for names, games in units if "" not in names]
+
+
+def _also_train(
+    who: Mapping[int, set[str]], split_of: Mapping[int, str]
+) -> dict[str, dict[str, int]]:
+    """Of each held-out split, how many games are of a player who also trains."""
+    trains: set[str] = set().union(
+        *(names for g, names in who.items() if split_of[g] == "train")
+    )
+    found: dict[str, dict[str, int]] = {}
+    for g, name in split_of.items():
+        if name == "train":
+            continue
+        counts = found.setdefault(name, {"also_train": 0, "unknown": 0})
+        counts["also_train"] += bool(who[g] & (trains - {""}))
+        counts["unknown"] += not who[g] & (trains - {""}) and "" in who[g]
+    return found
 
 
 def original(games: Sequence[Game], options: Options) -> Data:
