@@ -19,12 +19,8 @@ from rich.text import Text
 from jaxbench.bench.suite.plan import Cell, Request
 from jaxbench.bench.suite.process import Child
 from jaxbench.bench.terms import terms
-<<<<<<< HEAD
-from jaxbench.tasks.rules import parse_budget
-=======
 from jaxbench.tasks.columns import declared
-from jaxbench.training.budget import parse_budget
->>>>>>> board2
+from jaxbench.tasks.rules import parse_budget
 
 PLAIN_EVERY_SECONDS = 60.0
 DONE_SHOWN = 12
