@@ -19,7 +19,7 @@ from slp_bytes import (
 )
 
 from jaxbench.data import characters, replay_cache, slippi
-from jaxbench.data.game import Game
+from jaxbench.data.game import Game, identity
 from jaxbench.data.replay_report import Outcome
 from jaxbench.errors import InputError
 
@@ -100,10 +100,10 @@ def test_fighters_that_come_back_are_on_their_own_frames(melee_odd):
 
 def test_players_are_told_apart_by_hashes_of_their_codes(train):
     """Codes of the net alone count, from version 3.9 on; none can be read here."""
-    assert slippi.identity("abcd＃12") == slippi.identity(" ABCD#12") != ""
-    assert slippi.identity("ABCD#12") != slippi.identity("ABCD#13")
+    assert identity("abcd＃12") == identity(" ABCD#12") != ""
+    assert identity("ABCD#12") != identity("ABCD#13")
     for no_code in (None, "", "P1", "Platinum Player", "#1", "ABCD#"):
-        assert slippi.identity(no_code) == ""
+        assert identity(no_code) == ""
     known = {p.who for g in train if g.version >= (3, 9, 0) for p in g.players}
     assert len(known) > 10  # and none of the games at a console
     assert all(len(who) == 16 and int(who, 16) for who in known - {""})

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import re
 
 import numpy as np
+
+# "#" is recorded in its full width.
+_CODE = re.compile(r"[^#＃]{1,8}[#＃]\d{1,5}")
+_SALT = b"jaxbench player"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,3 +112,15 @@ class Game:
     missing: frozenset[str]
     rows: int
     remarks: tuple[str, ...] = ()
+
+
+def identity(code: str | None) -> str:
+    """A salted hash of a connect code, "ABCD#123"; empty for anything else.
+
+    Games record codes from 3.9 on, if they were played over the net. Tags that are
+    entered at a console name nobody: many share one, or play under that of another.
+    """
+    if not code or not _CODE.fullmatch(code.strip()):
+        return ""
+    text = code.strip().upper().replace("＃", "#")
+    return hashlib.blake2b(text.encode(), digest_size=8, salt=_SALT).hexdigest()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxbench.data.game import Character, Game, Items, Player
+from jaxbench.data.game import Character, Game, Items, Player, identity
 from jaxbench.data.slp_events import (
     HEADER_BYTES,
     Fighter,
@@ -110,9 +109,6 @@ _RANGES = {
     "knockback_y": (-1_000, 1_000),
     "self_x_ground": (-1_000, 1_000),
 }
-# "#" is recorded in its full width.
-_CODE = re.compile(r"[^#＃]{1,8}[#＃]\d{1,5}")
-_SALT = b"jaxbench player"
 # So few frames are left out however short the game is.
 _FEW_FRAMES = 3
 
@@ -324,18 +320,6 @@ def _players(
         )
         for player in players
     )
-
-
-def identity(code: str | None) -> str:
-    """A salted hash of a connect code, "ABCD#123"; empty for anything else.
-
-    Games record codes from 3.9 on, if they were played over the net. Tags that are
-    entered at a console name nobody: many share one, or play under that of another.
-    """
-    if not code or not _CODE.fullmatch(code.strip()):
-        return ""
-    text = code.strip().upper().replace("＃", "#")
-    return hashlib.blake2b(text.encode(), digest_size=8, salt=_SALT).hexdigest()
 
 
 def _last_rows(id_r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
