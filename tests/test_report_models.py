@@ -217,7 +217,7 @@ def delta_layer(params, x_td: np.ndarray) -> np.ndarray:
             state_vk = state_vk @ (np.eye(keys) - beta_th[t, h] * np.outer(k, k))
             state_vk += beta_th[t, h] * np.outer(v, k)
             o = state_vk @ q / np.sqrt(keys)
-            o /= np.sqrt((o**2).mean() + 1e-6)
+            o /= np.sqrt((o**2).mean() + 1e-5)
             o_te[t, of_values] = o * mixer["head_norm"]["scale"]
     return x_td + o_te @ mixer["out"]["kernel"]
 
