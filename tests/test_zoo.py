@@ -168,6 +168,15 @@ def test_rows_are_complete_and_fit_their_mixers(name):
         assert not (set(fields) - GIVEN) & set(dir(nn.Module))
 
 
+def test_state_spaces_have_the_block_of_their_papers():
+    """Norm, state space, gated output: no second half, unless it is asked for."""
+    for name in ("s4", "s4d", "s5", "lru"):
+        assert resolve(name).elements[0].channel == "none"
+        (with_mlp,) = resolve(f"{name}/mlp").elements
+        assert with_mlp.channel == "mlp" and with_mlp.name == name
+        assert resolve(f"{name}/mlp").default_depth == resolve(name).default_depth
+
+
 def test_a_part_of_patterns_is_no_backbone():
     assert not zoo.PARTS.keys() & zoo.ROWS.keys()
     for name in zoo.PARTS:

@@ -183,9 +183,8 @@ def resolve(text: str, compat: bool = False) -> Backbone:
         short convolution out of a row that has none.
     """
     elements = parse(text)
-    # Switches leave a row as deep as it is.
-    word, *suffixes = (part.strip() for part in text.split("/"))
-    bare = _is_name(word) and SWITCHES.keys() >= set(suffixes)
+    # Suffixes leave a row as deep as it is; one that is repeated says how deep.
+    bare = not set(text) & set("+*()@")
     layers: list[Layer] = []
     rows: list[Row] = []
     for element in elements:
