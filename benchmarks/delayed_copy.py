@@ -89,11 +89,7 @@ def main() -> int:
     except InputError as error:
         print(f"delayed_copy: error: {error}", file=sys.stderr)
         return 2
-    names = names or [
-        name
-        for name, row in ROWS.items()
-        if row.join != "next" and resolve(name).temporal
-    ]
+    names = names or [name for name in ROWS if resolve(name).temporal]
     found = {}
     for name in names:
         errors = train(

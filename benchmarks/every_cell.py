@@ -1,6 +1,6 @@
 """Every row of the zoo on every task: three updates and a validation each.
 
-108 rows on zelda, pile, world and the five synthetic tasks, at width 16 and the row's
+107 rows on zelda, pile, world and the five synthetic tasks, at width 16 and the row's
 own depth. A cell is ok if its losses, its gradients and its validation are finite;
 "refused" is what the row or the task says it cannot do; anything else is a fault. How a
 cell is computed, and why that compiles little: `benchmarks/cell_pieces.py`.

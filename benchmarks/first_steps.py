@@ -50,8 +50,7 @@ def main() -> int:
         return 2
     floor = task.floors["marginal"]["loss"]
     print(f"marginal floor {floor:.3f}", flush=True)
-    # A row that only feeds the layer above it is trained in the rows that use it.
-    names = names or [name for name, row in ROWS.items() if row.join != "next"]
+    names = names or list(ROWS)
     for name in names[options.part :: options.parts]:
         if name not in done:
             done[name] = train(name, task, floor, options)

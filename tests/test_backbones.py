@@ -24,8 +24,7 @@ from jaxbench.models.build import build_stack, state_bytes
 from jaxbench.models.row import CHANNELS
 from jaxbench.models.zoo import ROWS, elman, elman_diagonal
 
-# A row that only feeds the layer above it is tested in the rows that use it.
-BACKBONES = tuple(name for name, row in ROWS.items() if row.join != "next")
+BACKBONES = tuple(ROWS)
 # Stacks in which layers differ, hand things up or are cut into windows.
 STACKS = frozenset("griffin xlstm rwkv hgrn fnet".split())
 # Their state starts where training put it.
@@ -141,7 +140,6 @@ STATE_BYTES = {
     "forgetting_transformer": cache_bytes(256, 2 * D + 4),
     # Keys and values of three tokens a frame, in both blocks.
     "decision_transformer": 2 * cache_bytes(3 * 30, 2 * D),
-    "zamba_attention": cache_bytes(30, 2 * 2 * D),
     "griffin": 2 * (4 * 4 * D + 1) + cache_bytes(30, 2 * D // 4),
     "jamba": 3 * mamba_bytes(D) + cache_bytes(30, 2 * D // 2),
 }

@@ -261,6 +261,44 @@ def check_loop(name, cured):
         np.testing.assert_allclose(last[0][b], s, tolerance, tolerance)
 
 
+def by_loop(name, module, params, x_btd) -> np.ndarray:
+    """Outputs of the float64 loop of a cured mixer, from an empty state."""
+    heads = getattr(module, "heads", 1) or max(WIDTH // 4, 1)
+    weights, outputs = Weights(params, heads), []
+    empty = np.zeros(module.initial_state(1)[0].shape[1:])
+    for x_td in np.asarray(x_btd, np.float64):
+        s, row = empty.swapaxes(-1, -2) if empty.ndim == 3 else empty, []
+        for u in x_td:
+            s, y = CASES[name][2](weights, True, s, u)
+            row.append(y)
+        outputs.append(row)
+    return np.asarray(outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_are_the_slopes_of_the_loops(name):
+    """Along a random direction in all parameters, by central differences in float64."""
+    module, params, x_btd, _ = build(name, cured=True)
+    rng = np.random.default_rng(2)
+    weight = rng.normal(size=x_btd.shape)
+    along = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+
+    def loss(params):
+        y_btd, _ = module.apply({"params": params}, x_btd)
+        return jnp.sum(y_btd * weight.astype(np.float32))
+
+    gradient = jax.jit(jax.grad(loss))(params)
+    products = jax.tree.map(lambda g, d: np.sum(np.float64(g) * d), gradient, along)
+    slopes = []
+    for step in (1e-5, -1e-5):
+        moved = jax.tree.map(lambda p, d, s=step: np.float64(p) + s * d, params, along)
+        slopes.append(np.sum(by_loop(name, module, moved, x_btd) * weight))
+    expected = (slopes[0] - slopes[1]) / 2e-5
+    scale = sum(abs(leaf) for leaf in jax.tree.leaves(products))
+    assert sum(jax.tree.leaves(products)) == pytest.approx(expected, abs=1e-4 * scale)
+
+
 def initial(module, x_btd):
     return jax.jit(module.init)(jax.random.key(0), x_btd)["params"]
 

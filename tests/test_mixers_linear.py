@@ -380,6 +380,10 @@ def test_mixer_is_the_recurrence_of_its_paper(name):
         np.testing.assert_allclose(y, expected, rtol=2e-4, atol=2e-5)
 
 
+def test_expand_ratio_is_the_width_of_a_head():
+    assert HGRN2(16, expand_ratio=4).state_shapes() == HGRN2(16, heads=4).state_shapes()
+
+
 def test_upper_hgrn2_layers_keep_their_lower_bound():
     bottom, top = (HGRN2(WIDTH, layer=i, layers=3, heads=2) for i in (0, 2))
     x_btd = frames(3)
@@ -437,6 +441,8 @@ def test_gated_deltanet_without_decay_is_deltanet():
         (DeltaNet(18), "heads=4 does not divide width=18"),
         (DeltaProduct(16, householders=0), "householders=0 must be at least 1"),
         (HGRN2(16, heads=5), "heads=5 does not divide width=16"),
+        (HGRN2(16, expand_ratio=3), "expand_ratio=3 does not divide width=16"),
+        (HGRN2(16, heads=2, expand_ratio=4), "contradict each other"),
         (Mamba2(16, heads=5), "heads=5 does not divide width=32"),
         (Mamba3(16, state_size=6), "state_size=6 times rope_fraction=0.5 must be even"),
         (Mamba3(16, rope_fraction=0.3), "rope_fraction=0.3 must be one of"),

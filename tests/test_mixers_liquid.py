@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from drawn import draw
 from oracles import sigmoid
+from scipy import integrate
 
 from jaxbench.errors import InputError
-from jaxbench.mixers.liquid import LTC, CfC
+from jaxbench.mixers.liquid import LTC, TABLEAUX, CfC
 
 BATCH, LENGTH, WIDTH = 2, 10, 16
 
@@ -93,6 +94,55 @@ def test_ltc_follows_its_differential_equation_at_first_order():
     assert errors[6] / errors[96] == pytest.approx(16, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("solver", "unfolds", "error"),
+    [
+        ("euler", 24, 0.02),
+        ("midpoint", 12, 2e-3),
+        ("rk4", 4, 2e-4),
+        ("dopri5", 4, 3e-5),
+    ],
+)
+def test_explicit_solvers_follow_scipy(solver, unfolds, error):
+    x = frames(3)[:, :2]
+    mixer = LTC(WIDTH, unfolds=unfolds, solver=solver)
+    variables, _ = made(LTC(WIDTH))
+    p = jax.tree.map(np.float64, variables["params"])
+    h = np.zeros((BATCH, WIDTH))
+
+    def slope(_, flat, x):
+        state = flat.reshape(BATCH, WIDTH)
+        f, leak = ltc_rates(p, state, x)
+        return (f * p["target"] - (leak + f) * state).ravel()
+
+    y, _ = jax.jit(mixer.apply)(variables, x)
+    for t in range(2):
+        solved = integrate.solve_ivp(
+            slope, (0, 1), h.ravel(), "DOP853", rtol=1e-11, atol=1e-11, args=(x[:, t],)
+        )
+        h = solved.y[:, -1].reshape(BATCH, WIDTH)
+        assert np.abs(y[:, t] - h).max() < error
+
+
+def test_tableaux_have_the_order_they_are_known_for():
+    """b sums to one, and steps of half the size err 2^order times less on h' = -h."""
+    for solver, order in {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 5}.items():
+        rows, weights = TABLEAUX[solver]
+        assert sum(weights) == pytest.approx(1, abs=1e-14)
+
+        def error(steps, rows=rows, weights=weights):
+            h = 1.0
+            for _ in range(steps):
+                slopes = []
+                for row in rows:
+                    moved = sum(a * k for a, k in zip(row, slopes, strict=True))
+                    slopes.append(-(h + moved / steps))
+                h += sum(b * k for b, k in zip(weights, slopes, strict=True)) / steps
+            return abs(h - np.exp(-1))
+
+        assert np.log2(error(8) / error(16)) == pytest.approx(order, abs=0.3)
+
+
 def test_ltc_stays_between_its_start_and_its_targets_whatever_comes():
     variables, apply = made(LTC(WIDTH))
     target = np.abs(variables["params"]["target"])
@@ -112,6 +162,7 @@ def test_ltc_time_constants_start_between_1_and_30_frames():
     ("mixer", "match"),
     [
         (LTC(WIDTH, unfolds=0), "unfolds=0 must be at least 1"),
+        (LTC(WIDTH, solver="rk5"), "solver='rk5' is unknown; nearest: rk4"),
         (CfC(WIDTH, backbone_width=0), "backbone_width=0 must be at least 1"),
     ],
 )

@@ -22,6 +22,7 @@ from jaxbench.bench.pages.options import (
 )
 from jaxbench.bench.pages.page import primitives, size_of
 from jaxbench.errors import InputError
+from jaxbench.models import zoo
 from jaxbench.models.backbone import resolve
 from jaxbench.models.block import GIVEN, field_names, mixer_class
 from jaxbench.models.build import build_stack
@@ -87,7 +88,7 @@ def documented_sizes() -> dict[str, tuple[int, int] | None]:
 
 def test_rows_explain_themselves():
     """Three sentences, the first of which is in the index, and an equation."""
-    for name, row in ROWS.items():
+    for name, row in (ROWS | zoo.PARTS).items():
         assert len(re.findall(r"[.!?](?:\s|$)", row.about)) == 3, name
         if row.pattern:
             assert not row.equation and not row.primitives, name
@@ -99,7 +100,7 @@ def test_rows_explain_themselves():
 
 
 def test_primitives_are_those_the_mixers_call():
-    for name, row in ROWS.items():
+    for name, row in (ROWS | zoo.PARTS).items():
         if row.mixer:
             used = used_of_ops(row.mixer)
             assert used <= FUNCTIONS | PARTS, name
@@ -125,7 +126,7 @@ def test_pages_name_the_lines_of_the_table_of_forms_that_run(monkeypatch):
     monkeypatch.setattr(table_of_forms, "_choose", recorded)
     x_btd = jax.ShapeDtypeStruct((1, 2, 16), jnp.float32)
     for name in MIXERS:
-        if ROWS[name].join == "next" or not ROWS[name].temporal:
+        if not ROWS[name].temporal:
             continue
         asked.clear()
         stack = build_stack(name, width=16, depth=1)

@@ -203,7 +203,7 @@ def test_groups_join_seeds_and_nothing_else():
 
 def test_choosing_backbones():
     every = plan.choose_backbones("", "")
-    assert len(every) > 50 and "zamba_attention" not in every
+    assert len(every) > 50
     assert len(plan.choose_backbones("original", "")) == 34
     assert len(plan.choose_backbones("original", "gru,attention")) == 32
     assert plan.choose_backbones("swa,attention,mamba*2+swa", "") == (

@@ -21,8 +21,7 @@ from jaxbench.tasks.zelda import controller, view
 
 BEGIN = 123  # index of frame 0 in games by hand
 ROWS = [("mamba", "stateful"), ("swa", "stateful"), ("fnet", "window")]
-# The one row that is a part of others and cannot stand alone.
-STREAMABLE = [row["name"] for row in table() if row["name"] != "zamba_attention"]
+STREAMABLE = [row["name"] for row in table()]
 
 
 def play(policy, game, player, times, human=False, state=None, look=False):

@@ -28,7 +28,7 @@ from jaxbench.models.zoo import ROWS
 # Whole stacks, many of each: minutes together.
 pytestmark = pytest.mark.integration
 
-ALONE = [name for name, row in ROWS.items() if row.join != "next"]
+ALONE = list(ROWS)
 PUBLISHED = [name for name, row in ROWS.items() if row.published is not None]
 
 # One of each way in which a count is unlike the others: linear in the width, parameters

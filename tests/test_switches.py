@@ -35,7 +35,6 @@ SPREAD = dict.fromkeys(
         *("gru", "fnet", "ffn", "last_frame_mlp", "lstm_report", "llama_legacy"),
     ]
 )
-SPREAD.pop("zamba_attention")  # has a test of its own
 FAST = {"gru", "swa", "fnet", "ffn", "mamba", "deltanet"}
 
 

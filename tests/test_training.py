@@ -41,11 +41,19 @@ def equal_trees(a, b) -> bool:
 # --- optimiser ---------------------------------------------------------------
 
 
-def test_groups_follow_names_and_axes():
-    params = {"layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-    params["layer"]["ssm_a_log"] = jnp.ones((2, 2))
-    groups = parameter_groups(params)["layer"]
-    assert groups == {"kernel": "matrix", "bias": "vector", "ssm_a_log": "ssm"}
+@pytest.mark.parametrize("leading", [(), (3,)])
+def test_groups_follow_roles_whatever_axes_stand_in_front(leading):
+    roles = {
+        "matrix": ("kernel", "recurrent", "decay_down", "key", "scale_kernel"),
+        "vector": ("bias", "scale", "heads_bias", "gain_slope", "embedding"),
+        "ssm": ("ssm_a_log", "ssm_gate_bias"),
+    }
+    for role, names in roles.items():
+        params = {"layer": {name: jnp.ones((*leading, 2, 2)) for name in names}}
+        groups = parameter_groups(params)["layer"]
+        assert groups == dict.fromkeys(names, role)
+    one_axis = {"shift_key": jnp.ones(2), "scale": jnp.ones((*leading, 2))}
+    assert set(parameter_groups(one_axis).values()) == {"vector"}
 
 
 def test_only_matrices_decay_and_ssm_has_its_own_rate():

@@ -168,8 +168,26 @@ def test_rows_are_complete_and_fit_their_mixers(name):
         assert not (set(fields) - GIVEN) & set(dir(nn.Module))
 
 
+def test_state_spaces_have_the_block_of_their_papers():
+    """Norm, state space, gated output: no second half, unless it is asked for."""
+    for name in ("s4", "s4d", "s5", "lru"):
+        assert resolve(name).elements[0].channel == "none"
+        (with_mlp,) = resolve(f"{name}/mlp").elements
+        assert with_mlp.channel == "mlp" and with_mlp.name == name
+        assert resolve(f"{name}/mlp").default_depth == resolve(name).default_depth
+
+
+def test_a_part_of_patterns_is_no_backbone():
+    assert not zoo.PARTS.keys() & zoo.ROWS.keys()
+    for name in zoo.PARTS:
+        assert resolve(f"gru+@{name}+gru").elements[1].join == "next"
+        for text in (name, f"gru+{name}"):
+            with pytest.raises(InputError, match="only feeds the layer after it"):
+                resolve(text).layers()
+
+
 def test_names_and_aliases_are_unique_words():
-    every = [*zoo.ROWS]
+    every = [*zoo.ROWS, *zoo.PARTS]
     for row in zoo.ROWS.values():
         every += row.aliases
     assert len(every) == len(set(every))
@@ -210,8 +228,7 @@ def test_the_documented_sizes_are_these():
 def test_readme_names_every_backbone():
     text = (Path(__file__).parents[1] / "README.md").read_text()
     named = set(re.findall(r"[a-z_0-9]+", text.split("## Backbones")[1]))
-    # The shared block of Zamba is no backbone by itself.
-    assert set(zoo.ROWS) - named == {"zamba_attention"}
+    assert set(zoo.ROWS) <= named
 
 
 def test_the_table_is_read_without_jax():

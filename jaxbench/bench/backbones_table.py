@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NUMBERS = ("parameters", "state bytes")
-# Parameters and bytes of state; None for a row that only feeds another layer.
+# Parameters and bytes of state; None for a part of patterns.
 Size = tuple[int, int] | None
 
 
@@ -27,7 +27,7 @@ def all_sizes(width: int) -> dict[str, Size]:
     console = Console(stderr=True)
     hidden = not console.is_terminal
     return {
-        name: None if ROWS[name].join == "next" else sizes(name, width)
+        name: sizes(name, width)
         for name in track(ROWS, "sizes", console=console, disable=hidden)
     }
 

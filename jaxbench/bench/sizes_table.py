@@ -125,9 +125,8 @@ def _checked(task: str | None, size: str | None) -> str:
 
 
 def _listed(name: str, size: str) -> bool:
-    """Whether a row has a size: it stands alone, and was published if that is asked."""
-    row = ROWS[name]
-    return row.join != "next" and (size != PUBLISHED or row.published is not None)
+    """Whether a row has a size: of size "published", only what was published."""
+    return size != PUBLISHED or ROWS[name].published is not None
 
 
 def _cells(row: dict[str, Any], columns: Sequence[str]) -> list[str]:

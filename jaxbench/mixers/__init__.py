@@ -43,8 +43,12 @@ the stack, for the same frames) and returns `(y_btd, state, lower)`, with what i
 
 Names of parameters carry their optimiser group: `ssm_*` (decays, time steps, input
 matrices of a state-space model) is trained without weight decay at its own, capped
-learning rate; everything else with the ordinary one. Buffers that are never trained
-are variables of the collection "constants".
+learning rate; everything else with the ordinary one. Of that, a parameter whose last
+word is "bias", "scale", "slope", "bonus", "embedding", "latents", "place" or "types"
+has no weight decay, however many axes it has, nor has one with a single axis; what has
+two or more and another name is a kernel, and decays (`training.optimizer.UNDECAYED`;
+`tests/decayed.txt` lists what does). Buffers that are never trained are variables of
+the collection "constants".
 
 Randomness (dropout, sampled weights) is on exactly when the caller passes the rng
 stream ("dropout", "noise"); there is no train flag. Auxiliary losses, scalars added to

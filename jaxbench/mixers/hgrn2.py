@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxbench.errors import InputError
 from jaxbench.layers.heads import head_count, merge_heads, split_heads
 from jaxbench.layers.mixer import Mixer
 from jaxbench.layers.norms import norm
@@ -40,17 +41,19 @@ class HGRN2(Mixer):
 
     Attributes:
       heads: H; D / H is the expansion of the state. 0 is one head for 64 channels.
+      expand_ratio: D / H, the expansion of the state, instead of `heads`; 0 is by them.
     """
 
     layer: int = 0
     layers: int = 1
     heads: int = 0
+    expand_ratio: int = 0
 
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None, *, lower):
         """Mixes [B, T, D] along time; O(T D^2 / H) work."""
         (s_bhkv,) = state or (None,)
-        heads = head_count(self.width, self.heads)
+        heads = self._heads()
 
         def project(name: str) -> jax.Array:
             return self.dense(self.width, name)(x_btd)
@@ -86,7 +89,21 @@ class HGRN2(Mixer):
         share_ld = jax.nn.softmax(gamma_ld, axis=0)
         return jnp.cumsum(share_ld, axis=0) - share_ld[:1]
 
+    @nn.nowrap
+    def _heads(self) -> int:
+        ratio = self.expand_ratio
+        if ratio == 0:
+            return head_count(self.width, self.heads)
+        if ratio < 0 or self.width % ratio:
+            raise InputError(f"expand_ratio={ratio} does not divide width={self.width}")
+        if self.heads not in (0, self.width // ratio):
+            raise InputError(
+                f"expand_ratio={ratio} and heads={self.heads} contradict each other at "
+                f"width={self.width}; set one of them"
+            )
+        return self.width // ratio
+
     def state_shapes(self):
-        heads = head_count(self.width, self.heads)
+        heads = self._heads()
         head = self.width // heads
         return HGRN2State((heads, head, head))

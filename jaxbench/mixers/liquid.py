@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxbench.errors import InputError, nearest
 from jaxbench.layers.inits import (
     lecun,
     orthogonal_gates,
@@ -19,6 +21,31 @@ from jaxbench.ops.cell import cell_scan
 
 # Frames whose steps of the solver are kept for the backward pass.
 _BLOCK = 64
+
+# Butcher tableaux of the explicit solvers: rows of a, then the weights b. Steps have a
+# fixed size, so the order is that of b; an adaptive solver would take another number of
+# steps for each sequence of a batch, and compile and stream as none of the rows do.
+TABLEAUX: dict[str, tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]] = {
+    "euler": (((),), (1.0,)),
+    "midpoint": (((), (1 / 2,)), (0.0, 1.0)),
+    "rk4": (
+        ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
+        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+    ),
+    # Dormand & Prince 1980, the solution of order 5.
+    "dopri5": (
+        (
+            (),
+            (1 / 5,),
+            (3 / 40, 9 / 40),
+            (44 / 45, -56 / 15, 32 / 9),
+            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+        ),
+        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+    ),
+}
+SOLVERS = ("fused", *TABLEAUX)
 
 
 class LiquidState(NamedTuple):
@@ -83,15 +110,15 @@ class CfC(Mixer):
 
 
 class LTC(Mixer):
-    """Liquid time-constant network, solved by fused implicit steps.
+    """Liquid time-constant network, solved by a fixed number of steps a frame.
 
     Equations:
       dh/dt = -(1/τ + f) h + f A,  f = sigmoid(W x + R h + μ)
-      K steps a frame:  h = (h + f A / K) / (1 + (1/τ + f) / K)
+      K steps a frame, fused:  h = (h + f A / K) / (1 + (1/τ + f) / K)
       output  h
 
-    The steps are stable for every τ > 0 and f >= 0, and |h| stays below the larger of
-    |A| and its start. τ = softplus(p).
+    Fused steps are stable for every τ > 0 and f >= 0, and |h| stays below the larger of
+    |A| and its start. τ = softplus(p). Explicit ones are of order 1, 2, 4 and 5.
 
     Source: Hasani et al. 2020, arXiv:2006.04439, eq. 1 and 3.
 
@@ -99,12 +126,15 @@ class LTC(Mixer):
       - f is a sigmoid, as in the authors' code, which keeps it positive.
       - Time is counted in frames, and τ starts between 1 and 30 of them.
       - There is no output projection.
+      - The solver `dopri5` takes steps of a fixed size, without error control.
 
     Attributes:
       unfolds: K, steps of the solver in a frame.
+      solver: "fused", or an explicit one: "euler", "midpoint", "rk4" or "dopri5".
     """
 
     unfolds: int = 6
+    solver: str = "fused"
 
     @nn.compact
     def __call__(self, x_btd, state=None, reset_bt=None):
@@ -118,12 +148,22 @@ class LTC(Mixer):
         target_d = self.param("target", symmetric_uniform(1.0), (self.width,))
 
         def cell(state, input_bd):
-            def unfold(h_bd, _):
-                # Eq. 3: h = (h + f A / K) / (1 + (1/τ + f) / K)
+            def terms(h_bd):
+                """f A and 1/τ + f, of which eq. 1 is h' = f A - (1/τ + f) h."""
                 f_bd = jax.nn.sigmoid(input_bd + _product(h_bd, recurrent))
-                rate_bd = 1 / tau_d[None] + f_bd
-                h_bd = h_bd + step * f_bd * target_d[None]
-                return h_bd / (1 + step * rate_bd), None
+                return f_bd * target_d[None], 1 / tau_d[None] + f_bd
+
+            def slope(h_bd):
+                pull_bd, rate_bd = terms(h_bd)
+                return pull_bd - rate_bd * h_bd
+
+            def unfold(h_bd, _):
+                if self.solver != "fused":
+                    moved_bd = step * _increment(self.solver, slope, h_bd, step)
+                    return h_bd + moved_bd, None
+                # Eq. 3: h = (h + f A / K) / (1 + (1/τ + f) / K)
+                pull_bd, rate_bd = terms(h_bd)
+                return (h_bd + step * pull_bd) / (1 + step * rate_bd), None
 
             h_bd, _ = jax.lax.scan(unfold, state.h_bd, length=self.unfolds)
             return LiquidState(h_bd), h_bd
@@ -140,6 +180,11 @@ class LTC(Mixer):
 
     def check(self):
         self.at_least(1, "unfolds")
+        if self.solver not in SOLVERS:
+            raise InputError(
+                f"solver={self.solver!r} is unknown; nearest: "
+                f"{nearest(self.solver, SOLVERS)}"
+            )
 
     def state_shapes(self):
         return LiquidState((self.width,))
@@ -150,3 +195,15 @@ def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(
         x.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
     )
+
+
+def _increment(
+    solver: str, slope: Callable[[jax.Array], jax.Array], h: jax.Array, step: float
+) -> jax.Array:
+    """Σ b_i k_i with k_i = slope(h + step Σ a_ij k_j), an explicit Runge-Kutta step."""
+    rows, weights = TABLEAUX[solver]
+    slopes: list[jax.Array] = []
+    for row in rows:
+        moved = sum((a * k for a, k in zip(row, slopes, strict=True) if a), 0.0)
+        slopes.append(slope(h + step * moved))
+    return sum(b * k for b, k in zip(weights, slopes, strict=True) if b)

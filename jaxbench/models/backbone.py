@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.models.row import CHANNELS, DEFAULT_DEPTH, STREAMS, Row
-from jaxbench.models.zoo import ROWS
+from jaxbench.models.zoo import PARTS, ROWS
 
 _TOKEN = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*|[0-9]+|[+*()@/])")
 _MAX_DEPTH = 512
@@ -183,9 +183,8 @@ def resolve(text: str, compat: bool = False) -> Backbone:
         short convolution out of a row that has none.
     """
     elements = parse(text)
-    # Switches leave a row as deep as it is.
-    word, *suffixes = (part.strip() for part in text.split("/"))
-    bare = _is_name(word) and SWITCHES.keys() >= set(suffixes)
+    # Suffixes leave a row as deep as it is; one that is repeated says how deep.
+    bare = not set(text) & set("+*()@")
     layers: list[Layer] = []
     rows: list[Row] = []
     for element in elements:
@@ -199,7 +198,7 @@ def resolve(text: str, compat: bool = False) -> Backbone:
         raise InputError(f"backbone {text!r} has more than {_MAX_DEPTH} layers")
     depth = len(layers)
     if bare:
-        row = ROWS[canonical(elements[0].name)]
+        row = row_of(elements[0].name)
         depth = row.depth or (DEFAULT_DEPTH if row.mixer else depth)
     streams = max((row.streams for row in rows), key=STREAMS.index)
     return Backbone(
@@ -239,20 +238,31 @@ def with_options(layer: Layer, options: Mapping[str, Any]) -> Layer:
 
 
 def canonical(name: str) -> str:
-    """Returns the row a name or an alias stands for.
+    """Returns the name of the row, or of the part of patterns, that a name stands for.
 
     Raises:
       InputError: there is none; the message names the nearest.
     """
-    if name in ROWS:
+    if name in ROWS or name in PARTS:
         return name
     aliases = {alias: key for key, row in ROWS.items() for alias in row.aliases}
     if name not in aliases:
         raise InputError(
             f"no backbone is called {name!r}; nearest: "
-            f"{nearest(name, [*ROWS, *aliases])}; `jaxbench list` prints them all"
+            f"{nearest(name, [*ROWS, *PARTS, *aliases])}; "
+            "`jaxbench list` prints them all"
         )
     return aliases[name]
+
+
+def row_of(name: str) -> Row:
+    """Returns what the table says of a name, an alias or a part of patterns.
+
+    Raises:
+      InputError: as `canonical`.
+    """
+    name = canonical(name)
+    return PARTS[name] if name in PARTS else ROWS[name]
 
 
 def table() -> list[dict[str, Any]]:
@@ -286,7 +296,7 @@ def table() -> list[dict[str, Any]]:
 
 def _expand(element: Element, compat: bool) -> list[tuple[Layer, Row]]:
     name = canonical(element.name)
-    row = ROWS[name]
+    row = row_of(name)
     if row.mixer:
         if element.conv is False and not _has_convolution(row):
             raise _no_convolution(name)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from jaxbench.errors import InputError, nearest
 from jaxbench.layers.norms import norm
-from jaxbench.models.backbone import Layer, canonical, parse, resolve
+from jaxbench.models.backbone import Layer, canonical, parse, resolve, row_of
 from jaxbench.models.block import Block, Handed, field_names, mixer_class
 from jaxbench.models.build import build_stack, count_parameters, state_bytes
 from jaxbench.models.flops import count_flops
@@ -157,7 +157,7 @@ def _depths(backbone: str, preferred: int) -> list[int]:
     resolved = resolve(backbone)
     period = len(resolved.elements)
     elements = parse(backbone)
-    own = ROWS[canonical(elements[0].name)].depth if len(elements) == 1 else None
+    own = row_of(elements[0].name).depth if len(elements) == 1 else None
     start = own or period * max(1, round(preferred / period))
     shallowest, deepest = max(start // 2, period), 10 * max(start, preferred)
 

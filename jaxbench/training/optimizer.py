@@ -24,6 +24,12 @@ SCHEDULES = (
 # Steps of the warm-up and of half a period of "oscillating".
 OSCILLATION = 1000
 
+# Last words of the names of parameters that never decay, however many axes they have:
+# one number for each channel of each head, and tables of learned vectors.
+UNDECAYED = frozenset(
+    ("bias", "scale", "slope", "bonus", "embedding", "latents", "place", "types")
+)
+
 # (updates done, fraction of the budget that is spent) -> part of the peak rate.
 Shape = Callable[[Any, Any], Any]
 
@@ -103,10 +109,14 @@ def _oscillating(final: float, step: Any, fraction: Any) -> Any:
 def parameter_groups(params: Any) -> Any:
     """Labels each parameter, or each vector of packed ones: "ssm", "vector", "matrix".
 
-    "ssm": the leaf's name starts with `ssm_` (see `jaxbench.mixers`): no weight decay
-    and a learning rate of its own. "vector": fewer than two axes (biases, norm
-    scales), or a table whose name ends in `_embedding`: no weight decay. "matrix":
-    everything else, with weight decay.
+    A parameter's name is the declaration of its role (see `jaxbench.mixers`). "ssm":
+    the name starts with `ssm_`: no weight decay and a learning rate of its own.
+    "vector": the last word of the name is one of `UNDECAYED`, or the parameter has
+    fewer than two axes: no weight decay. "matrix": everything else (kernels, filters,
+    recurrent weights, stored patterns), with weight decay.
+
+    Axes alone do not tell: a norm of each head has a scale of [H, K], and stacked
+    layers or runs side by side put an axis in front of everything.
     """
     if isinstance(params, Packed):
         return params.replace(vectors={name: group_of(name) for name in params.vectors})
@@ -115,8 +125,8 @@ def parameter_groups(params: Any) -> Any:
         name = str(path[-1].key)
         if name.startswith("ssm_"):
             return "ssm"
-        table = name.endswith("_embedding")
-        return "matrix" if leaf.ndim >= 2 and not table else "vector"
+        decays = leaf.ndim >= 2 and name.rpartition("_")[2] not in UNDECAYED
+        return "matrix" if decays else "vector"
 
     return jax.tree_util.tree_map_with_path(label, params)
 

@@ -15,11 +15,11 @@ from jaxbench.bench.pages.board import (
     costs,
     places,
 )
-from jaxbench.models.backbone import Backbone, Layer, canonical, parse, resolve
+from jaxbench.models.backbone import Backbone, Layer, canonical, parse, resolve, row_of
 from jaxbench.models.block import GIVEN, field_names, mixer_class
 from jaxbench.models.build import sizes
 from jaxbench.models.row import Row
-from jaxbench.models.zoo import FAMILIES, ORIGINAL, ROWS
+from jaxbench.models.zoo import FAMILIES, ORIGINAL, PARTS
 
 NORMS = {
     "layer": "LayerNorm",
@@ -48,12 +48,13 @@ def page(
       Markdown. Links lead to the pages of the other rows in the same folder.
 
     Raises:
-      InputError: no row is called so, or the width does not fit its mixers.
+      InputError: no row and no part of patterns is called so, or the width does not
+        fit its mixers.
     """
     if not name.isidentifier():
         return _pattern_page(name, width)
     name = canonical(name)
-    row, backbone = ROWS[name], resolve(name)
+    row, backbone = row_of(name), resolve(name)
     boards = committed_boards() if boards is None else boards
     size = size_of(name, width) if size is None else size
     parts = [
@@ -102,8 +103,8 @@ def _pattern_page(text: str, width: int) -> str:
 
 
 def size_of(name: str, width: int) -> Size:
-    """Parameters and state bytes; None for a row that only feeds another layer."""
-    return None if ROWS[name].join == "next" else sizes(name, width)
+    """Parameters and state bytes; None for a part of patterns."""
+    return None if name in PARTS else sizes(name, width)
 
 
 def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -131,7 +132,8 @@ def elements(row: Row) -> list[str]:
 
 
 def _names(name: str, row: Row) -> str:
-    told = [f"`{name}`", f"family: {family_of(name)}"]
+    part = "no backbone: a part of patterns"
+    told = [f"`{name}`", part if name in PARTS else f"family: {family_of(name)}"]
     if row.aliases:
         told.append(f"also called {', '.join(f'`{alias}`' for alias in row.aliases)}")
     original = next((old for old, new in ORIGINAL.items() if new == name), "")
@@ -268,7 +270,7 @@ def primitives(backbone: Backbone) -> list[str]:
     """Keys of `forms.PRIMITIVES` that the layers of a backbone call, each once."""
     names: list[str] = []
     for layer in backbone.elements:
-        names += ROWS[layer.name].primitives
+        names += row_of(layer.name).primitives
         names += forms.OF_CHANNELS.get(layer.channel, ())
     return list(dict.fromkeys(names))
 

@@ -9,7 +9,7 @@ from jaxbench.bench.backbones_table import Size, all_sizes
 from jaxbench.bench.pages.board import Line, committed_boards, folders
 from jaxbench.bench.pages.page import link, page, table
 from jaxbench.models.backbone import resolve
-from jaxbench.models.zoo import FAMILIES, ROWS
+from jaxbench.models.zoo import FAMILIES, PARTS, ROWS
 
 INDEX = "README.md"
 COLUMNS = ("backbone", "what it is", "layers", "parameters", "state bytes", "boards")
@@ -53,8 +53,8 @@ def page_texts(
     boards = committed_boards() if boards is None else boards
     known = all_sizes(width) if known is None else known
     texts = {
-        f"{name}.md": page(name, width=width, boards=boards, size=known[name])
-        for name in ROWS
+        f"{name}.md": page(name, width=width, boards=boards, size=known.get(name))
+        for name in (*ROWS, *PARTS)
     }
     return texts | {INDEX: index(known, width=width, boards=boards)}
 
@@ -69,14 +69,14 @@ def index(known: Mapping[str, Size], *, width: int, boards: Sequence[Line]) -> s
         "`python -m jaxbench.bench.pages`; the same rows in one table: "
         "[backbones.md](../backbones.md).",
     ]
-    for family, rows in FAMILIES.items():
+    for family, rows in (*FAMILIES.items(), ("parts of patterns", PARTS)):
         parts.append(f"## {family[0].upper()}{family[1:]}")
         lines = []
         for name, row in rows.items():
-            size = known[name]
+            size = known.get(name)
             numbers = [f"{n:,}" for n in size] if size else ["-", "-"]
             first = row.about.split(". ")[0] + "."
-            depth = str(resolve(name).default_depth)
+            depth = "-" if name in PARTS else str(resolve(name).default_depth)
             where = folders(name, boards) or "-"
             lines.append([link(name), first, depth, *numbers, where])
         parts.append(table(COLUMNS, lines))

@@ -205,15 +205,13 @@ def choose_backbones(only: str, skip: str) -> tuple[str, ...]:
     """The backbones of a suite.
 
     Args:
-      only: names, patterns or groups with commas between; "" for every row that works
-        by itself.
+      only: names, patterns or groups with commas between; "" for every row.
       skip: the same, to leave out.
 
     Raises:
       InputError: a name that is no backbone, or nothing is left.
     """
-    every = tuple(name for name, row in ROWS.items() if row.join != "next")
-    wanted = _names(only) if only else every
+    wanted = _names(only) if only else tuple(ROWS)
     unwanted = {resolve(name).name for name in _names(skip)}
     left = [name for name in wanted if resolve(name).name not in unwanted]
     if not left:

@@ -1,9 +1,10 @@
 """The table of all backbones: data, not code, one file per family.
 
 A row either names one mixer or is a pattern of other rows (`"mamba*2+swa"`), so a
-hybrid is a row. Rows are resolved by `models.backbone`, which also reads patterns that
-users write. Nothing here imports jax: printing the table is instant, and a mixer file
-is imported only when one of its rows is used.
+hybrid is a row. A block that cannot stand alone is no row but one of `PARTS`. Rows are
+resolved by `models.backbone`, which also reads patterns that users write. Nothing here
+imports jax: printing the table is instant, and a mixer file is imported only when one
+of its rows is used.
 
 To add a backbone: write the mixer (see `jaxbench.mixers`), add its row to the file of
 its family.
@@ -46,6 +47,9 @@ FAMILIES: dict[str, dict[str, Row]] = {
     "hybrids": hybrids.ROWS,
     "pentathlon's first report": report.ROWS,
 }
+
+# Names for patterns that are no backbones by themselves.
+PARTS: dict[str, Row] = hybrids.PARTS
 
 # The 34 names of the original benchmark, in its order, and the rows that define them
 # here as their papers do.

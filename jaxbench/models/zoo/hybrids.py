@@ -14,7 +14,8 @@ NO_CAPACITY = (
     "frame's output depends on that frame alone."
 )
 
-ROWS: dict[str, Row] = {
+# No backbones, but places of patterns: what they compute goes to the layer above only.
+PARTS: dict[str, Row] = {
     "zamba_attention": Row(
         title="Zamba's shared block",
         paper="Glorioso et al. 2024, arXiv:2405.16712",
@@ -23,7 +24,8 @@ ROWS: dict[str, Row] = {
         norm="none",
         join="next",
         streams="unbounded",
-        note="for patterns: feeds the layer after it",
+        depth=1,
+        note="no backbone: a part of patterns, which feeds the layer after it",
         about="""This is the attention block of Zamba, one set of weights that is called
         at several depths of a stack. It reads the current features beside the original
         embedding of the frame, remembers the keys and values of the last 30 frames at
@@ -32,6 +34,9 @@ ROWS: dict[str, Row] = {
         the parameters of a single block.""",
         primitives=("banded_attention",),
     ),
+}
+
+ROWS: dict[str, Row] = {
     "xlstm": Row(
         title="xLSTM",
         paper="Beck et al. 2024, arXiv:2405.04517",

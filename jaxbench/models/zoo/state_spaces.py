@@ -9,8 +9,9 @@ ROWS: dict[str, Row] = {
         title="S4",
         paper="Gu et al. 2021, arXiv:2111.00396",
         mixer="s4:S4",
-        channel="mlp",
+        channel="none",
         norm="layer",
+        note="s4/mlp has an MLP in each layer too",
         about="""S4 passes every channel through a small linear system, the same at
         every frame, whose initial matrix (HiPPO) is built so that its state summarises
         the whole past as a curve. It remembers through fixed, slowly fading
@@ -24,9 +25,9 @@ ROWS: dict[str, Row] = {
         title="S4D",
         paper="Gu et al. 2022, arXiv:2206.11893",
         mixer="s4:S4D",
-        channel="mlp",
+        channel="none",
         norm="layer",
-        note="S4D-Lin by default; option spectrum=inv or legs",
+        note="S4D-Lin; option spectrum=inv or legs; s4d/mlp has an MLP too",
         about="""S4D is S4 with the matrix of its linear system reduced to a diagonal:
         every state is one decaying oscillation. It remembers the past of each channel
         as a sum of such oscillations, with decays and frequencies that are learned but
