@@ -176,7 +176,7 @@ def test_a_typo_of_the_character_is_found_before_replays_are_read(
 @pytest.mark.parametrize(
     "arguments, text",
     [
-        ([config("none.py")], "configs/none.py'"),
+        ([config("zleda.py")], "configs/zleda.py; nearest: zelda.py"),
         ([config(), "--config.model.widht=3"], "unknown setting 'widht'"),
         ([config(), "--config.model.width=wide"], "'wide'"),
         ([config("zelda.py:gru,preset=nix")], "preset='nix' is unknown"),

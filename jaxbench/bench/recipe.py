@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from jaxbench.errors import InputError
+from jaxbench.errors import InputError, nearest
 
 
 def define_config(
@@ -40,6 +40,11 @@ def parse_flags(arguments: Sequence[str], flag_values: flags.FlagValues) -> None
     Raises:
       InputError: an unknown flag or key, a value of another type, no such recipe.
     """
+    for path in map(_recipe_file, arguments):
+        if path is not None and not path.is_file():
+            close = nearest(path.name, [p.name for p in path.parent.glob("*.py")])
+            hint = f"nearest: {close}" if close else f"{path.parent} holds none"
+            raise InputError(f"there is no recipe {path}; {hint}")
     try:
         rest = flag_values(list(arguments))[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -69,10 +74,9 @@ def read_recipe(arguments: Sequence[str]) -> dict[str, Any]:
       InputError: as `parse_flags` and `resolved`.
     """
     for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name == "--config" and value:
+        if path := _recipe_file(argument):
             # Recipes import what they share from the folder they lie in.
-            above = Path(value.partition(":")[0]).absolute().parent.parent
+            above = path.absolute().parent.parent
             if str(above) not in sys.path:
                 sys.path.insert(0, str(above))
     flag_values = flags.FlagValues()
@@ -80,6 +84,12 @@ def read_recipe(arguments: Sequence[str]) -> dict[str, Any]:
     holder = define_config(flag_values, given)
     parse_flags(given, flag_values)
     return resolved(holder)
+
+
+def _recipe_file(argument: str) -> Path | None:
+    """The file that `--config=FILE:TEXT` names; None for another argument."""
+    name, _, value = argument.partition("=")
+    return Path(value.partition(":")[0]) if name == "--config" and value else None
 
 
 def _one_line(error: Exception) -> str:
