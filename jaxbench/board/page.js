@@ -56,9 +56,12 @@ function choice(label, items, chosen, pick, none = false) {
   return el("div", { class: "choice", role: "group", "aria-label": label }, buttons);
 }
 
+// A number and its unit stay on one line.
+const joined = (words) => words.replace(/(\d) (?=(?:%|ms|s|B|KiB|MiB|nats|bits)(?![a-z]))/g, "$1\u00a0");
+
 function answers(board) {
   const lists = [board.needs.map((need) => el("li", { class: need.known ? "" : "open" },
-    el("b", {}, need.need), " ", need.answer)), board.unknown.map((words) => el("li", { class: "open" }, words))];
+    el("b", {}, need.need), " ", joined(need.answer))), board.unknown.map((words) => el("li", { class: "open" }, words))];
   return lists.filter((items) => items.length).map((items) => el("ul", { class: "answers" }, items));
 }
 
@@ -82,10 +85,14 @@ function pictureOf(board, state) {
   const { outside } = board.limits[board.score];
   const beyond = board.floors.filter((f) => outside.includes(f.name)).map((f) => `${f.name} ${f.texts[board.score]}`);
   const tiers = board.rows.some((row) => row.tier != null);
-  const caption = ["Dot: mean over seeds; bar: 95 % interval; small dots: single seeds.",
+  const bars = board.rows.some((row) => row.score?.low != null);
+  const explained = board.floors.filter((f) => !beyond.some((text) => text.startsWith(f.name)))
+    .map((f) => `${f.name}: ${f.explain}`);
+  const caption = ["A row is one backbone and its settings; its seeds are runs that begin with other random numbers.",
+    `Dot: mean over seeds; ${bars ? "bar: 95 % interval; " : ""}small dots: single seeds.`,
     board.rows.some((row) => !row.takes_part) && "Hollow: takes part in no claim.",
     tiers && "Bracket: rows of one tier, none proven worse than the first of it.",
-    board.floors.length > beyond.length && "Dashed: what needs no learning.",
+    explained.length && `Dashed: what needs no learning (${explained.join("; ")}).`,
     beyond.length && `Outside the picture: ${beyond.join(", ")}.`].filter(Boolean).join(" ");
   made.node = el("figure", { class: "main" }, choose, frame, rest, el("figcaption", {}, caption));
   return made;

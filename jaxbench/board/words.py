@@ -230,7 +230,8 @@ def timed(need: Need, column: Column, rows: Sequence[Row]) -> dict[str, Any]:
     best, worst = found[0][0], found[-1][0]
     near = [row.name for v, row in found if max(v, best) <= NEAR * min(v, best)]
     ratio = max(best, worst) / min(best, worst) if min(best, worst) else 0
-    told = f"; {found[-1][1].name} {shown(worst, column)}" if ratio else ""
+    last = f"; the slowest, {found[-1][1].name}, {shown(worst, column)}"
+    told = last if ratio else ""
     answer = (
         f"{names(near)} ({shown(best, column)}{told}), as measured on "
         f"{place or 'an unknown device'}; times are no proof, and within "
@@ -247,8 +248,9 @@ def _by_value(column: Column, rows: Sequence[Row]) -> list[tuple[float, Row]]:
 
 
 def _missing(rows: Sequence[Row], found: Sequence[Any]) -> str:
-    missing = len([row for row in rows if row.ok]) - len(found)
-    return f"; {plural(missing, 'row')} not measured." if missing > 0 else "."
+    known = {row.name for _, row in found}
+    missing = [row.name for row in rows if row.ok and row.name not in known]
+    return f"; not measured: {names(missing)}." if missing else "."
 
 
 def unknown(rows: Sequence[Row], claims: Claims, column: Column) -> list[str]:

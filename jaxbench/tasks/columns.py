@@ -128,7 +128,7 @@ class TaskBoard:
 # What boards of every task have.
 COMMON = (
     Column(
-        "rate", "learning_rate", "rate", explain="learning rate, peak", group="cost"
+        "rate", "learning_rate", "learning rate", explain="its peak", group="cost"
     ),
     Column(
         "params_total",
