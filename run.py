@@ -35,10 +35,10 @@ def main(arguments: list[str], *, leaves: bool = False) -> int:
       arguments: the program's name first.
       leaves: whether the process ends when this returns.
     """
-    return interruptible("run.py", lambda: _main(arguments), leaves=leaves)
+    return interruptible("run.py", lambda: _main(arguments, leaves), leaves=leaves)
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], leaves: bool) -> int:
     if asked := {"--help", "-h"} & set(arguments):
         return _help([text for text in arguments if text not in asked])
     given = flags.FlagValues()
@@ -72,6 +72,10 @@ def _main(arguments: list[str]) -> int:
         result = run_job(config, folder, extend=base)
     except InputError as error:
         print(f"run.py: error: {printable(str(error))}", file=sys.stderr, flush=True)
+        if leaves and "jax" in sys.modules:
+            # After a failed save, orbax's threads would go on to print tracebacks of
+            # the same error while the interpreter shuts down.
+            os._exit(2)
         return 2
     print_result(result, folder)
     if result["status"] == "interrupted":
@@ -102,9 +106,4 @@ def _help(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv, leaves=True)
-    if code == 2 and "jax" in sys.modules:
-        # After a failed save, orbax's threads would go on to print tracebacks of the
-        # same error while the interpreter shuts down.
-        os._exit(code)
-    sys.exit(code)
+    sys.exit(main(sys.argv, leaves=True))

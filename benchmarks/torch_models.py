@@ -184,7 +184,7 @@ class S4D(nn.Module):
         """Mixes [B, T, D] along time."""
         kernel_dl = self.kernel(u_btd.shape[1])
         y_btd = self.convolve(u_btd, kernel_dl) + self.ssm_d * u_btd
-        y_btd = functional.gelu(y_btd, approximate="tanh")
+        y_btd = functional.gelu(y_btd)
         return self.out(y_btd) * torch.sigmoid(self.gate(y_btd))
 
     def kernel(self, length: int) -> Tensor:

@@ -140,6 +140,7 @@ STATE_BYTES = {
     "forgetting_transformer": cache_bytes(256, 2 * D + 4),
     # Keys and values of three tokens a frame, in both blocks.
     "decision_transformer": 2 * cache_bytes(3 * 30, 2 * D),
+    "zamba_attention": cache_bytes(30, 2 * 2 * D),  # a part of patterns
     "griffin": 2 * (4 * 4 * D + 1) + cache_bytes(30, 2 * D // 4),
     "jamba": 3 * mamba_bytes(D) + cache_bytes(30, 2 * D // 2),
 }

@@ -26,8 +26,8 @@ from jaxbench.serving import each_run, measure_command
 RESULT_FIELDS = (
     "schema task protocol backbone seed purpose learning_rate group primary status "
     "reason log_tail compiler_options params shape budget steps examples skips copies "
-    "solved best last floors ceiling curve throughput seconds memory state_bytes "
-    "latency play export "
+    "extended started_from solved best last floors ceiling curve throughput seconds "
+    "memory state_bytes latency play export "
     "decode speculative scores excluded step_flops data device versions git "
     "difference command identity config config_hash"
 ).split()

@@ -147,7 +147,7 @@ def test_a_width_that_fits_is_found_if_there_is_one():
         ),
         (
             lambda: match("fnet/none", 90_000),
-            "nearest: 16,384 at width 4096",
+            "nearest: 24,576 at width 4096",
         ),
         (lambda: match("gru", 0), "0 parameters must be at least 1"),
         (lambda: match("gru", 9, depth=0), "depth=0 for backbone 'gru'"),

@@ -127,9 +127,7 @@ class TaskBoard:
 
 # What boards of every task have.
 COMMON = (
-    Column(
-        "rate", "learning_rate", "learning rate", explain="its peak", group="cost"
-    ),
+    Column("rate", "learning_rate", "learning rate", explain="its peak", group="cost"),
     Column(
         "params_total",
         "params.total",
