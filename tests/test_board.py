@@ -420,6 +420,7 @@ def test_every_task_declares_a_board():
     "name",
     (
         *("closed_loop", "exports", "pentathlon", "pile_clean", "pile_faults"),
+        "pile_faults_cured",
         *("policy_types", "zelda_clean"),
     ),
 )

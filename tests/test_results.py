@@ -75,8 +75,15 @@ def test_what_was_published_with_faults_fails_with_them_and_trains_without():
     cured = {result["backbone"]: result for result in results("pile_clean")}
     broken = {name for name, r in with_faults.items() if r["status"] == "diverged"}
     assert broken >= {f"e74_d_{k}_l" for k in ("tiedkvq", "tiedkq", "noz", "full")}
-    for name in with_faults:
-        assert cured[name]["status"] == "ok" and cured[name]["skips"]["count"] == 0
+    same_setting = {r["backbone"]: r for r in results("pile_faults_cured")}
+    assert set(same_setting) == set(with_faults)
+    for name, faulty in with_faults.items():
+        for run in (cured[name], same_setting[name]):
+            assert run["status"] == "ok" and run["skips"]["count"] == 0
+        assert same_setting[name]["steps"] == 39
+        if faulty["status"] == "ok":
+            found = [r["best"]["metrics"] for r in (same_setting[name], faulty)]
+            assert found[0]["nats_per_byte"] < found[1]["nats_per_byte"]
 
 
 def answers(folder: str) -> list[dict]:
